@@ -1,0 +1,120 @@
+"""The two scans of the recurrent state-space model: over real sequences, and over dreamed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdreamer.nets.networks import RSSMFunctions
+from jaxdreamer.types import Array, Imagined, Latent, PyTree
+
+
+def forget(latent: Latent, action: Array, is_first: Array) -> tuple[Latent, Array]:
+    """The state and action a step starts from: zeros where an episode begins (V1 and V2 alike).
+
+    ``latent`` [..., D] and [..., S], ``action`` [..., A], ``is_first`` bool [...].
+    """
+    keep = 1.0 - is_first.astype(jnp.float32)[..., None]
+    return jax.tree.map(lambda x: x * keep, latent), action * keep
+
+
+def observe(
+    rssm: RSSMFunctions,
+    params: PyTree,
+    *,
+    embed: Array,
+    action: Array,
+    is_first: Array,
+    key: Array,
+    initial: Latent | None = None,
+    unroll: int = 1,
+) -> tuple[Latent, Any, Any]:
+    """Infer the latent of every entry of a sequence from what was seen up to it.
+
+    ``h_t = f(h_{t-1}, s_{t-1}, a_t)``, ``s_t ~ q(s_t | h_t, x_t)``, with a_t the action that led to entry t, and with
+    h, s and a set to zero where ``is_first[t]``. (Papers write a_{t-1} for the same action: entry t of a batch holds it.)
+
+    What does not depend on the recurrence is computed for all steps at once, outside the scan: the embedding's half of
+    the posterior's first layer, the prior, which needs only the deterministic states, and the sampling noise.
+
+    Args:
+        rssm, params: the model's core and ``params["model"]``.
+        embed: float32 [T, B, E]. action: float32 [T, B, A]. is_first: bool [T, B].
+        key: for the latents' samples.
+        initial: the latent before entry 0, [B, ...]; zeros where not given.
+        unroll: steps of the scan that are compiled into one iteration.
+
+    Returns:
+        The latents [T, B, ...], the posterior q(s_t | h_t, x_t) and the prior p(s_t | h_t), distributions with batch
+        shape [T, B].
+
+    Source: DreamerV1 (arXiv:1912.01603) eq. 7; PlaNet (arXiv:1811.04551) section 3.
+    """
+    chex.assert_rank([embed, action, is_first], [3, 3, 2])
+    chex.assert_equal_shape_prefix([embed, action, is_first], 2)
+    steps, batch = is_first.shape
+    initial = rssm.initial((batch,)) if initial is None else initial
+    embed_part = rssm.embed_part(params, embed)
+    noise = rssm.noise(key, (steps, batch))
+
+    def step(latent: Latent, inputs: tuple[Array, ...]) -> tuple[Latent, tuple[Latent, Any]]:
+        part_t, action_t, first_t, noise_t = inputs
+        deter = rssm.step(params, *forget(latent, action_t, first_t))
+        posterior = rssm.posterior(params, deter, part_t)
+        latent = Latent(deter, posterior.from_noise(noise_t))
+        return latent, (latent, posterior)
+
+    _, (latents, posterior) = lax.scan(step, initial, (embed_part, action, is_first, noise), unroll=unroll)
+    return latents, posterior, rssm.prior(params, latents.deter)
+
+
+def imagine(
+    *,
+    policy: Callable[[Latent, Array], Array],
+    step: Callable[[Latent, Array, Array], Latent],
+    start: Latent,
+    horizon: int,
+    key: Array,
+    unroll: int = 1,
+) -> Imagined:
+    """Dream on from each start: ``a_k = policy(z_k)``, ``z_{k+1} = step(z_k, a_k)``, k = 0 .. H - 1.
+
+    Args:
+        policy: (latent [N, ...], key) -> action [N, A].
+        step: (latent [N, ...], action [N, A], key) -> next latent [N, ...].
+        start: z_0, [N, ...].
+        horizon: H, at least 1.
+        key: split for every step.
+        unroll: steps of the scan that are compiled into one iteration.
+
+    Returns:
+        Latents [H + 1, N, ...], the start first, and actions [H, N, A]: action[k] leads from latent[k] to latent[k + 1].
+
+    Source: DreamerV1 (arXiv:1912.01603) section 3; DreamerV2 (arXiv:2010.02193) section 2.2.
+    """
+    if horizon < 1:
+        raise ValueError(f"imagine: horizon must be at least 1, found {horizon}")
+
+    def body(latent: Latent, key_k: Array) -> tuple[Latent, tuple[Latent, Array]]:
+        key_policy, key_step = jax.random.split(key_k)
+        action = policy(latent, key_policy)
+        latent = step(latent, action, key_step)
+        return latent, (latent, action)
+
+    _, (latents, action) = lax.scan(body, start, jax.random.split(key, horizon), unroll=unroll)
+    return Imagined(jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, latents), action)
+
+
+def prior_step(rssm: RSSMFunctions, params: PyTree) -> Callable[[Latent, Array, Array], Latent]:
+    """The learned dynamics as :func:`imagine` wants them: ``h' = f(h, s, a)``, ``s' ~ p(s' | h')``."""
+
+    def step(latent: Latent, action: Array, key: Array) -> Latent:
+        deter = rssm.step(params, latent, action)
+        return Latent(deter, rssm.prior(params, deter).sample(key))
+
+    return step

@@ -1,0 +1,554 @@
+"""Configuration: frozen dataclasses, presets as data, validation with the names of what is wrong. Imports no jax.
+
+A preset is a name, or several joined by commas where later ones win: ``dreamer_v2,small``. A setting is named by its
+group and field, ``model.deter_size``; as no field name occurs in two groups, the field alone, ``deter_size``, is enough.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be; the message names it, says what was found and what is allowed."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """`` (did you mean a, b?)`` with the most similar known names, or nothing where none is similar."""
+    matches = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    return f" (did you mean {', '.join(matches)}?)" if matches else ""
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which environment, and how it is seen and stepped."""
+
+    id: str = "Pendulum-v1"
+    """The task's name in its library."""
+    backend: str = "gym"
+    """Which library makes it; `jaxdreamer envs` lists what is installed."""
+    obs: Literal["auto", "state", "pixels", "both"] = "auto"
+    """What the agent sees: the task's own observation, rendered pixels, or both. auto: the task's own."""
+    image_size: tuple[int, int] = (64, 64)
+    """Height and width of every image, in pixels."""
+    action_repeat: int = 1
+    """Simulator steps per agent step. Stops early where the episode ends; the rewards are added up."""
+    time_limit: int = 0
+    """Longest episode in agent steps; reaching it ends the episode without being terminal. 0: the task's own limit."""
+    num_envs: int = 1
+    """Environments stepped side by side."""
+    exclude: tuple[str, ...] = ()
+    """Observation keys to leave out, as globs."""
+    action_bound: float = 0.0
+    """Half-width given to action dimensions without finite bounds. 0: such a space is refused."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and kinds of the networks."""
+
+    stoch_size: int = 30
+    """Stochastic latent: Gaussian dimensions, or groups where classes > 0."""
+    classes: int = 0
+    """Classes per group of a categorical latent. 0: a Gaussian latent."""
+    deter_size: int = 200
+    """Deterministic latent size, the GRU's width."""
+    hidden_size: int = 200
+    """Width of the dense layers inside the RSSM."""
+    embed_size: int = 1024
+    """Image embedding size: a linear layer is added where the encoder's flattened output differs. 0: never."""
+    cell: Literal["gru", "layer_norm_gru"] = "gru"
+    """Recurrent cell: V1's GRU, or V2's with layer norm over its gates."""
+    gaussian_std: Literal["softplus", "sigmoid2"] = "softplus"
+    """How a Gaussian latent's deviation is made: softplus(x) + 0.1 (V1) or 2 sigmoid(x / 2) + 0.1 (V2)."""
+    cnn_depth: int = 32
+    """Channels of the first convolution; each layer doubles them."""
+    cnn_activation: str = "relu"
+    """Activation of the convolutions."""
+    cnn_residual: bool = False
+    """Add a residual block after each convolution."""
+    dense_activation: str = "elu"
+    """Activation of every dense layer."""
+    dense_norm: Literal["none", "layer"] = "none"
+    """Normalisation before the activations of the heads and the vector encoder and decoder."""
+    units: int = 400
+    """Width of the heads and of the vector encoder and decoder."""
+    vector_layers: int = 4
+    """Layers of the vector encoder and decoder."""
+    symlog_inputs: bool = False
+    """Squash vector observations, and their reconstruction targets, by symlog: for values far from unit scale."""
+    reward_layers: int = 2
+    """Hidden layers of the reward head."""
+    discount_layers: int = 3
+    """Hidden layers of the discount head."""
+    critic_layers: int = 3
+    """Hidden layers of the critic."""
+    actor_layers: int = 4
+    """Hidden layers of the actor."""
+    scalar_head: Literal["normal", "two_hot"] = "normal"
+    """Reward and value distribution: unit-variance Normal (V1, V2) or symlog two-hot (for rewards of any scale)."""
+    discount_head: bool = False
+    """Learn to predict episode ends. Off: the discount is constant and an end is invisible to the dream."""
+    actor_distribution: Literal["tanh_normal", "truncated_normal"] = "tanh_normal"
+    """Distribution of continuous actions: V1's or V2's."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of the inputs of matrix products and convolutions; everything else is float32."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """World-model loss."""
+
+    kl_loss_coeff: float = 1.0
+    """Weight of the KL term, beta."""
+    free_nats: float = 3.0
+    """The mean KL is not pushed below this many nats."""
+    kl_balance: float | None = None
+    """Share of the KL's gradient that trains the prior (V2: 0.8). none: V1's plain KL."""
+    reward_loss_coeff: float = 1.0
+    """Weight of the reward term."""
+    discount_loss_coeff: float = 10.0
+    """Weight of the discount term."""
+    vector_loss_coeff: float = 1.0
+    """Weight of the reconstruction of vector observations."""
+    reward_scale: float = 1.0
+    """Rewards are multiplied by this before learning. Logged returns stay in the environment's units."""
+    reward_transform: Literal["none", "tanh"] = "none"
+    """Applied to the scaled reward before learning; V2 squashes Atari's by tanh."""
+    mask_first_action: bool = False
+    """Treat the first entry of each sampled sequence as an episode start (V2), not just as an unknown state (V1)."""
+
+
+@dataclass(frozen=True)
+class BehaviorConfig:
+    """Actor, critic and exploration."""
+
+    imagine_horizon: int = 15
+    """Steps dreamed from each posterior state, H."""
+    discount: float = 0.99
+    """gamma."""
+    td_lambda: float = 0.95
+    """lambda of the lambda-return."""
+    actor_gradient: Literal["auto", "dynamics", "reinforce", "both"] = "dynamics"
+    """How the actor learns. auto: reinforce where every action is a choice, dynamics elsewhere."""
+    actor_gradient_mix: float = 0.1
+    """Share of the dynamics gradient in both."""
+    actor_entropy: float = 0.0
+    """Weight of the entropy bonus."""
+    returns_from_start: bool = False
+    """Train the critic on the real start state too (V2), or on dreamed ones only (V1)."""
+    target_critic_every: int = 0
+    """Updates between hard copies of the critic into the target critic that makes the returns. 0: no target critic."""
+    update_order: Literal["joint", "sequential"] = "joint"
+    """joint: all gradients from the same parameters (V1). sequential: dream with the updated world model (V2)."""
+    exploration_noise: float = 0.3
+    """Deviation of the Gaussian added to continuous actions while collecting."""
+    exploration_epsilon: float = 0.0
+    """Probability of a uniform choice for each discrete action while collecting."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam for the three parts."""
+
+    model_learning_rate: float = 6e-4
+    """World model."""
+    actor_learning_rate: float = 8e-5
+    """Actor."""
+    critic_learning_rate: float = 8e-5
+    """Critic."""
+    adam_epsilon: float = 1e-7
+    """Adam's epsilon."""
+    grad_clip_norm: float = 100.0
+    """Largest global gradient norm of each part."""
+    weight_decay: float = 0.0
+    """Every parameter is multiplied by 1 - this at each update, whatever the learning rate (as V2 does it)."""
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Experience and batches."""
+
+    capacity: int = 1_000_000
+    """Entries kept, over all environments."""
+    batch_size: int = 50
+    """Sequences per update, B."""
+    batch_length: int = 50
+    """Entries per sequence, T."""
+    cross_episodes: bool = True
+    """Let a sequence run over an episode's end into the next (the state is reset there). Off: as V1 and V2 sample."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Budget and cadence. Steps are agent steps unless they say frames; frames = agent steps x action_repeat."""
+
+    frames: int = 5_000_000
+    """Budget in env frames, prefill included."""
+    prefill: int = 2500
+    """Agent steps with random actions before learning."""
+    pretrain: int = 100
+    """Updates once the prefill is done."""
+    train_every: int = 500
+    """Agent steps between trainings, over all environments. updates / train_every is the train ratio."""
+    updates: int = 100
+    """Updates each time."""
+    updates_per_call: int = 10
+    """Most updates in one compiled call; the largest divisor of updates up to this is used."""
+    eval_every: int = 5000
+    """Agent steps between evaluations. 0: only at the end."""
+    eval_episodes: int = 10
+    """Noise-free episodes of each evaluation, on an environment and seeds of its own."""
+    log_every: int = 1000
+    """Agent steps between metric lines."""
+    checkpoint_every: int = 10_000
+    """Agent steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """How many checkpoints stay on disk."""
+    video: bool = True
+    """Save a policy video and an open-loop prediction with each evaluation, where images are seen."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run depends on; written beside it as config.json."""
+
+    preset: str = "dreamer_v1"
+    """Where the values came from."""
+    seed: int = 0
+    """All randomness derives from it."""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    behavior: BehaviorConfig = field(default_factory=BehaviorConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def train_ratio(self) -> float:
+        """Updates per agent step."""
+        return self.run.updates / self.run.train_every
+
+
+# A preset is only what differs from V1's defaults above, or, for the size presets, from what it is stacked upon.
+_V2: dict[str, Any] = {
+    "model.stoch_size": 32,
+    "model.classes": 32,
+    "model.embed_size": 0,
+    "model.cell": "layer_norm_gru",
+    "model.gaussian_std": "sigmoid2",
+    "model.cnn_depth": 48,
+    "model.cnn_activation": "elu",
+    "model.reward_layers": 4,
+    "model.discount_layers": 4,
+    "model.critic_layers": 4,
+    "model.actor_distribution": "truncated_normal",
+    "loss.kl_balance": 0.8,
+    "loss.discount_loss_coeff": 1.0,
+    "loss.mask_first_action": True,
+    "behavior.actor_gradient": "auto",
+    "behavior.returns_from_start": True,
+    "behavior.target_critic_every": 100,
+    "behavior.update_order": "sequential",
+    "behavior.exploration_noise": 0.0,
+    "optimizer.adam_epsilon": 1e-5,
+    "optimizer.weight_decay": 1e-6,
+    "replay.capacity": 2_000_000,
+    "replay.batch_size": 16,
+    "run.updates": 1,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # danijar/dreamer's released settings; the classes' defaults are its constants.
+    "dreamer_v1": {"env.action_repeat": 2, "replay.cross_episodes": False},
+    # danijar/dreamerv2, dmc_vision and dmc_proprio.
+    "dreamer_v2": {
+        **_V2,
+        "env.action_repeat": 2,
+        "loss.free_nats": 1.0,
+        "behavior.actor_entropy": 1e-4,
+        "optimizer.model_learning_rate": 3e-4,
+        "replay.cross_episodes": False,
+        "run.frames": 200_000_000,
+        "run.prefill": 1000,
+        "run.train_every": 5,
+    },
+    # danijar/dreamerv2, atari. (Gray images and sticky actions are the environment's part.)
+    "dreamer_v2_atari": {
+        **_V2,
+        "env.action_repeat": 4,
+        "env.time_limit": 27_000,
+        "model.deter_size": 600,
+        "model.hidden_size": 600,
+        "model.discount_head": True,
+        "loss.kl_loss_coeff": 0.1,
+        "loss.free_nats": 0.0,
+        "loss.discount_loss_coeff": 5.0,
+        "loss.reward_transform": "tanh",
+        "behavior.discount": 0.999,
+        "behavior.actor_entropy": 1e-3,
+        "optimizer.model_learning_rate": 2e-4,
+        "optimizer.actor_learning_rate": 4e-5,
+        "optimizer.critic_learning_rate": 1e-4,
+        "replay.cross_episodes": False,
+        "run.frames": 200_000_000,
+        "run.prefill": 50_000,
+        "run.pretrain": 1,
+        "run.train_every": 16,
+        "run.eval_every": 250_000,
+    },
+    # Sizes to stack upon either: fast enough for a CPU, and for a test.
+    "small": {
+        "model.deter_size": 64,
+        "model.hidden_size": 64,
+        "model.stoch_size": 16,
+        "model.embed_size": 0,
+        "model.cnn_depth": 8,
+        "model.units": 64,
+        "model.vector_layers": 2,
+        "model.reward_layers": 2,
+        "model.discount_layers": 2,
+        "model.critic_layers": 2,
+        "model.actor_layers": 2,
+        "replay.batch_size": 16,
+        "replay.batch_length": 32,
+    },
+    "tiny": {
+        "model.deter_size": 16,
+        "model.hidden_size": 16,
+        "model.stoch_size": 4,
+        "model.embed_size": 0,
+        "model.cnn_depth": 2,
+        "model.units": 16,
+        "model.vector_layers": 1,
+        "model.reward_layers": 1,
+        "model.discount_layers": 1,
+        "model.critic_layers": 1,
+        "model.actor_layers": 1,
+        "behavior.imagine_horizon": 5,
+        "replay.capacity": 10_000,
+        "replay.batch_size": 4,
+        "replay.batch_length": 8,
+    },
+}
+
+
+def preset(name: str = "dreamer_v1", *overrides: str, **changes: Any) -> Config:
+    """The configuration of a preset, or of several joined by commas, with changes on top.
+
+    ``preset("dreamer_v2,small", "deter_size=128")`` and ``preset("dreamer_v2", deter_size=128)`` both work; a name
+    is ``group.field``, or the field alone. Raises ConfigError for an unknown preset or setting, with the nearest names.
+    """
+    values: dict[str, Any] = {}
+    for part in (part.strip() for part in name.split(",")):
+        if part not in PRESETS:
+            hint = nearest(part, PRESETS)
+            raise ConfigError(f"unknown preset {part!r}{hint}; there are: {', '.join(PRESETS)}")
+        values |= PRESETS[part]
+    config = replace(Config(preset=name), values)
+    return replace(apply(config, overrides), changes) if changes else apply(config, overrides)
+
+
+def fields(config: Any = None, prefix: str = "") -> dict[str, Any]:
+    """Every setting with its value, by dotted name."""
+    config = Config() if config is None else config
+    flat: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            flat |= fields(value, f"{prefix}{item.name}.")
+        else:
+            flat[f"{prefix}{item.name}"] = value
+    return flat
+
+
+def resolve_name(name: str) -> str:
+    """The dotted name of a setting given with or without its group; ``env`` alone is the environment's id."""
+    known = fields()
+    aliases = {key.rpartition(".")[2]: key for key in known} | {"env": "env.id"}
+    key = name.replace("-", "_").lstrip("_")
+    if key in known:
+        return key
+    if key in aliases:
+        return aliases[key]
+    hint = nearest(key, [*known, *aliases])
+    raise ConfigError(f"unknown setting {name!r}{hint}; `jaxdreamer train --help` lists them all")
+
+
+def apply(config: Config, overrides: Iterable[str]) -> Config:
+    """A copy with ``key=value`` strings applied."""
+    changes: dict[str, Any] = {}
+    for item in overrides:
+        key, found, value = item.partition("=")
+        if not found:
+            raise ConfigError(f"expected key=value, found {item!r}")
+        changes[resolve_name(key)] = parse(resolve_name(key), value)
+    return replace(config, changes)
+
+
+def parse(key: str, text: str) -> Any:
+    """The value of setting ``key`` written as text, in the type the setting has."""
+    kind = _types()[key]
+    if kind is str:
+        return text
+    if kind is bool:
+        words = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
+        if text.lower() not in words:
+            raise ConfigError(f"{key}: expected true or false, found {text!r}")
+        return words[text.lower()]
+    if get_origin(kind) is Literal:
+        return text
+    if text.lower() in ("none", "null"):
+        return None
+    if get_origin(kind) is tuple and get_args(kind)[0] is str:
+        return tuple(part.strip() for part in text.strip("()[]").split(",") if part.strip())
+    try:
+        return ast.literal_eval(text.replace("x", ",") if get_origin(kind) is tuple else text)
+    except (ValueError, SyntaxError):
+        raise ConfigError(f"{key}: expected {_describe(kind)}, found {text!r}") from None
+
+
+def replace(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A validated copy with settings changed, by dotted or bare name, converted to the type each setting has."""
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in changes.items():
+        key = resolve_name(name)
+        group, _, leaf = key.rpartition(".")
+        groups.setdefault(group, {})[leaf] = _convert(key, value)
+    top = groups.pop("", {})
+    parts = {group: dataclasses.replace(getattr(config, group), **values) for group, values in groups.items()}
+    return validate(dataclasses.replace(config, **top, **parts))
+
+
+def _types() -> dict[str, Any]:
+    types: dict[str, Any] = {}
+    for name, kind in get_type_hints(Config).items():
+        if dataclasses.is_dataclass(kind):
+            types |= {f"{name}.{leaf}": hint for leaf, hint in get_type_hints(kind).items()}
+        else:
+            types[name] = kind
+    return types
+
+
+def _describe(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(get_args(kind))
+    return getattr(kind, "__name__", str(kind).replace("typing.", "")) if not get_args(kind) else str(kind)
+
+
+def _convert(key: str, value: Any) -> Any:
+    kind = _types()[key]
+    wrong = ConfigError(f"{key}: expected {_describe(kind)}, found {value!r}")
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"{key}: expected {_describe(kind)}, found {value!r}{nearest(str(value), get_args(kind))}")
+        return value
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise wrong
+        inner = get_args(kind)
+        if inner[-1] is not Ellipsis and len(value) != len(inner):
+            raise wrong
+        if not all(isinstance(item, inner[0]) for item in value):
+            raise wrong
+        return tuple(value)
+    if kind is bool or kind is str:
+        if not isinstance(value, kind):
+            raise wrong
+        return value
+    if value is None:
+        if type(None) not in get_args(kind):
+            raise wrong
+        return None
+    number = next((item for item in get_args(kind) if item is not type(None)), kind)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong
+    if number is int and value != int(value):
+        raise wrong
+    return number(value)
+
+
+def validate(config: Config) -> Config:
+    """The same configuration, or a ConfigError that names the first setting that cannot be."""
+    flat = fields(config)
+    positive = """env.action_repeat env.num_envs model.stoch_size model.deter_size model.hidden_size model.cnn_depth
+        model.units model.vector_layers behavior.imagine_horizon replay.capacity replay.batch_size run.frames
+        run.train_every run.updates run.updates_per_call run.eval_episodes run.log_every run.checkpoint_every
+        run.keep_checkpoints optimizer.model_learning_rate optimizer.actor_learning_rate
+        optimizer.critic_learning_rate optimizer.adam_epsilon optimizer.grad_clip_norm loss.reward_scale""".split()
+    unit = """behavior.discount behavior.td_lambda behavior.actor_gradient_mix behavior.exploration_epsilon
+        optimizer.weight_decay""".split()
+    for key, value in flat.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{key} must be a finite number, found {value}")
+        if key in positive and value <= 0:
+            raise ConfigError(f"{key} must be above 0, found {value}")
+        if key in unit and not 0 <= value <= 1:
+            raise ConfigError(f"{key} must lie between 0 and 1, found {value}")
+        if isinstance(value, int | float) and value < 0:
+            raise ConfigError(f"{key} must not be negative, found {value}")
+    if config.loss.kl_balance is not None and not 0 <= config.loss.kl_balance <= 1:
+        raise ConfigError(f"loss.kl_balance must lie between 0 and 1, found {config.loss.kl_balance}")
+    if config.model.classes == 1:
+        raise ConfigError("model.classes must be 0 (Gaussian latent) or at least 2, found 1")
+    if config.replay.batch_length < 2:
+        raise ConfigError(f"replay.batch_length must be at least 2, found {config.replay.batch_length}")
+    if config.behavior.imagine_horizon < 2:
+        raise ConfigError(f"behavior.imagine_horizon must be at least 2, found {config.behavior.imagine_horizon}")
+    if min(config.env.image_size) < 8:
+        raise ConfigError(f"env.image_size must be at least 8 in both directions, found {config.env.image_size}")
+    per_env = config.replay.capacity // config.env.num_envs
+    if per_env < 2 * config.replay.batch_length:
+        raise ConfigError(
+            f"replay.capacity {config.replay.capacity} leaves {per_env} entries for each of {config.env.num_envs} "
+            f"environments; sequences of {config.replay.batch_length} need at least {2 * config.replay.batch_length}"
+        )
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain values, ready for JSON or YAML; tuples become lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(data: Mapping[str, Any]) -> Config:
+    """Read what :func:`to_dict` wrote; a missing setting takes its preset's value, an unknown one is an error."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{leaf}": inner for leaf, inner in value.items()}
+        else:
+            flat[key] = value
+    base = preset(flat.pop("preset", "dreamer_v1"))
+    return replace(base, flat)
+
+
+def save(config: Config, path: str | Path) -> None:
+    """Write as JSON."""
+    Path(path).write_text(json.dumps(to_dict(config), indent=2) + "\n")
+
+
+def load(path: str | Path) -> Config:
+    """Read a JSON or YAML file."""
+    path = Path(path)
+    text = path.read_text()
+    if path.suffix in (".yaml", ".yml"):
+        import yaml
+
+        return from_dict(yaml.safe_load(text))
+    return from_dict(json.loads(text))
+
+
+def difference(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ, by dotted name: (old, new)."""
+    before, after = fields(old), fields(new)
+    return {key: (before[key], after[key]) for key in after if before[key] != after[key]}

@@ -1,0 +1,25 @@
+"""The outside world: one adapter a file, each seen as :class:`~jaxdreamer.envs.base.Env`.
+
+Importing it imports neither jax nor gymnasium, and no module of it ever imports jax.
+"""
+
+from jaxdreamer.envs.base import Env, EnvError, MissingExtra, SpaceError
+from jaxdreamer.envs.gymnasium_env import wrap
+from jaxdreamer.envs.registry import backends, make_env, register
+from jaxdreamer.envs.vector import VectorEnv, episode_seed
+from jaxdreamer.envs.wrappers import AgentEnv, Simulator
+
+__all__ = [
+    "AgentEnv",
+    "Env",
+    "EnvError",
+    "MissingExtra",
+    "Simulator",
+    "SpaceError",
+    "VectorEnv",
+    "backends",
+    "episode_seed",
+    "make_env",
+    "register",
+    "wrap",
+]

@@ -1,0 +1,187 @@
+"""Several environments side by side: resets are entries of their own, and episodes can be played again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxdreamer.config import ConfigError
+from jaxdreamer.envs.base import Env, EnvError
+from jaxdreamer.envs.wrappers import AgentEnv
+from jaxdreamer.types import EnvSpec, Timestep
+
+
+def episode_seed(seed: int, lane: int, episode: int) -> int:
+    """The seed, 31 bits, of one lane's episode: a pure function, so any episode can be played again."""
+    return int(np.random.SeedSequence((seed, lane, episode)).generate_state(1)[0] >> 1)  # some tasks want an int32
+
+
+class Lane:
+    """One environment that is advanced by exactly one entry at a time, resets included.
+
+    What a worker process runs for its share of the lanes.
+    """
+
+    def __init__(self, env: Env, seed: int, index: int) -> None:
+        """``index`` is the lane's number among all lanes."""
+        self.env, self.seed, self.index = env, seed, index
+        self.episode = -1  # number of the current episode; -1 before the first
+        self.steps = 0  # agent steps done in it
+        self.needs_reset = True
+
+    def advance(self, action: np.ndarray) -> Timestep:
+        """The lane's next entry: a reset where one is due, which ignores ``action`` [A], else a step."""
+        try:
+            if self.needs_reset:
+                timestep = self.env.reset(episode_seed(self.seed, self.index, self.episode + 1))
+                self.episode, self.steps = self.episode + 1, 0
+            else:
+                timestep = self.env.step(action)
+                self.steps += 1
+        except Exception as error:
+            error.add_note(f"in lane {self.index}, episode {self.episode}, agent step {self.steps}")
+            raise
+        self.needs_reset = bool(timestep.is_last)
+        return timestep
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready: where the lane is."""
+        return {"episode": self.episode, "steps": self.steps, "needs_reset": self.needs_reset}
+
+    def restore(self, state: dict[str, Any], actions: np.ndarray) -> Timestep | None:
+        """Play the saved episode again from its seed and the agent's ``actions`` [n, A]; returns its latest entry.
+
+        None where no episode had begun. Where the task is not deterministic the entry differs from the saved one.
+        """
+        self.episode, self.steps, self.needs_reset = int(state["episode"]), 0, True
+        if self.episode < 0:
+            return None
+        if len(actions) != state["steps"]:
+            raise EnvError(
+                f"lane {self.index} had done {state['steps']} steps in its episode, found {len(actions)} actions; "
+                "give all actions since the reset, without the reset entry's own"
+            )
+        seed = episode_seed(self.seed, self.index, self.episode)
+        if isinstance(self.env, AgentEnv):
+            timestep = self.env.replay(seed, actions)  # draws one frame, where drawing is most of a step's cost
+            self.steps = len(actions)
+        else:
+            timestep = self.env.reset(seed)
+            for action in actions:
+                timestep = self.env.step(action)
+                self.steps += 1
+                if timestep.is_last:
+                    break
+        self.needs_reset = bool(timestep.is_last)
+        return timestep
+
+
+class VectorEnv:
+    """N lanes in this process; every call advances every lane by exactly one entry.
+
+    A lane that is fresh, or whose previous entry was ``is_last``, is *reset* instead of stepped: its entry is
+    ``is_first`` with reward 0, and its action is ignored (the caller stores a zero action there). So an episode's final
+    observation and the next episode's first are two entries. Each reset is seeded by :func:`episode_seed`.
+    """
+
+    def __init__(self, make: Sequence[Callable[[], Env] | Env], seed: int = 0) -> None:
+        """``make`` holds, for each lane, an environment or a function that makes one; their specs must agree."""
+        if not make:
+            raise ConfigError("a vector environment needs at least one environment, found none")
+        self.lanes: list[Lane] = []
+        self.agent_steps = 0
+        """Agent steps of all lanes together; resets do not count."""
+        self.seed = seed
+        try:
+            for index, item in enumerate(make):
+                ready = hasattr(item, "reset") and not isinstance(item, type)
+                self.lanes.append(Lane(item if ready else item(), seed, index))  # type: ignore[arg-type,operator]
+                if self.lanes[index].env.spec != self.spec:
+                    raise ConfigError(
+                        f"lanes must have one spec; lane 0 has {self.spec}, lane {index} {self.lanes[index].env.spec}"
+                    )
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def spec(self) -> EnvSpec:
+        """The lanes' common spec."""
+        return self.lanes[0].env.spec
+
+    @property
+    def num_envs(self) -> int:
+        """N, the number of lanes."""
+        return len(self.lanes)
+
+    @property
+    def frame_rate(self) -> float:
+        """Agent steps per second of the task's own time, for videos."""
+        return self.lanes[0].env.frame_rate
+
+    @property
+    def can_render(self) -> bool:
+        """Whether :meth:`render` can draw this task."""
+        return self.lanes[0].env.can_render
+
+    @property
+    def reset_mask(self) -> np.ndarray:
+        """Bool [N]: which lanes the next call of :meth:`step` will reset."""
+        return np.array([lane.needs_reset for lane in self.lanes])
+
+    def step(self, actions: np.ndarray) -> Timestep:
+        """One entry of every lane for ``actions`` float32 [N, A]; the first call resets all lanes."""
+        actions = np.asarray(actions, np.float32)
+        expected = (self.num_envs, self.spec.action.size)
+        if actions.shape != expected:
+            raise EnvError(f"expected actions of shape {expected}, found {actions.shape}")
+        entries = [lane.advance(action) for lane, action in zip(self.lanes, actions)]
+        self.agent_steps += sum(not entry.is_first for entry in entries)
+        return stack(entries)
+
+    def render(self, lane: int = 0) -> np.ndarray:
+        """One lane's present moment as uint8 [H, W, 3]."""
+        return self.lanes[lane].env.render()
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready: the seed, the steps counted, and where each lane is; for :meth:`restore`."""
+        return {"seed": self.seed, "agent_steps": self.agent_steps, "lanes": [lane.state() for lane in self.lanes]}
+
+    def restore(self, state: dict[str, Any], actions: Sequence[np.ndarray | None]) -> list[Timestep | None]:
+        """Bring every lane to where :meth:`state` was taken; returns the latest entry of each.
+
+        ``actions`` holds, for each lane, the agent's actions [n, A] of its current episode, oldest first, without the
+        reset entry's; None for a lane whose episode is over, or not to be played again: its next entry is a reset.
+        Deterministic tasks come out exactly where they were; whether they did shows by comparing an entry with what
+        replay holds. The entry is None for a lane that was not played again.
+        """
+        if not len(state["lanes"]) == len(actions) == self.num_envs:
+            raise EnvError(f"{self.num_envs} lanes, but the state has {len(state['lanes'])} and actions {len(actions)}")
+        self.seed, self.agent_steps = int(state["seed"]), int(state["agent_steps"])
+        entries: list[Timestep | None] = []
+        for lane, saved, played in zip(self.lanes, state["lanes"], actions):
+            lane.seed = self.seed
+            if played is None:
+                lane.episode, lane.needs_reset = int(saved["episode"]), True
+                entries.append(None)
+            else:
+                entries.append(lane.restore(saved, np.asarray(played, np.float32)))
+        return entries
+
+    def abandon(self, lane: int) -> None:
+        """Leave a lane's episode where it is: its next entry is a reset."""
+        self.lanes[lane].needs_reset = True
+
+    def close(self) -> None:
+        """Close every lane."""
+        for lane in self.lanes:
+            lane.env.close()
+
+
+def stack(entries: Sequence[Timestep]) -> Timestep:
+    """Single entries as one with a leading lane axis: reward float32 [N], flags bool [N]."""
+    obs = {key: np.stack([entry.obs[key] for entry in entries]) for key in entries[0].obs}
+    flags = [np.array([entry[i] for entry in entries], bool) for i in (2, 3, 4)]
+    return Timestep(obs, np.array([entry.reward for entry in entries], np.float32), *flags)

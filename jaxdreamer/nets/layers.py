@@ -1,0 +1,65 @@
+"""Dense layers with Keras' initialisation: the released Dreamers' defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxdreamer.types import Array
+
+# Keras' defaults, which the released code trains with: Glorot-uniform kernels, zero biases.
+glorot_uniform = nn.initializers.glorot_uniform()
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "elu": jax.nn.elu,
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """The activation function of that name; ValueError names the choices."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {name!r}; there are: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+class Dense(nn.Module):
+    """``x W + b`` over the last axis: inputs of the product in ``dtype``, parameters, sum and result in float32."""
+
+    features: int
+    kernel_init: Callable = glorot_uniform
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., I] to [..., features]."""
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        product = jnp.matmul(x.astype(self.dtype), kernel.astype(self.dtype), preferred_element_type=jnp.float32)
+        return product + bias
+
+
+class MLP(nn.Module):
+    """Hidden layers of one width: Dense, optional layer norm, activation, each."""
+
+    layers: int
+    units: int
+    act: str
+    norm: str = "none"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., I] to [..., units]."""
+        for index in range(self.layers):
+            x = Dense(self.units, dtype=self.dtype, name=f"dense_{index}")(x)
+            if self.norm == "layer":
+                x = nn.LayerNorm(epsilon=1e-3, dtype=jnp.float32, name=f"norm_{index}")(x)
+            x = activation(self.act)(x)
+        return x

@@ -1,0 +1,1 @@
+"""What is written down: run folders, checkpoints, metrics, progress, films, curves."""

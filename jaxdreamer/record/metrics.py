@@ -1,0 +1,246 @@
+"""Metrics: one JSON object a line, always; TensorBoard and Weights & Biases beside it where asked for.
+
+The JSONL file is part of the run's state: a checkpoint stores :attr:`MetricsLog.offset`, and a resumed run cuts the
+file there, so a killed and resumed run leaves the same lines as one that was never killed - but for the wall clock,
+whose values are all named ``time/...``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from jaxdreamer.record.extras import require
+
+__all__ = ["COUNTERS", "MetricsLog", "Sink", "make_sinks", "read", "tensorboard_sink", "wandb_sink", "without_time"]
+
+_log = logging.getLogger("jaxdreamer")
+
+COUNTERS = ("agent_steps", "env_frames", "updates")
+
+
+class Sink(Protocol):
+    """Where records go beside the JSONL file."""
+
+    name: str
+
+    def write(self, record: Mapping[str, Any], step: int) -> None:
+        """Take one record; ``step`` is its ``env_frames``."""
+
+    def image(self, name: str, image: np.ndarray, step: int) -> None:
+        """Take one picture, uint8 [H, W, 3]."""
+
+    def close(self) -> None:
+        """Flush and end."""
+
+
+class MetricsLog:
+    """Appends records to ``path``.
+
+    Args:
+        path: the JSONL file; an incomplete last line, left by a killed run, is removed.
+        sinks: further places. One that fails is dropped with one logged warning; training goes on.
+        clock: seconds since the epoch, for ``time/unix``.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], sinks: Iterable[Sink] = (), clock: Callable[[], float] = time.time
+    ):
+        self._path = Path(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._sinks = list(sinks)
+        self._clock = clock
+        self._file = open(self._path, "ab+")  # noqa: SIM115 - lives as long as the log
+        self._drop_incomplete_line()
+
+    def write(self, scalars: Mapping[str, Any], *, agent_steps: int, env_frames: int, updates: int) -> dict[str, Any]:
+        """Append one record, and return it.
+
+        Args:
+            scalars: by name, like ``loss/model``; Python, NumPy or jax scalars. One that is not finite is written as
+                null. Names under ``time/`` are for what depends on the wall clock.
+            agent_steps: decisions taken so far, over all environments.
+            env_frames: simulator steps so far, the x axis of every curve.
+            updates: gradient updates so far.
+        """
+        record: dict[str, Any] = {"agent_steps": agent_steps, "env_frames": env_frames, "updates": updates}
+        record = {key: int(value) for key, value in record.items()}
+        clash = set(record) & set(scalars)
+        if clash:
+            raise ValueError(f"{', '.join(sorted(clash))}: a metric cannot have the name of a step counter")
+        times = {"time/unix": round(self._clock(), 3)} | {k: v for k, v in scalars.items() if k.startswith("time/")}
+        for key in sorted(key for key in scalars if not key.startswith("time/")):
+            record[key] = _number(key, scalars[key])
+        for key in sorted(times):
+            record[key] = _number(key, times[key])
+        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        self._to_sinks(lambda sink: sink.write(record, record["env_frames"]))
+        return record
+
+    def image(self, name: str, image: np.ndarray, *, env_frames: int) -> None:
+        """Hand a picture, uint8 [H, W, 3], to the sinks; the JSONL file takes none."""
+        self._to_sinks(lambda sink: sink.image(name, image, env_frames))
+
+    @property
+    def offset(self) -> int:
+        """Bytes written so far, on disk for certain: a checkpoint may promise them."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
+
+    def truncate(self, offset: int) -> None:
+        """Drop every record written after :attr:`offset` had this value.
+
+        Raises ValueError where the file is shorter than that, or ``offset`` lies inside a line: it is not the file of
+        the checkpoint that stored the offset.
+        """
+        size = os.fstat(self._file.fileno()).st_size
+        inside = False
+        if 0 < offset <= size:
+            self._file.seek(offset - 1)
+            inside = self._file.read(1) != b"\n"
+        if not 0 <= offset <= size or inside:
+            raise ValueError(
+                f"{self._path} has {size} bytes{' and no line ends at' if inside else ', cannot cut it at'} {offset}: "
+                "it is not the file that the checkpoint was made with; restore it or move it away"
+            )
+        self._file.truncate(offset)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file and the sinks."""
+        self._to_sinks(lambda sink: sink.close())
+        self._sinks = []
+        self._file.close()
+
+    def __enter__(self) -> MetricsLog:
+        """Close at the end of a with statement."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def _to_sinks(self, action: Callable[[Sink], None]) -> None:
+        for sink in list(self._sinks):
+            try:
+                action(sink)
+            except Exception as error:
+                # Whatever a logging service does, hours of training are worth more than its curve.
+                _log.warning("%s logging failed and is switched off for the rest of the run: %r", sink.name, error)
+                self._sinks.remove(sink)
+
+    def _drop_incomplete_line(self) -> None:
+        size = os.fstat(self._file.fileno()).st_size
+        if not size:
+            return
+        self._file.seek(0)
+        end = 0
+        for line in self._file:
+            if line.endswith(b"\n"):
+                end += len(line)
+        if end < size:
+            self._file.truncate(end)
+
+
+def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """All records of a metrics file; an incomplete last line is left out. Raises ValueError for a damaged line."""
+    records = []
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith("\n"):
+                break  # being written at this moment, or cut off by a kill
+            try:
+                records.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number} is not valid JSON: {error}") from error
+    return records
+
+
+def without_time(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record without its wall-clock values: what two equal runs have in common."""
+    return {key: value for key, value in record.items() if not key.startswith("time/")}
+
+
+def make_sinks(names: Iterable[str], folder: str | os.PathLike[str], resume_frames: int | None = None) -> list[Sink]:
+    """Sinks by name, ``tensorboard`` and ``wandb``. Raises MissingExtra, with the pip line, or ValueError."""
+    makers = {"tensorboard": tensorboard_sink, "wandb": wandb_sink}
+    sinks = []
+    for name in names:
+        if name not in makers:
+            raise ValueError(f"unknown metrics sink {name!r}; there are: {', '.join(makers)}")
+        sinks.append(makers[name](folder, resume_frames))
+    return sinks
+
+
+def tensorboard_sink(folder: str | os.PathLike[str], resume_frames: int | None = None) -> Sink:
+    """Event files in ``folder/tensorboard``. Points after ``resume_frames``, of a killed run, are hidden."""
+    module = require("tensorboardX", "tensorboard", "TensorBoard logging")
+    return _TensorBoard(module, Path(folder), resume_frames)
+
+
+def wandb_sink(folder: str | os.PathLike[str], resume_frames: int | None = None) -> Sink:
+    """A Weights & Biases run, continued where ``folder`` has one already."""
+    return _Wandb(require("wandb", "wandb", "Weights & Biases logging"), Path(folder))
+
+
+class _TensorBoard:
+    name = "tensorboard"
+
+    def __init__(self, module: Any, folder: Path, resume_frames: int | None):
+        purge = None if resume_frames is None else resume_frames + 1
+        self._writer = module.SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+
+    def write(self, record: Mapping[str, Any], step: int) -> None:
+        for key, value in record.items():
+            if value is not None:
+                self._writer.add_scalar(key, value, step)
+
+    def image(self, name: str, image: np.ndarray, step: int) -> None:
+        self._writer.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Wandb:
+    name = "wandb"
+
+    def __init__(self, module: Any, folder: Path):
+        self._module = module
+        marker = folder / "wandb_id.txt"
+        known = marker.read_text().strip() if marker.exists() else None
+        self._run = module.init(dir=str(folder), name=folder.name, id=known, resume="allow")
+        marker.write_text(self._run.id)
+
+    def write(self, record: Mapping[str, Any], step: int) -> None:
+        self._run.log({key: value for key, value in record.items() if value is not None}, step=step)
+
+    def image(self, name: str, image: np.ndarray, step: int) -> None:
+        self._run.log({name: self._module.Image(image)}, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _number(key: str, value: Any) -> int | float | None:
+    if value is None or isinstance(value, bool | np.bool_):
+        return None if value is None else int(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    array = np.asarray(value)
+    if array.size != 1:
+        raise ValueError(f"{key}: a metric is one number, found shape {array.shape}")
+    if array.dtype.kind in "iub":
+        return int(array.item())
+    number = float(array.reshape(()).astype(np.float64))
+    return number if math.isfinite(number) else None

@@ -1,0 +1,197 @@
+"""The folder of one run: where everything lies, atomic small files, and a lock against a second writer."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows: the lock falls back on process ids
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["RunDir", "RunLocked", "read_json", "write_json", "write_text"]
+
+
+class RunLocked(RuntimeError):
+    """Another process is writing to this run folder."""
+
+
+# POSIX locks (unlike flock's) are not inherited by forked environment workers, which may outlive a killed run. But they
+# belong to the process: a second lock by the same process would succeed, and closing any handle of the file would drop
+# the lock; so this process remembers, and never opens a lock file it holds.
+_held: set[Path] = set()
+
+
+class RunDir:
+    """Layout of a run folder.
+
+    ``config.json``, ``spec.json``, ``metrics.jsonl``, ``checkpoints/``, ``replay/``, ``videos/`` and, while a process
+    writes here, a locked ``lock``. Constructing it creates nothing: reading a run needs no write access.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path).expanduser().absolute()
+        self._lock_file: Any = None
+
+    @property
+    def config(self) -> Path:
+        """The run's configuration."""
+        return self.path / "config.json"
+
+    @property
+    def spec(self) -> Path:
+        """The environment's spec."""
+        return self.path / "spec.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder a checkpoint."""
+        return self.path / "checkpoints"
+
+    @property
+    def replay(self) -> Path:
+        """Chunk files."""
+        return self.path / "replay"
+
+    @property
+    def videos(self) -> Path:
+        """Pictures and films."""
+        return self.path / "videos"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self.config.exists()
+
+    def create(self) -> RunDir:
+        """Make the folders."""
+        for folder in (self.checkpoints, self.replay, self.videos):
+            folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def acquire(self) -> RunDir:
+        """Make the folders and lock the run for this process.
+
+        The operating system drops the lock when the process ends, however it ends, so a killed run can be resumed at
+        once and no stale lock is left to delete.
+
+        Raises:
+            RunLocked: another process (its pid is named), or this one, holds the lock.
+        """
+        self.create()
+        path = self.path / "lock"
+        if path.resolve() in _held:
+            raise RunLocked(f"{self.path} is already being written by this process (pid {os.getpid()})")
+        if fcntl is None and _writer_alive(path):
+            raise RunLocked(self._busy(path))
+        file = open(path, "a+")  # noqa: SIM115 - open means locked
+        if fcntl is not None:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.close()
+                raise RunLocked(self._busy(path)) from error
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        file.flush()
+        self._lock_file = file
+        _held.add(path.resolve())
+        return self
+
+    def release(self) -> None:
+        """Give the lock back; nothing happens where it is not held."""
+        if self._lock_file is not None:
+            path = self.path / "lock"
+            _held.discard(path.resolve())
+            # Emptied, not deleted: between a delete and a close two processes could each lock a file of this name.
+            self._lock_file.truncate(0)
+            self._lock_file.close()
+            self._lock_file = None
+
+    def __enter__(self) -> RunDir:
+        """Lock for the length of a with statement."""
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        """Give the lock back."""
+        self.release()
+
+    def _busy(self, path: Path) -> str:
+        holder = _holder(path)
+        return (
+            f"{self.path} is being written by another process: pid {holder.get('pid', 'unknown')} on "
+            f"{holder.get('host', 'an unknown machine')}; wait for it, stop it, or choose another folder"
+        )
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a mixture."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: str | os.PathLike[str], data: Any) -> None:
+    """:func:`write_text` of indented JSON."""
+    write_text(path, json.dumps(data, indent=2) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file; a ValueError names the file."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's entries on disk: a rename survives a power cut only after this."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _umask() -> int:
+    # The only way to read it is to set it. mkstemp makes files private, a run folder is as shared as its user wants.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _writer_alive(path: Path) -> bool:
+    import psutil
+
+    holder = _holder(path)
+    return holder.get("host") == socket.gethostname() and psutil.pid_exists(int(holder.get("pid", -1)))

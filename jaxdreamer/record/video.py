@@ -1,0 +1,128 @@
+"""Pictures and films. GIF and PNG need nothing but Pillow; MP4 needs the extra ``video``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from jaxdreamer.record.extras import MissingExtra, require
+
+__all__ = ["open_loop_image", "open_loop_video", "save_image", "save_video"]
+
+
+def save_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float = 20) -> Path:
+    """Write a film; the file's suffix chooses ``.gif`` or ``.mp4``.
+
+    Args:
+        path: where to; folders are made.
+        frames: uint8 [T, H, W, 3], or [T, H, W, 1] for gray.
+        fps: frames per second. A GIF counts in hundredths of a second, so its rate is the nearest it can have.
+
+    Raises:
+        MissingExtra: MP4 without the extra ``video``. ValueError: another suffix, shape or dtype.
+
+    Pillow stores a run of equal GIF frames as one longer frame; it plays the same.
+    """
+    path = Path(path)
+    frames = _checked(frames, 4, "frames [T, H, W, 3]")
+    if not len(frames):
+        raise ValueError(f"{path}: no frames to save")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    if path.suffix == ".gif":
+        from PIL import Image
+
+        images = [Image.fromarray(frame) for frame in frames]
+        duration = max(20, 10 * round(100 / fps))  # viewers slow down GIFs that ask for less than 20 ms
+        images[0].save(temporary, save_all=True, append_images=images[1:], duration=duration, loop=0)
+    elif path.suffix == ".mp4":
+        imageio = require("imageio.v2", "video", "an MP4 film (a GIF needs no extra)")
+        require("imageio_ffmpeg", "video", "an MP4 film (a GIF needs no extra)")
+        # H.264 wants even sizes.
+        frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+        try:
+            with imageio.get_writer(temporary, fps=fps, macro_block_size=1, format="FFMPEG") as writer:
+                for frame in frames:
+                    writer.append_data(frame)
+        except RuntimeError as error:  # imageio-ffmpeg found no ffmpeg program
+            temporary.unlink(missing_ok=True)
+            raise MissingExtra(f"an MP4 film needs ffmpeg ({error}): pip install 'jaxdreamer[video]'") from error
+    else:
+        raise ValueError(f"{path}: films are .gif or .mp4, found {path.suffix!r}")
+    os.replace(temporary, path)
+    return path
+
+
+def save_image(path: str | os.PathLike[str], image: np.ndarray) -> Path:
+    """Write uint8 [H, W, 3] or [H, W, 1] as PNG."""
+    from PIL import Image
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    Image.fromarray(_checked(image, 3, "an image [H, W, 3]")).save(temporary, format="PNG")
+    os.replace(temporary, path)
+    return path
+
+
+def open_loop_image(truth: np.ndarray, reconstruction: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """What the model saw, made of it, and dreamed on: one picture, time from left to right.
+
+    Args:
+        truth: [T, H, W, C], uint8, or float in [0, 1] (as all three).
+        reconstruction: [context, H, W, C], the model's picture where it was still shown the truth.
+        prediction: [T - context, H, W, C], its picture from then on, from the actions alone.
+
+    Returns:
+        uint8 [3 H + 2, T W + 2, 3]: rows truth, model, error (0.5: none); a white line where the context ends.
+    """
+    rows, context = _open_loop_rows(truth, reconstruction, prediction)
+    strips = []
+    for row in rows:
+        line = np.full((row.shape[1], 2, 3), 255, np.uint8)
+        strips.append(np.concatenate([*row[:context], line, *row[context:]], axis=1))
+    gap = np.zeros((1, strips[0].shape[1], 3), np.uint8)
+    return np.concatenate([strips[0], gap, strips[1], gap, strips[2]], axis=0)
+
+
+def open_loop_video(truth: np.ndarray, reconstruction: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """The same as a film, uint8 [T, 3 H + 2, W, 3]: truth above, model, error.
+
+    The two lines between them are green while the model is shown the truth, and red when it dreams.
+    """
+    rows, context = _open_loop_rows(truth, reconstruction, prediction)
+    steps, _, width, _ = rows[0].shape
+    line = np.zeros((steps, 1, width, 3), np.uint8)
+    line[:context, ..., 1] = 255
+    line[context:, ..., 0] = 255
+    return np.concatenate([rows[0], line, rows[1], line, rows[2]], axis=1)
+
+
+def _open_loop_rows(
+    truth: np.ndarray, reconstruction: np.ndarray, prediction: np.ndarray
+) -> tuple[list[np.ndarray], int]:
+    parts = [_as_bytes(part) for part in (truth, reconstruction, prediction)]
+    real, context = parts[0], len(parts[1])
+    model = np.concatenate(parts[1:])
+    if real.shape != model.shape:
+        raise ValueError(
+            f"truth has shape {real.shape}, reconstruction and prediction together {model.shape}; they must be equal"
+        )
+    error = ((model.astype(np.int16) - real + 255) // 2).astype(np.uint8)
+    return [real, model, error], context
+
+
+def _as_bytes(images: np.ndarray) -> np.ndarray:
+    images = np.asarray(images)
+    if images.dtype.kind == "f":
+        images = np.round(np.clip(images.astype(np.float32), 0, 1) * 255).astype(np.uint8)
+    return _checked(images, 4, "images [T, H, W, C]")
+
+
+def _checked(array: np.ndarray, ndim: int, name: str) -> np.ndarray:
+    array = np.asarray(array)
+    if array.dtype != np.uint8 or array.ndim != ndim or array.shape[-1] not in (1, 3):
+        raise ValueError(f"expected {name} of dtype uint8, found {array.dtype} {array.shape}")
+    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array

@@ -1,0 +1,98 @@
+"""Playing whole episodes without exploration, and measuring them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdreamer.agent.policy import Policy
+from jaxdreamer.envs.vector import VectorEnv
+from jaxdreamer.train.collect import Acting, make_act
+from jaxdreamer.types import Array, PyTree
+
+EVAL_SEED_OFFSET = 1_000_003  # evaluation episodes are never training episodes: their seeds start elsewhere
+
+
+class Evaluation(NamedTuple):
+    """What whole episodes brought, in the environment's own units."""
+
+    returns: list[float]
+    lengths: list[int]
+    frames: np.ndarray | None  # uint8 [T, H, W, 3], the first episode, where it was asked for
+
+    def metrics(self) -> dict[str, float]:
+        """By name, for the log."""
+        return {
+            "eval/return": float(np.mean(self.returns)),
+            "eval/return_std": float(np.std(self.returns)),
+            "eval/return_min": float(np.min(self.returns)),
+            "eval/return_max": float(np.max(self.returns)),
+            "eval/length": float(np.mean(self.lengths)),
+            "eval/episodes": len(self.returns),
+        }
+
+
+def make_evaluate(policy: Policy) -> Callable[..., Evaluation]:
+    """``evaluate(params, make_envs, episodes, seed, key, film=False)``; compiled once for repeated evaluations."""
+    act = make_act(policy, "greedy")
+
+    def evaluate(
+        params: PyTree,
+        make_envs: Callable[[int, int], VectorEnv],
+        episodes: int,
+        *,
+        seed: int,
+        key: Array,
+        film: bool = False,
+        lanes: int = 8,
+    ) -> Evaluation:
+        """Play ``episodes`` episodes greedily.
+
+        Args:
+            params: all parameters.
+            make_envs: (lanes, seed) -> environments; closed again before returning.
+            episodes: how many. They are dealt out to the lanes beforehand, so that short ones do not crowd out long.
+            seed: of the environments. Equal seeds and parameters give equal episodes where the task allows it.
+            key: for the latents' samples.
+            film: draw every entry of the first episode.
+            lanes: most environments at once.
+        """
+        count = min(episodes, lanes)
+        wanted = [len(range(lane, episodes, count)) for lane in range(count)]
+        envs = make_envs(count, seed + EVAL_SEED_OFFSET)
+        try:
+            return _play(act, policy, params, envs, wanted, key, film)
+        finally:
+            envs.close()
+
+    return evaluate
+
+
+def _play(act, policy: Policy, params: PyTree, envs: VectorEnv, wanted: list[int], key: Array, film: bool) -> Evaluation:
+    lanes = envs.num_envs
+    acting = Acting(jax.tree.map(jnp.asarray, policy.init(lanes)), key)
+    returns: list[list[float]] = [[] for _ in range(lanes)]
+    lengths: list[list[int]] = [[] for _ in range(lanes)]
+    current, steps = np.zeros(lanes), np.zeros(lanes, int)
+    frames: list[np.ndarray] = []
+    timestep = envs.step(np.zeros((lanes, envs.spec.action.size), np.float32))
+    while True:
+        if film and not returns[0]:
+            frames.append(envs.render(0))
+        action, acting = act(params, acting, timestep.obs, timestep.is_first)
+        timestep = envs.step(np.asarray(action))
+        current = np.where(timestep.is_first, 0.0, current + timestep.reward)
+        steps = np.where(timestep.is_first, 0, steps + 1)
+        for lane in np.flatnonzero(timestep.is_last):
+            if len(returns[lane]) < wanted[lane]:
+                returns[lane].append(float(current[lane]))
+                lengths[lane].append(int(steps[lane]))
+        if all(len(got) == want for got, want in zip(returns, wanted)):
+            break
+    if film and len(returns[0]) == 1:
+        frames.append(envs.render(0))
+    return Evaluation(sum(returns, []), sum(lengths, []), np.stack(frames) if frames else None)

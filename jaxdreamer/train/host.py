@@ -1,0 +1,400 @@
+"""The loop for environments on the host: collect, store, train, log, evaluate, save."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdreamer.agent.learner import make_learner, update_many
+from jaxdreamer.agent.policy import make_policy
+from jaxdreamer.agent.report import open_loop
+from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.envs.vector import VectorEnv
+from jaxdreamer.nets.networks import make_networks
+from jaxdreamer.record import checkpoint, video
+from jaxdreamer.record.metrics import MetricsLog
+from jaxdreamer.record.progress import Progress
+from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.replay import disk
+from jaxdreamer.replay.host import HostReplay, Indices
+from jaxdreamer.replay.prefetch import Gatherer, Prefetcher
+from jaxdreamer.train.collect import Collector
+from jaxdreamer.train.evaluate import Evaluation, make_evaluate
+from jaxdreamer.train.schedule import Every, calls_per_training
+from jaxdreamer.types import Batch, EnvSpec, Metrics, PyTree, TrainState
+
+_log = logging.getLogger("jaxdreamer")
+
+MAX_SKIPPED_IN_A_ROW = 20
+
+
+class Diverged(RuntimeError):
+    """Too many updates in a row had a loss or gradient that was not finite."""
+
+
+class Means:
+    """Means of metrics between two lines of the log."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = defaultdict(float)
+        self.counts: dict[str, int] = defaultdict(int)
+
+    def add(self, metrics: dict[str, float]) -> None:
+        """Count one call's metrics; values that are not finite are left out."""
+        for name, value in metrics.items():
+            if np.isfinite(value):
+                self.sums[name] += float(value)
+                self.counts[name] += 1
+
+    def take(self) -> dict[str, float]:
+        """The means so far; starts anew."""
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        self.__init__()  # type: ignore[misc]
+        return means
+
+
+class HostTrainer:
+    """One training run with environments on the host.
+
+    Args:
+        config: what to do.
+        envs: the training environments, side by side.
+        make_envs: (lanes, seed) -> environments for evaluation.
+        rundir: where to write; locked by the caller.
+        metrics, progress: where to report.
+
+    A *step* is an agent step, counted over all environments; a reset is none. ``env_frames`` is agent steps times action
+    repeat. Training happens ``run.updates`` updates at a time, every ``run.train_every`` steps.
+
+    Everything a run depends on is in its checkpoint, so that a resumed run goes on as if nothing had happened: the
+    environments are brought back by playing their unfinished episodes again from their seeds.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        envs: VectorEnv,
+        make_envs: Callable[[int, int], VectorEnv],
+        rundir: RunDir,
+        metrics: MetricsLog,
+        progress: Progress,
+    ):
+        self.config, self.spec = config, envs.spec
+        self.envs, self._make_envs = envs, make_envs
+        self.rundir, self.metrics, self.progress = rundir, metrics, progress
+        run = config.run
+
+        key_learner, key_act, self._key_eval = jax.random.split(jax.random.key(config.seed), 3)
+        self.networks = make_networks(config.model, envs.spec)
+        policy = make_policy(config, envs.spec, self.networks)
+        self.learner = make_learner(config, envs.spec, self.networks)
+        self._evaluate = make_evaluate(policy)
+        self._open_loop = jax.jit(
+            lambda params, batch, key: open_loop(
+                self.networks, params, batch, context=max(1, config.replay.batch_length // 4), key=key
+            )
+        )
+        with progress.status("building the networks"):
+            self.state: TrainState = jax.jit(self.learner.init)(key_learner)
+
+        self.calls, self.per_call = calls_per_training(run.updates, run.updates_per_call)
+        # Between asking for a batch and gathering it, each lane adds at most this many entries (a reset may follow
+        # every step); windows that these would overwrite are not sampled.
+        guard = 2 * (-(-run.train_every // config.env.num_envs) + 1)
+        self.replay = HostReplay(
+            envs.spec,
+            capacity=config.replay.capacity,
+            lanes=config.env.num_envs,
+            length=config.replay.batch_length,
+            cross_episodes=config.replay.cross_episodes,
+            guard=guard,
+        )
+        progress.log(self.replay.describe())
+        self.collector = Collector(envs, policy, self.replay.add, key_act)
+        self.rng = np.random.default_rng(np.random.SeedSequence((config.seed, 0x5EED)))
+        self.prefetch = Prefetcher(Gatherer(self.replay, groups=self.per_call), jax.device_put)
+        self._train: Callable[..., Any] | None = None
+        self._unread: tuple[Metrics, Metrics] | None = None
+        self.traces = 0  # times the update was traced; a test holds it at one
+
+        self.updates = 0
+        self.pretrained = False
+        self.every = {
+            "train": Every(run.train_every),
+            "log": Every(run.log_every),
+            "eval": Every(run.eval_every),
+            "checkpoint": Every(run.checkpoint_every),
+        }
+        self.means = Means()
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._since = (time.perf_counter(), 0, 0)
+        self._manifest: dict[str, Any] | None = None
+        self.stop_requested = False
+
+    # ---- the loop ------------------------------------------------------------------------------------------------
+
+    @property
+    def agent_steps(self) -> int:
+        """Decisions taken so far, over all environments."""
+        return self.collector.agent_steps
+
+    @property
+    def env_frames(self) -> int:
+        """Simulator steps so far."""
+        return self.agent_steps * self.config.env.action_repeat
+
+    def run(self) -> bool:
+        """Train until the budget is spent; True then, False where a stop was requested. Saves in either case."""
+        self._since = (time.perf_counter(), self.env_frames, self.updates)
+        while self.env_frames < self.config.run.frames and not self.stop_requested:
+            self.step()
+        self._read_metrics()
+        self.save()
+        return not self.stop_requested
+
+    def step(self) -> None:
+        """One entry of every environment, and whatever is due after it."""
+        prefilling = self.agent_steps < self.config.run.prefill
+        with self._timed("collect"):
+            self.collector.step(None if prefilling else self.state.params)
+        steps = self.agent_steps
+        if steps >= self.config.run.prefill:
+            if not self.pretrained:
+                self._pretrain()
+            else:
+                for _ in range(self.every["train"].count(steps) * self.calls):
+                    self.train()
+        self.progress.update(self.env_frames, self.updates, last_return=self.collector.scores.last_return)
+        if self.every["eval"].due(steps):
+            self.evaluate()
+        if self.every["log"].due(steps):
+            self.log()
+        if self.every["checkpoint"].due(steps):
+            self.save()
+
+    def _pretrain(self) -> None:
+        # Replay may still be too short for one sequence where the prefill is; then learning waits.
+        if not self.replay.can_sample and self.replay.rows < self.config.replay.batch_length:
+            return
+        self.pretrained = True
+        self.every["train"].start(self.agent_steps)
+        for _ in range(-(-self.config.run.pretrain // self.per_call)):
+            self.train()
+
+    # ---- learning ------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """One compiled call of ``per_call`` updates; its metrics are read when the next one is under way."""
+        with self._timed("sample"):
+            if not self.prefetch.pending:
+                self._request()
+            batch = self.prefetch.get()
+            self._request()
+        with self._timed("train"):
+            train = self._train or self._compile(batch)
+            self.state, means, last = train(self.state, batch)
+            self.updates += self.per_call
+            self._read_metrics()
+            self._unread = (means, last)
+
+    def _request(self) -> None:
+        count = self.config.replay.batch_size * self.per_call
+        self.prefetch.request(self.replay.sample_indices(self.rng, count))
+
+    def _compile(self, batch: Batch) -> Callable[..., Any]:
+        def train(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics, Metrics]:
+            self.traces += 1
+            state, metrics = update_many(self.learner, state, batches)
+            means = jax.tree.map(jnp.nanmean, metrics)
+            return state, means, jax.tree.map(lambda x: x[-1], metrics)
+
+        name = f"compiling {self.per_call} update{'s' if self.per_call > 1 else ''} of {self.config.preset}"
+        with self.progress.status(name):
+            self._train = jax.jit(train, donate_argnums=0).lower(self.state, batch).compile()
+        return self._train
+
+    def _read_metrics(self) -> None:
+        if self._unread is None:
+            return
+        (means, last), self._unread = jax.device_get(self._unread), None
+        skipped = int(last["skipped_in_a_row"])
+        if skipped >= MAX_SKIPPED_IN_A_ROW:
+            bad = [name for name, value in last.items() if name.startswith("loss/") and not np.isfinite(value)]
+            terms = [name for name in bad if name not in ("loss/model", "loss/actor", "loss/critic")] or bad
+            raise Diverged(
+                f"{skipped} updates in a row were skipped because they were not finite, up to update {self.updates} at "
+                f"agent step {self.agent_steps}; first to look at: {', '.join(terms) or 'the gradients'}. Parameters are "
+                "those of the last good update. Check the environment's rewards and observations for inf and nan, then "
+                "lower the learning rates."
+            )
+        skipped_now = {"skipped": float(last["skipped"])}
+        self.means.add({k: v for k, v in means.items() if not k.startswith("skipped")} | skipped_now)
+
+    # ---- reporting -----------------------------------------------------------------------------------------------
+
+    def log(self, extra: dict[str, float] | None = None) -> None:
+        """Write one line of metrics."""
+        scalars = self.means.take() | self.collector.scores.take() | (extra or {})
+        scalars["replay/entries"] = self.replay.rows * self.replay.lanes
+        scalars["train_ratio"] = self.config.train_ratio
+        now = time.perf_counter()
+        then, frames, updates = self._since
+        elapsed = max(now - then, 1e-9)
+        scalars["time/frames_per_second"] = (self.env_frames - frames) / elapsed
+        scalars["time/updates_per_second"] = (self.updates - updates) / elapsed
+        for name, seconds in self.seconds.items():
+            scalars[f"time/share_{name}"] = seconds / elapsed
+        self.seconds.clear()
+        self._since = (now, self.env_frames, self.updates)
+        self._write(scalars)
+
+    def _write(self, scalars: dict[str, float]) -> None:
+        self.metrics.write(scalars, agent_steps=self.agent_steps, env_frames=self.env_frames, updates=self.updates)
+
+    def evaluate(self, final: bool = False) -> Evaluation:
+        """Play without exploration, on environments and seeds of their own; log it, and save pictures."""
+        sees_images = any(spec.kind == "image" for spec in self.spec.obs.values())
+        film = self.config.run.video and (final or sees_images) and self.envs.can_render
+        with self._timed("evaluate"):
+            evaluation = self._evaluate(
+                self.state.params,
+                self._make_envs,
+                self.config.run.eval_episodes,
+                seed=self.config.seed,
+                key=self._key_eval,
+                film=film,
+            )
+            name = f"{self.env_frames:012d}"
+            if evaluation.frames is not None:
+                video.save_video(self.rundir.videos / f"policy-{name}.gif", evaluation.frames, self.envs.frame_rate)
+            if sees_images and self.config.run.video and self.pretrained:
+                self.save_open_loop(name)
+        self._write(evaluation.metrics())
+        self.progress.update(self.env_frames, self.updates, eval_return=float(np.mean(evaluation.returns)))
+        return evaluation
+
+    def save_open_loop(self, name: str) -> None:
+        """Save pictures of what the model makes of four sequences from replay, and log its errors."""
+        rng = np.random.default_rng(self.agent_steps)  # its own: pictures must not change what is learned
+        batch = self.replay.gather(self.replay.sample_indices(rng, 4))
+        report = jax.device_get(self._open_loop(self.state.params["model"], batch, jax.random.key(self.config.seed)))
+        context = max(1, self.config.replay.batch_length // 4)
+        for key, error in report.error.items():
+            self._write({f"open_loop/{key}_seen": error[:context].mean(), f"open_loop/{key}": error[context:].mean()})
+        for key, truth in report.truth.items():
+            if self.spec.obs[key].kind != "image":
+                continue
+            model = report.model[key]
+            rows = [
+                video.open_loop_image(truth[:, b], model[:context, b], model[context:, b]) for b in range(truth.shape[1])
+            ]
+            image = np.concatenate(rows)
+            video.save_image(self.rundir.videos / f"open_loop-{key}-{name}.png", image)
+            self.metrics.image(f"open_loop/{key}", image, env_frames=self.env_frames)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - start
+
+    # ---- saving and resuming -------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a checkpoint of everything, atomically; the replay only what is new of it."""
+        self._read_metrics()
+        with self._timed("save"):
+            self._manifest = disk.save(self.replay, self.rundir.replay, self._manifest)
+            host = {
+                "agent_steps": self.agent_steps,
+                "updates": self.updates,
+                "pretrained": self.pretrained,
+                "every": {name: every.last for name, every in self.every.items()},
+                "rng": self.rng.bit_generator.state,
+                "pending": [indices.to_json() for indices in self.prefetch.pending],
+                "scores": self.collector.scores.state(),
+                "means": {"sums": dict(self.means.sums), "counts": dict(self.means.counts)},
+                "metrics_offset": self.metrics.offset,
+                "envs": self.envs.state(),
+                "replay": self._manifest,
+            }
+            keep = self.config.run.keep_checkpoints
+            checkpoint.save(self.rundir.checkpoints, self.agent_steps, self._tree(), host, keep)
+            kept = [checkpoint.read_host(self.rundir.checkpoints, step) for step in checkpoint.steps(self.rundir.checkpoints)]
+            disk.prune(self.rundir.replay, [item["replay"] for item in kept])
+
+    def _tree(self) -> PyTree:
+        return {"train": self.state, "acting": self.collector.acting}
+
+    def restore(self) -> None:
+        """Go on from the newest undamaged checkpoint."""
+
+        def check(host: dict[str, Any]) -> str | None:
+            found = disk.problems(self.rundir.replay, host["replay"])
+            return "; ".join(found) or None
+
+        tree, host, step = checkpoint.restore(self.rundir.checkpoints, self._tree(), check=check)
+        self.state, self.collector.acting = tree["train"], tree["acting"]
+        self._manifest = host["replay"]
+        disk.load(self.replay, self.rundir.replay, self._manifest)
+        self.collector.agent_steps = int(host["agent_steps"])
+        self.updates, self.pretrained = int(host["updates"]), bool(host["pretrained"])
+        for name, last in host["every"].items():
+            self.every[name].last = int(last)
+        self.rng.bit_generator.state = host["rng"]
+        for indices in host["pending"]:
+            self.prefetch.request(Indices.from_json(indices))
+        self.collector.scores.load(host["scores"])
+        self.means.sums.update(host["means"]["sums"])
+        self.means.counts.update(host["means"]["counts"])
+        self.metrics.truncate(int(host["metrics_offset"]))
+        self._restore_environments(host["envs"])
+        self.progress.log(f"resumed at agent step {step:,}, update {self.updates:,}")
+
+    def _restore_environments(self, saved: dict[str, Any]) -> None:
+        """Play each lane's unfinished episode again; where that does not lead to the same place, end it there."""
+        if not self.replay.rows:
+            return
+        stored, _ = self.replay.last_row()
+        lanes = range(self.replay.lanes)
+        # None where the episode is over (the lane is reset next anyway), or where replay has lost its beginning.
+        actions = [self.replay.lane_episode(lane) for lane in lanes]
+        with self.progress.status("bringing the environments back to where they were"):
+            found = self.envs.restore(saved, actions)
+
+        def same(lane: int) -> bool:
+            entry = found[lane]
+            return entry is not None and all(np.array_equal(entry.obs[k], stored.obs[k][lane]) for k in stored.obs)
+
+        lost = [lane for lane in lanes if not stored.is_last[lane] and not same(lane)]
+        for lane in lost:
+            _log.warning(
+                "environment %d could not be brought back to where it was (its task is not deterministic, or its "
+                "episode is longer than the replay): the episode is cut there and a new one begins",
+                lane,
+            )
+            self.replay.close_episode(lane)
+            self.envs.abandon(lane)
+        self.collector.latest, _ = self.replay.last_row()
+
+    def close(self) -> None:
+        """Stop the threads and close the environments."""
+        self.prefetch.close()
+        self.envs.close()
+
+
+def check_trainable(config: Config, spec: EnvSpec) -> None:
+    """ConfigError for combinations that only the environment's spec shows to be impossible."""
+    if config.behavior.actor_gradient == "auto" and not (spec.action.is_discrete or spec.action.is_continuous):
+        raise ConfigError(
+            "behavior.actor_gradient=auto cannot decide for actions that are partly choices and partly numbers: "
+            "set it to both, reinforce or dynamics"
+        )

@@ -1,0 +1,234 @@
+"""A whole run: open or resume its folder, train, evaluate, say what came of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from jaxdreamer import config as configs
+from jaxdreamer.agent.policy import make_policy
+from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.envs.base import Env
+from jaxdreamer.envs.registry import make_env
+from jaxdreamer.envs.vector import VectorEnv
+from jaxdreamer.nets.networks import make_networks
+from jaxdreamer.record import checkpoint, video
+from jaxdreamer.record.metrics import MetricsLog, make_sinks
+from jaxdreamer.record.progress import Progress
+from jaxdreamer.record.rundir import RunDir, read_json, write_json
+from jaxdreamer.train.evaluate import Evaluation, make_evaluate
+from jaxdreamer.train.host import HostTrainer, check_trainable
+from jaxdreamer.types import EnvSpec
+
+# A run's stored experience and parameters mean nothing under another value of these.
+FIXED = ("seed", "env.", "model.", "replay.capacity")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call of :func:`train` came to."""
+
+    logdir: Path
+    finished: bool
+    """False where it was stopped before its budget was spent; the same call again goes on."""
+    evaluation: Evaluation | None
+    """The final evaluation of a finished run."""
+
+
+def train(
+    config: Config,
+    logdir: str | os.PathLike[str],
+    *,
+    make: Callable[[], Env] | None = None,
+    sinks: Iterable[str] = (),
+    console: Console | None = None,
+) -> Result:
+    """Train as ``config`` says, writing to ``logdir``; a folder that holds a run already is resumed.
+
+    Args:
+        config: see :func:`jaxdreamer.config.preset`.
+        logdir: made if need be. Where it holds a run, settings that differ are shown by name, and applied or refused.
+        make: makes one environment, instead of ``config.env.id``; see ``envs.gymnasium_env.wrap`` for instances.
+        sinks: further places for metrics: ``"tensorboard"``, ``"wandb"``.
+        console: where to report; standard error by default.
+
+    Ctrl-C, or SIGTERM, ends the run after the current step with a checkpoint.
+
+    Raises:
+        ConfigError: settings that cannot be, or that differ from the run's where they must not.
+        Diverged: 20 updates in a row were not finite.
+    """
+    enable_compilation_cache()
+    rundir = RunDir(logdir)
+    config, changes = _settle_config(rundir, config)
+    make_one = make or (lambda: make_env(config.env))
+
+    def make_envs(lanes: int, seed: int) -> VectorEnv:
+        return VectorEnv([make_one] * lanes, seed=seed)
+
+    envs = make_envs(config.env.num_envs, config.seed)
+    trainer = None
+    try:
+        check_trainable(config, envs.spec)
+        with rundir, Progress(config.run.frames, console=console) as progress:
+            for key, (old, new) in changes.items():
+                progress.log(f"changed since the run began: {key} {old} -> {new}")
+            configs.save(config, rundir.config)
+            _settle_spec(rundir, envs.spec)
+            for line in describe(envs.spec):
+                progress.log(line)
+            metrics = MetricsLog(rundir.metrics, make_sinks(sinks, rundir.path))
+            trainer = HostTrainer(config, envs, make_envs, rundir, metrics, progress)
+            with metrics:
+                if checkpoint.steps(rundir.checkpoints):
+                    trainer.restore()
+                with _stop_on_signal(trainer, progress):
+                    finished = trainer.run()
+                if not finished:
+                    progress.log(
+                        f"stopped and saved at {trainer.env_frames:,} frames; go on with: "
+                        f"jaxdreamer train --logdir {logdir}"
+                    )
+                    return Result(rundir.path, False, None)
+                return Result(rundir.path, True, trainer.evaluate(final=True))
+    finally:
+        (trainer or envs).close()
+
+
+def evaluate(
+    logdir: str | os.PathLike[str],
+    *,
+    episodes: int | None = None,
+    seed: int | None = None,
+    make: Callable[[], Env] | None = None,
+    film: str | os.PathLike[str] | None = None,
+) -> Evaluation:
+    """Play the newest checkpoint of a run without exploration.
+
+    With the default seed and number of episodes the result is that of the run's own evaluation of these parameters.
+
+    Args:
+        logdir: of the run.
+        episodes: how many; the run's ``run.eval_episodes`` by default.
+        seed: of the environments; the run's own by default.
+        make: as for :func:`train`.
+        film: save a film of the first episode there (.gif, or .mp4 with the extra ``video``).
+    """
+    enable_compilation_cache()
+    config, spec = load_run(logdir)
+    networks = make_networks(config.model, spec)
+    like = jax.eval_shape(networks.init, jax.random.key(0))
+    params, _, _ = checkpoint.restore_params(
+        RunDir(logdir).checkpoints, like, prefix=("train", "params")
+    )
+    make_one = make or (lambda: make_env(config.env))
+    seed = config.seed if seed is None else seed
+    play = make_evaluate(make_policy(config, spec, networks))
+    evaluation = play(
+        params,
+        lambda lanes, env_seed: VectorEnv([make_one] * lanes, seed=env_seed),
+        episodes or config.run.eval_episodes,
+        seed=seed,
+        key=jax.random.split(jax.random.key(config.seed), 3)[2],
+        film=film is not None,
+    )
+    if film is not None and evaluation.frames is not None:
+        video.save_video(film, evaluation.frames)
+    return evaluation
+
+
+def load_run(logdir: str | os.PathLike[str]) -> tuple[Config, EnvSpec]:
+    """The configuration and environment spec of a run."""
+    rundir = RunDir(logdir)
+    if not rundir.exists:
+        raise ConfigError(f"{rundir.path} holds no run: it has no {rundir.config.name}")
+    return configs.load(rundir.config), EnvSpec.from_dict(read_json(rundir.spec))
+
+
+def describe(spec: EnvSpec) -> list[str]:
+    """Observation keys and action parts, a line each."""
+    kinds = {"image": "convolutions", "vector": "dense layers", "discrete": "one-hot, dense layers"}
+    lines = [
+        f"observation {key}: {'x'.join(map(str, item.shape)) or 'scalar'} {item.dtype} -> {kinds[item.kind]}"
+        for key, item in spec.obs.items()
+    ]
+    parts = [f"{p.size} numbers in [-1, 1]" if p.kind == "continuous" else f"1 of {p.size}" for p in spec.action.parts]
+    return [*lines, f"action: {', '.join(parts)}"]
+
+
+def enable_compilation_cache() -> None:
+    """Keep compiled programs between runs, unless jax was told where already.
+
+    In ``$JAX_COMPILATION_CACHE_DIR``, or ``jaxdreamer`` in the user's cache folder.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(base / "jaxdreamer" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _settle_config(rundir: RunDir, config: Config) -> tuple[Config, dict[str, tuple[Any, Any]]]:
+    """The configuration to run with, and what it changes of a run that is there already."""
+    if not rundir.exists:
+        if rundir.path.is_dir() and any(rundir.path.iterdir()):
+            raise ConfigError(f"{rundir.path} is not empty and holds no run of jaxdreamer: choose another --logdir")
+        return config, {}
+    changes = configs.difference(configs.load(rundir.config), config)
+    changes.pop("preset", None)
+    refused = {key: change for key, change in changes.items() if key.startswith(FIXED)}
+    if refused:
+        lines = "\n".join(f"  {key}: the run has {old!r}, asked for {new!r}" for key, (old, new) in refused.items())
+        raise ConfigError(
+            f"{rundir.path} holds another run; these settings cannot change within one:\n{lines}\n"
+            "choose another --logdir, or leave them out to go on with the run's own"
+        )
+    return config, changes
+
+
+def _settle_spec(rundir: RunDir, spec: EnvSpec) -> None:
+    if rundir.spec.exists():
+        stored = EnvSpec.from_dict(read_json(rundir.spec))
+        if stored != spec:
+            raise ConfigError(
+                f"{rundir.path}: the environment is not what the run began with: observations or actions were "
+                f"{stored.to_dict()}, now {spec.to_dict()}; is another version of its library installed?"
+            )
+    write_json(rundir.spec, spec.to_dict())
+
+
+@contextmanager
+def _stop_on_signal(trainer: HostTrainer, progress: Progress) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM asks the loop to save and end; the second Ctrl-C interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signal handlers belong to the main thread; a host program's own are left alone
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        if trainer.stop_requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        trainer.stop_requested = True
+        progress.log("stopping after this step, then saving; Ctrl-C again interrupts at once")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def returns_of(records: list[dict[str, Any]], key: str = "eval/return") -> tuple[np.ndarray, np.ndarray]:
+    """A curve from records of a metrics file: (env frames, values)."""
+    points = [(record["env_frames"], record[key]) for record in records if record.get(key) is not None]
+    frames, values = zip(*points) if points else ((), ())
+    return np.array(frames), np.array(values)

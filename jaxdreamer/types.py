@@ -1,0 +1,179 @@
+"""The vocabulary every room shares: array letters, the meaning of index t, and the containers passed around.
+
+Axis letters
+    T  time (the first axis inside the library: everything is time-major)
+    B  batch: independent sequences, or lanes of a vector environment
+    H  imagination horizon; imagined sequences have H + 1 entries, the start state included
+    N  number of imagination starts, T * B after flattening
+    A  action size: the widths of all action parts added up
+    D  deterministic latent size (``deter``); S  flattened stochastic latent size (``stoch``)
+    G, C  groups and classes of a categorical latent, S = G * C
+    E  embedding size (``embed``); F = D + S  feature size (``feat``)
+
+What index t means
+    Entry t of a sequence holds ``obs[t]``, the action that **led to** ``obs[t]``, and the reward received **on arriving** at
+    ``obs[t]``. A reset entry (``is_first[t]``) has zero action and zero reward. The last observation of an episode is
+    always an entry of its own (``is_last[t]``). ``is_terminal[t]`` is true only where the task itself ended; a time limit
+    is ``is_last`` without it.
+
+Actions
+    Inside the library an action is one flat float32 vector of A numbers, the parts of an :class:`ActionSpec` side by side:
+    a continuous part lies in [-1, 1], a discrete part is one-hot. Environments see their own units only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+# jax.Array, numpy.ndarray or a tracer: this module must not import jax, environment workers import it.
+Array = Any
+PyTree = Any
+Observation = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """Shape, dtype and meaning of one observation key, without a batch axis.
+
+    ``kind`` is ``"image"`` (uint8, H x W x C, 0 to 255), ``"vector"`` (float32, any shape) or ``"discrete"`` (int32,
+    any shape, values 0 to ``classes - 1``, one-hot encoded by the networks).
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    kind: Literal["image", "vector", "discrete"]
+    classes: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one entry."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class ActionPart:
+    """One block of the flat action vector: ``size`` numbers in [-1, 1], or one choice of ``size`` as one-hot."""
+
+    kind: Literal["continuous", "discrete"]
+    size: int
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """The flat action vector: its parts, side by side, in order."""
+
+    parts: tuple[ActionPart, ...]
+
+    @property
+    def size(self) -> int:
+        """A, the width of the flat vector."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """Where each part lies in the flat vector."""
+        ends = np.cumsum([part.size for part in self.parts])
+        return tuple(slice(int(end) - part.size, int(end)) for part, end in zip(self.parts, ends))
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether every part is a choice."""
+        return all(part.kind == "discrete" for part in self.parts)
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether no part is a choice."""
+        return all(part.kind == "continuous" for part in self.parts)
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What an agent must know of an environment: its observation keys and its action vector."""
+
+    obs: dict[str, ArraySpec] = field(hash=False)
+    action: ActionSpec = field()
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; :meth:`from_dict` reads it back."""
+        return {
+            "obs": {
+                key: {"shape": list(s.shape), "dtype": s.dtype, "kind": s.kind, "classes": s.classes}
+                for key, s in self.obs.items()
+            },
+            "action": [{"kind": part.kind, "size": part.size} for part in self.action.parts],
+        }
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> EnvSpec:
+        """Read what :meth:`to_dict` wrote."""
+        obs = {key: ArraySpec(tuple(s["shape"]), s["dtype"], s["kind"], s["classes"]) for key, s in data["obs"].items()}
+        return EnvSpec(obs, ActionSpec(tuple(ActionPart(p["kind"], p["size"]) for p in data["action"])))
+
+
+class Timestep(NamedTuple):
+    """What an environment hands over at one moment; with a leading lane axis [B] from a vector environment."""
+
+    obs: Observation  # per key: [B, *shape], the key's own dtype
+    reward: Array  # float32 [B], received on arriving at obs
+    is_first: Array  # bool [B], obs comes from a reset
+    is_last: Array  # bool [B], the episode ends here, for whatever reason
+    is_terminal: Array  # bool [B], the task itself ended here
+
+
+class Batch(NamedTuple):
+    """Sequences for learning, time-major. See the module docstring for what entry t holds."""
+
+    obs: Observation  # per key: [T, B, *shape], the key's own dtype
+    action: Array  # float32 [T, B, A], led to obs[t]
+    reward: Array  # float32 [T, B], received on arriving at obs[t]
+    is_first: Array  # bool [T, B]
+    is_last: Array  # bool [T, B]
+    is_terminal: Array  # bool [T, B]
+
+
+class Latent(NamedTuple):
+    """The RSSM's compact state."""
+
+    deter: Array  # float32 [..., D]
+    stoch: Array  # float32 [..., S], a sample
+
+
+class PolicyState(NamedTuple):
+    """What a policy carries from one observation to the next."""
+
+    latent: Latent  # [B, ...]
+    action: Array  # float32 [B, A], the action just taken, exploration noise included
+
+
+class Imagined(NamedTuple):
+    """Sequences dreamed by the world model under the policy."""
+
+    latent: Latent  # [H + 1, N, ...]; entry 0 is the start
+    action: Array  # float32 [H, N, A]; action[k] leads from latent[k] to latent[k + 1]
+
+
+class OptimizerStates(NamedTuple):
+    """optax states of the three optimizers."""
+
+    model: PyTree
+    actor: PyTree
+    critic: PyTree
+
+
+class TrainState(NamedTuple):
+    """Everything an update reads and writes."""
+
+    params: PyTree  # {"model": ..., "actor": ..., "critic": ...}, float32
+    target_critic: PyTree  # shaped like params["critic"]; the same values where no target critic is used
+    optimizers: OptimizerStates
+    updates: Array  # int32 [], updates done, skipped ones included
+    skipped: Array  # int32 [], updates skipped because a loss or gradient was not finite
+    skipped_in_a_row: Array  # int32 [], of those, how many since the last good update
+    key: Array  # typed PRNG key []
+
+
+Metrics = dict[str, Array]  # scalar float32 arrays, by name

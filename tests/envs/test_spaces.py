@@ -1,0 +1,263 @@
+"""Spaces: every action the agent sends is of the space, ends reach ends, and observations get their keys."""
+
+import logging
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from jaxdreamer.config import ConfigError
+from jaxdreamer.envs.base import EnvError, SpaceError
+from jaxdreamer.envs.spaces import ActionMap, ObservationMap
+from jaxdreamer.envs.toy import action_spaces
+from jaxdreamer.types import ActionPart
+
+SPACES = {
+    **action_spaces(),
+    # In the first two low + (high - low) is not high; the last two leave no room for a rounding outwards.
+    "box64": spaces.Box(
+        np.array([-1.38, 0.26, 0.1, 0.3]), np.array([0.82, 2.61, 0.1, np.nextafter(0.3, 1)]), dtype=np.float64
+    ),
+    "tenth": spaces.Box(-0.1, 0.3, (2, 3), np.float32),
+    "integers": spaces.Box(-3, 5, (2,), np.int32),
+    "half_bounded": spaces.Box(np.array([0, -np.inf]), np.array([np.inf, 2]), dtype=np.float64),
+    "grid": spaces.MultiDiscrete([[2, 3], [4, 2]], start=[[1, 0], [-2, 5]]),
+    "nested": spaces.Dict(
+        {"a": spaces.Tuple((spaces.Discrete(2), spaces.Box(-1, 4, (1,)))), "b": spaces.MultiBinary(2)}
+    ),
+}
+BOUNDLESS = ("unbounded", "half_bounded")
+
+
+def agent_action(spec, rng):
+    """A random flat action: uniform in [-1, 1], one-hot where discrete."""
+    blocks = [
+        rng.uniform(-1, 1, part.size) if part.kind == "continuous" else np.eye(part.size)[rng.integers(part.size)]
+        for part in spec.parts
+    ]
+    return np.concatenate(blocks).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_actions_are_of_the_space_and_round_trip(name):
+    space, rng = SPACES[name], np.random.default_rng(0)
+    actions = ActionMap(space, action_bound=1.5 if name in BOUNDLESS else 0.0)
+    for _ in range(300):
+        action = agent_action(actions.spec, rng)
+        native = actions.to_env(action)
+        assert space.contains(native), native
+        back = actions.from_env(native)
+        assert back.dtype == np.float32 and back.shape == action.shape
+        if name in ("integers", "box64"):  # fewer values than the agent has
+            np.testing.assert_array_equal(actions.to_env(back), native)
+        else:
+            np.testing.assert_allclose(back, action, atol=1e-5)
+    space.seed(0)
+    for _ in range(20):
+        sample = space.sample()
+        if name not in BOUNDLESS:  # a draw from a Box without bounds may lie outside the stand-in's
+            np.testing.assert_allclose(
+                spaces.flatten(space, actions.to_env(actions.from_env(sample))),
+                spaces.flatten(space, sample),
+                rtol=1e-4,
+            )
+
+
+@pytest.mark.parametrize("name", [name for name, space in SPACES.items() if isinstance(space, spaces.Box)])
+def test_ends_are_reached_exactly(name):
+    space = SPACES[name]
+    actions = ActionMap(space, action_bound=1.5 if name in BOUNDLESS else 0.0)
+    low, high = space.low, space.high
+    if name == "unbounded":
+        low, high = np.full(2, -1.5), np.full(2, 1.5)
+    if name == "half_bounded":
+        low, high = np.array([0.0, -1.0]), np.array([3.0, 2.0])
+    np.testing.assert_array_equal(actions.to_env(-np.ones(actions.spec.size)), low)
+    np.testing.assert_array_equal(actions.to_env(np.ones(actions.spec.size)), high)
+    np.testing.assert_array_equal(actions.to_env(np.full(actions.spec.size, 9.0)), high)
+    middle = actions.to_env(np.zeros(actions.spec.size))
+    np.testing.assert_allclose(middle, (np.float64(low) + np.float64(high)) / 2, rtol=1e-6, atol=1e-7)
+    assert middle.dtype == space.dtype and middle.shape == space.shape
+
+
+@pytest.mark.parametrize("name", ["discrete", "offset", "multi_discrete", "multi_binary", "grid"])
+def test_every_choice_is_reached(name):
+    space, rng = SPACES[name], np.random.default_rng(0)
+    actions = ActionMap(space)
+    assert actions.spec.is_discrete
+    assert actions.to_env(agent_action(actions.spec, rng)).dtype == space.dtype
+    seen = {tuple(np.ravel(actions.to_env(agent_action(actions.spec, rng)))) for _ in range(1000)}
+    assert len(seen) == np.prod([part.size for part in actions.spec.parts])
+
+
+def test_parts_are_in_the_documented_order():
+    def discrete(n):
+        return ActionPart("discrete", n)
+
+    def parts(name):
+        return ActionMap(SPACES[name]).spec.parts
+
+    assert parts("offset") == (discrete(3),)
+    assert parts("multi_discrete") == (discrete(3), discrete(2))
+    assert parts("multi_binary") == (discrete(2),) * 4
+    assert parts("tenth") == (ActionPart("continuous", 6),)
+    assert parts("dict") == (discrete(3), ActionPart("continuous", 4))
+    assert parts("nested") == (discrete(2), ActionPart("continuous", 1), discrete(2), discrete(2))
+    assert ActionMap(SPACES["offset"]).to_env(np.array([1, 0, 0])) == -1
+    np.testing.assert_array_equal(ActionMap(SPACES["multi_discrete"]).to_env(np.array([0, 0, 1, 1, 0])), [2, 0])
+    box = ActionMap(spaces.Box(0, 1, (2, 2))).to_env(np.array([-1, 1, 0, -1]))
+    np.testing.assert_array_equal(box, [[0, 1], [0.5, 0]])
+
+
+@pytest.mark.parametrize("bound", [np.inf, np.finfo(np.float32).max, np.finfo(np.float64).max])
+def test_missing_bounds_are_refused_then_replaced_with_one_warning(bound, caplog):
+    space = spaces.Dict({"arm": spaces.Box(np.array([-bound, -1]), np.array([bound, 1]), dtype=np.float64)})
+    with pytest.raises(SpaceError, match=r"'action\.arm'.*1 of its 2 dimensions.*env\.action_bound"):
+        ActionMap(space)
+    with caplog.at_level(logging.WARNING):
+        actions = ActionMap(space, action_bound=3.0)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    for _ in range(3):
+        np.testing.assert_array_equal(actions.to_env(np.ones(2))["arm"], [3.0, 1.0])
+    assert len(caplog.records) == 1
+
+
+def test_bad_shapes_and_spaces_are_refused():
+    actions = ActionMap(SPACES["box"])
+    with pytest.raises(EnvError, match=r"shape \(2,\), found \(3,\)"):
+        actions.to_env(np.zeros(3))
+    with pytest.raises(SpaceError, match=r"'action\.word'.*Text"):
+        ActionMap(spaces.Dict({"word": spaces.Text(3)}))
+    with pytest.raises(SpaceError, match="no dimensions"):
+        ActionMap(spaces.Box(0, 1, (0,)))
+
+
+def nested_space():
+    return spaces.Dict(
+        {
+            "image": spaces.Box(0, 255, (48, 32, 3), np.uint8),
+            "pos": spaces.Box(-np.inf, np.inf, (3,)),
+            "mode": spaces.Discrete(4, start=2),
+            "nested": spaces.Dict({"imu": spaces.Box(-1, 1, (6,), np.float64)}),
+            "pair": spaces.Tuple((spaces.MultiBinary(5), spaces.MultiDiscrete([2, 7]))),
+        }
+    )
+
+
+def test_keys_of_a_nested_space():
+    space = nested_space()
+    space.seed(0)
+    observations = ObservationMap(space, (64, 64))
+    table = {key: (spec.kind, spec.shape, spec.dtype, spec.classes) for key, spec in observations.spec.items()}
+    assert table == {
+        "image": ("image", (64, 64, 3), "uint8", 0),
+        "mode": ("discrete", (), "int32", 4),
+        "nested.imu": ("vector", (6,), "float32", 0),
+        "pair.0": ("discrete", (5,), "int32", 2),
+        "pair.1": ("discrete", (2,), "int32", 7),
+        "pos": ("vector", (3,), "float32", 0),
+    }
+    sample = space.sample()
+    read = observations(sample)
+    for key, spec in observations.spec.items():
+        assert (read[key].shape, str(read[key].dtype)) == (spec.shape, spec.dtype), key
+    assert read["mode"] == sample["mode"] - 2
+    np.testing.assert_array_equal(read["nested.imu"], sample["nested"]["imu"].astype(np.float32))
+    np.testing.assert_array_equal(read["pair.1"], sample["pair"][1])
+
+
+def test_exclusion_by_globs():
+    def keys(*exclude):
+        return set(ObservationMap(nested_space(), (64, 64), exclude).spec)
+
+    assert keys("image") == {"pos", "mode", "nested.imu", "pair.0", "pair.1"}
+    assert keys("nested", "p*") == {"image", "mode"}
+    assert keys("pair.?") == {"image", "pos", "mode", "nested.imu"}
+    with pytest.raises(SpaceError, match=r"no observation is left.*image"):
+        keys("*")
+
+
+def test_unsupported_spaces_are_named():
+    space = spaces.Dict({"task": spaces.Dict({"name": spaces.Text(8)}), "pos": spaces.Box(-1, 1, (3,))})
+    with pytest.raises(ConfigError, match=r"'task\.name'.*Text.*supported are Box.*env\.exclude=task\.name"):
+        ObservationMap(space, (64, 64))
+    assert list(ObservationMap(space, (64, 64), ["task.name"]).spec) == ["pos"]
+    with pytest.raises(SpaceError, match=r"'state'.*Sequence"):
+        ObservationMap(spaces.Sequence(spaces.Discrete(2)), (64, 64))
+    with pytest.raises(SpaceError, match=r"'a\.b'"):
+        ObservationMap(spaces.Dict({"a.b": spaces.Discrete(2), "a": spaces.Dict({"b": spaces.Discrete(2)})}), (64, 64))
+
+
+def test_bare_spaces_get_a_key():
+    def table(space):
+        return {key: (spec.kind, spec.shape) for key, spec in ObservationMap(space, (16, 24)).spec.items()}
+
+    assert table(spaces.Box(-1, 1, (3,))) == {"state": ("vector", (3,))}
+    assert table(spaces.Box(-1, 1, ())) == {"state": ("vector", ())}
+    assert table(spaces.Discrete(3)) == {"state": ("discrete", ())}
+    assert table(spaces.Box(0, 255, (84, 84), np.uint8)) == {"image": ("image", (16, 24, 1))}
+    assert table(spaces.Box(0, 255, (4, 84, 84), np.uint8)) == {"image": ("image", (16, 24, 4))}
+    assert table(spaces.Box(0, 1, (3, 3, 3), np.float32)) == {"state": ("vector", (3, 3, 3))}
+    assert table(spaces.Box(-1, 1, (64, 64, 3), np.float32)) == {"state": ("vector", (64, 64, 3))}
+    assert table(spaces.Tuple((spaces.Discrete(2), spaces.Box(-1, 1, (2,))))) == {
+        "0": ("discrete", ()),
+        "1": ("vector", (2,)),
+    }
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("size", [(64, 64), (32, 48), (96, 128)])
+def test_one_frame_in_every_layout_is_one_image(channels, size):
+    frame = np.random.default_rng(0).integers(0, 256, (64, 64, channels), np.uint8)
+    shapes = {
+        "hwc": (frame, 255, np.uint8),
+        "chw": (frame.transpose(2, 0, 1), 255, np.uint8),
+        "float": ((frame / 255).astype(np.float32), 1, np.float32),
+        "float_chw": ((frame / 255).astype(np.float64).transpose(2, 0, 1), 1, np.float64),
+        "float_255": (frame.astype(np.float32), 255, np.float32),
+    }
+    images = {}
+    for name, (value, high, dtype) in shapes.items():
+        observations = ObservationMap(spaces.Box(0, high, value.shape, dtype), size)
+        assert observations.spec["image"].shape == (*size, channels)
+        images[name] = observations(value)["image"]
+    for name, image in images.items():
+        assert image.dtype == np.uint8 and image.shape == (*size, channels) and image.flags.c_contiguous
+        np.testing.assert_array_equal(image, images["hwc"], err_msg=name)
+    if size == (64, 64):
+        np.testing.assert_array_equal(images["hwc"], frame)
+    if size == (32, 48):
+        halves = ObservationMap(spaces.Box(0, 255, frame.shape, np.uint8), (32, 32))(frame)["image"]
+        area = frame.reshape(32, 2, 32, 2, channels).mean(axis=(1, 3))
+        assert np.abs(halves - area).max() <= 1.0  # area averaging: four channels are not mixed as opacity
+
+
+def test_observations_are_copies_and_checked():
+    observations = ObservationMap(spaces.Dict({"pos": spaces.Box(-1, 1, (3,)), "n": spaces.Discrete(3)}), (64, 64))
+    position = np.zeros(3, np.float32)
+    read = observations({"pos": position, "n": 2})
+    position += 1
+    np.testing.assert_array_equal(read["pos"], 0)
+    image = np.zeros((64, 64, 3), np.uint8)
+    kept = ObservationMap(spaces.Box(0, 255, (64, 64, 3), np.uint8), (64, 64))(image)["image"]
+    image += 1
+    assert kept.max() == 0
+    with pytest.raises(EnvError, match=r"'pos'.*\(3,\).*\(2,\)"):
+        observations({"pos": np.zeros(2), "n": 0})
+    with pytest.raises(EnvError, match="'n'"):
+        observations({"pos": np.zeros(3)})
+    with pytest.raises(EnvError, match=r"'n' must lie in \[0, 2\], found 3"):
+        observations({"pos": np.zeros(3), "n": 3})
+
+
+def test_float_images_are_rounded_and_kept_in_range():
+    observations = ObservationMap(spaces.Box(0, 1, (8, 8, 1), np.float32), (8, 8))
+    image = np.zeros((8, 8, 1), np.float32)
+    image[0, :5, 0] = [0.999, 0.001, 1.5, -0.5, np.nan]
+    assert observations(image)["image"][0, :5, 0].tolist() == [255, 0, 255, 0, 0]
+
+
+def test_non_finite_observations_are_handed_on():
+    observations = ObservationMap(spaces.Box(-np.inf, np.inf, (3,), np.float64), (64, 64))
+    read = observations(np.array([np.nan, 1e300, 1.0]))["state"]
+    np.testing.assert_array_equal(read, [np.nan, np.inf, 1.0])

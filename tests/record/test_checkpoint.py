@@ -1,0 +1,289 @@
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxdreamer.record import checkpoint
+from jaxdreamer.record.checkpoint import CheckpointDamaged, CheckpointMismatch, CheckpointMissing
+from jaxdreamer.types import OptimizerStates, TrainState
+
+
+class Odd(NamedTuple):
+    nothing: None
+    numbers: tuple
+    keys: jax.Array
+    empty: jax.Array
+
+
+def make_state(seed=0, deter=4):
+    rng = np.random.default_rng(seed)
+    weights = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    params = {
+        "model": {"gru/cell": {"kernel": weights(deter, 3), "bias": weights(3)}},
+        "actor": {"out": weights(2, 2)},
+        "critic": {"out": weights(2, 1)},
+    }
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+    return TrainState(
+        params=params,
+        target_critic=params["critic"],
+        optimizers=OptimizerStates(*(optimizer.init(params[name]) for name in ("model", "actor", "critic"))),
+        updates=jnp.int32(7),
+        skipped=jnp.int32(1),
+        skipped_in_a_row=jnp.int32(0),
+        key=jax.random.key(seed),
+    )
+
+
+def assert_same(one, two):
+    assert jax.tree.structure(one) == jax.tree.structure(two)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two)):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Two checkpoints, and what they hold."""
+    states = {10: make_state(1), 20: make_state(2)}
+    for step, state in states.items():
+        checkpoint.save(tmp_path, step, state, {"step": step, "pending": [[1, 2]], "rate": np.float32(0.5)})
+    return tmp_path, states
+
+
+def test_round_trip_keeps_types_values_and_host(saved):
+    folder, states = saved
+    assert checkpoint.steps(folder) == [10, 20]
+    for like in (states[10], jax.eval_shape(lambda: make_state(0))):
+        tree, host, step = checkpoint.restore(folder, like)
+        assert step == 20 and host == {"step": 20, "pending": [[1, 2]], "rate": 0.5}
+        assert type(tree) is TrainState and type(tree.optimizers) is OptimizerStates
+        assert_same(tree, states[20])
+    tree, host, step = checkpoint.restore(folder, states[20], step=10)
+    assert step == 10 and host["step"] == 10
+    assert_same(tree, states[10])
+    assert checkpoint.read_host(folder, 10)["step"] == 10
+
+
+def test_a_restored_state_goes_on_bit_for_bit(saved):
+    folder, states = saved
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+
+    @jax.jit
+    def update(state):
+        key, noise = jax.random.split(state.key)
+        grads = jax.tree.map(lambda x: x + jax.random.normal(noise, x.shape), state.params["model"])
+        updates, opt = optimizer.update(grads, state.optimizers.model)
+        params = state.params | {"model": optax.apply_updates(state.params["model"], updates)}
+        return state._replace(params=params, optimizers=state.optimizers._replace(model=opt), key=key)
+
+    assert_same(update(checkpoint.restore(folder, states[10])[0]), update(states[20]))
+
+
+def test_odd_trees(tmp_path):
+    tree = Odd(
+        nothing=None,
+        numbers=(
+            jnp.ones(3, jnp.bfloat16),
+            np.arange(4, dtype=np.int64).astype(np.int32),
+            (),
+            {"flag": jnp.array(True)},
+        ),
+        keys=jax.random.split(jax.random.key(3, impl="rbg"), 4),
+        empty=jnp.zeros((0, 3)),
+    )
+    checkpoint.save(tmp_path, 0, tree, {})
+    like = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tree))
+    restored, _, _ = checkpoint.restore(tmp_path, like)
+    assert_same(restored, jax.tree.map(jnp.asarray, tree))
+    assert jax.random.key_impl(restored.keys) == "rbg"
+    with pytest.raises(CheckpointMismatch, match="keys: the checkpoint has key<rbg>"):
+        checkpoint.restore(tmp_path, tree._replace(keys=jax.random.split(jax.random.key(3), 4)))
+    checkpoint.save(tmp_path, 1, jnp.arange(3), {})
+    np.testing.assert_array_equal(checkpoint.restore(tmp_path, jnp.zeros(3, jnp.int32))[0], [0, 1, 2])
+
+
+def test_parameters_alone(saved):
+    folder, states = saved
+    like = jax.eval_shape(lambda: make_state(0).params)
+    params, host, step = checkpoint.restore_params(folder, like)
+    assert step == 20 and host["step"] == 20
+    assert_same(params, states[20].params)
+    critic, _, _ = checkpoint.restore_params(folder, states[10].target_critic, 10, prefix=("target_critic",))
+    assert_same(critic, states[10].target_critic)
+    with pytest.raises(CheckpointMismatch, match="actor/out"):
+        checkpoint.restore_params(folder, {key: value for key, value in like.items() if key != "actor"})
+
+
+def files_of_newest(folder):
+    newest = folder / f"{checkpoint.steps(folder)[-1]:012d}"
+    return sorted(path.relative_to(newest) for path in newest.rglob("*") if path.is_file())
+
+
+def test_truncating_any_file_of_the_newest_falls_back_with_a_warning(saved, tmp_path_factory, caplog):
+    folder, states = saved
+    names = files_of_newest(folder)
+    assert Path("manifest.json") in names and Path("host.json") in names and len(names) > 4
+    for name in names:
+        copy = tmp_path_factory.mktemp("copy") / "checkpoints"
+        shutil.copytree(folder, copy)
+        path = copy / f"{20:012d}" / name
+        os.truncate(path, path.stat().st_size // 2)
+        if path.stat().st_size == 0 and (folder / f"{20:012d}" / name).stat().st_size == 0:
+            path.unlink()  # an empty file cannot get shorter
+        caplog.clear()
+        tree, host, step = checkpoint.restore(copy, states[10])
+        assert step == 10 and host["step"] == 10
+        assert_same(tree, states[10])
+        assert [record.levelno for record in caplog.records] == [logging.WARNING]
+        assert name.name in caplog.text
+        assert checkpoint.restore_params(copy, states[10].params)[2] == 10
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "host.json", "largest"])
+def test_one_changed_byte_is_noticed(saved, name):
+    folder, states = saved
+    newest = folder / f"{20:012d}"
+    if name == "largest":
+        path = max((path for path in newest.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
+    else:
+        path = newest / name
+    data = bytearray(path.read_bytes())
+    place = data.index(b'"step": 2') + 8 if name != "largest" else len(data) // 2
+    data[place] ^= 1
+    path.write_bytes(data)
+    assert checkpoint.restore(folder, states[10])[2] == 10
+    with pytest.raises(CheckpointDamaged, match=path.name):
+        checkpoint.restore(folder, states[10], step=20)
+
+
+def test_a_check_by_the_caller_can_refuse_one(saved):
+    folder, states = saved
+    check = lambda host: "its replay is damaged" if host["step"] == 20 else None  # noqa: E731
+    assert checkpoint.restore(folder, states[10], check=check)[2] == 10
+    with pytest.raises(CheckpointDamaged, match="replay is damaged"):
+        checkpoint.restore(folder, states[10], check=lambda host: "its replay is damaged")
+
+
+def test_nothing_to_restore(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(CheckpointMissing, match="no checkpoint"):
+            checkpoint.restore(folder, make_state())
+    checkpoint.save(tmp_path, 3, make_state(), {})
+    with pytest.raises(CheckpointMissing, match=r"there are steps \[3\]"):
+        checkpoint.restore(tmp_path, make_state(), step=4)
+
+
+def test_mismatch_names_keys_and_both_shapes(saved):
+    folder, _ = saved
+    with pytest.raises(CheckpointMismatch) as caught:
+        checkpoint.restore(folder, make_state(deter=5))
+    text = str(caught.value)
+    wanted = "params/model/gru/cell/kernel: the checkpoint has float32[4, 3], this run needs float32[5, 3]"
+    assert wanted in text and "optimizers/model/1/0/mu/gru/cell/kernel" in text
+    assert "bias" not in text
+    state = make_state()
+    other = state._replace(params=state.params | {"extra": {"w": jnp.ones(2)}}, updates=jnp.float32(1))
+    with pytest.raises(CheckpointMismatch, match=r"updates: the checkpoint has int32\[\], this run needs float32\[\]"):
+        checkpoint.restore(folder, other)
+    with pytest.raises(CheckpointMismatch, match="params/extra/w: not in the checkpoint"):
+        checkpoint.restore(folder, other)
+
+
+def test_keeps_as_many_as_asked_and_drops_an_abandoned_future(tmp_path):
+    state = make_state()
+    for step in (10, 20, 30):
+        checkpoint.save(tmp_path, step, state, {}, keep=2)
+    assert checkpoint.steps(tmp_path) == [20, 30]
+    checkpoint.save(tmp_path, 25, state, {}, keep=2)
+    assert checkpoint.steps(tmp_path) == [20, 25]
+    checkpoint.save(tmp_path, 25, make_state(5), {"again": True}, keep=1)
+    assert checkpoint.steps(tmp_path) == [25]
+    tree, host, _ = checkpoint.restore(tmp_path, state)
+    assert host == {"again": True}
+    assert_same(tree, make_state(5))
+    assert [path.name for path in tmp_path.iterdir()] == ["000000000025"]
+
+
+def test_killed_in_the_middle_of_saving(saved, monkeypatch):
+    folder, states = saved
+    for victim in ("_sync", "_crc", "sync_folder"):
+        with monkeypatch.context() as patch:
+
+            def killed(*_):
+                raise KeyboardInterrupt
+
+            patch.setattr(checkpoint, victim, killed)
+            with pytest.raises(KeyboardInterrupt):
+                checkpoint.save(folder, 30, make_state(3), {})
+        assert checkpoint.restore(folder, states[10])[2] == 20
+    checkpoint.save(folder, 30, make_state(3), {})
+    assert checkpoint.steps(folder) == [20, 30]
+    assert not list(folder.glob(".tmp*"))
+
+
+def test_host_takes_plain_values_only(tmp_path):
+    checkpoint.save(tmp_path, 1, jnp.ones(1), {"big": 2**120, "bool": np.bool_(True)})
+    assert checkpoint.read_host(tmp_path, 1) == {"big": 2**120, "bool": True}
+    with pytest.raises(TypeError, match="arrays belong into tree"):
+        checkpoint.save(tmp_path, 2, jnp.ones(1), {"array": np.ones(3)})
+    assert checkpoint.steps(tmp_path) == [1]
+
+
+def test_a_copy_of_the_folder_restores(saved, tmp_path_factory):
+    folder, states = saved
+    copy = tmp_path_factory.mktemp("copy") / "moved"
+    subprocess.run(["cp", "-r", folder, copy], check=True)
+    shutil.rmtree(folder)
+    assert_same(checkpoint.restore(copy, states[10])[0], states[20])
+
+
+def test_the_manifest_tells_versions_and_arrays(saved):
+    folder, _ = saved
+    manifest = json.loads((folder / f"{20:012d}" / "manifest.json").read_text())
+    assert {"jax", "optax", "orbax-checkpoint", "numpy"} <= set(manifest["versions"])
+    assert [["params", "actor", "out"], {"shape": [2, 2], "dtype": "float32"}] in manifest["leaves"]
+    same = json.loads((folder / f"{10:012d}" / "manifest.json").read_text())
+    assert manifest["tree_hash"] == same["tree_hash"]
+
+
+def test_saved_on_two_devices_restored_on_one(tmp_path):
+    code = f"""
+import jax, jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from jaxdreamer.record import checkpoint
+assert len(jax.devices()) == 2
+mesh = Mesh(jax.devices(), ("data",))
+split = jax.device_put(jnp.arange(8.0), NamedSharding(mesh, P("data")))
+whole = jax.device_put(jnp.arange(3.0), NamedSharding(mesh, P()))
+key = jax.device_put(jax.random.key(5), jax.devices()[1])
+checkpoint.save({str(tmp_path)!r}, 1, {{"split": split, "whole": whole, "key": key}}, {{}})
+"""
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=env, timeout=120)
+    wanted = {"split": jnp.arange(8.0), "whole": jnp.arange(3.0), "key": jax.random.key(5)}
+    tree, _, _ = checkpoint.restore(tmp_path, wanted)
+    assert_same(tree, wanted)
+    assert all(leaf.devices() == {jax.devices()[0]} for leaf in jax.tree.leaves(tree))
+
+
+def test_the_room_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from jaxdreamer.record import checkpoint, metrics, plot, progress, rundir, video\n"
+        "heavy = {'orbax', 'tensorboardX', 'wandb', 'imageio', 'matplotlib', 'PIL', 'torch', 'tensorflow'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,170 @@
+import json
+import logging
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdreamer.record import metrics
+from jaxdreamer.record.extras import MissingExtra
+from jaxdreamer.record.metrics import MetricsLog, make_sinks, read, without_time
+
+AT = {"agent_steps": 5, "env_frames": 10, "updates": 2}
+
+
+def test_a_line_a_record_in_stable_order(tmp_path):
+    path = tmp_path / "run" / "metrics.jsonl"
+    with MetricsLog(path, clock=lambda: 1.5) as log:
+        log.write({"loss/model": jnp.float32(0.5), "time/fps": 3, "actor": np.float64(2)}, **AT)
+        log.write({"actor": 1, "loss/model": 2.0, "time/fps": 4}, agent_steps=np.int64(6), env_frames=12, updates=3)
+    keys = ["agent_steps", "env_frames", "updates", "actor", "loss/model", "time/fps", "time/unix"]
+    lines = path.read_text().splitlines()
+    assert [list(json.loads(line)) for line in lines] == [keys, keys]
+    assert read(path)[0] == AT | {"actor": 2.0, "loss/model": 0.5, "time/fps": 3, "time/unix": 1.5}
+    assert without_time(read(path)[0]) == AT | {"actor": 2.0, "loss/model": 0.5}
+
+
+def test_what_is_not_finite_is_null_in_strict_json(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(path) as log:
+        log.write({"a": float("nan"), "b": jnp.float32(jnp.inf), "c": np.float32(-np.inf), "d": None, "e": True}, **AT)
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    record = json.loads(path.read_text(), parse_constant=refuse)
+    assert [record[key] for key in "abcde"] == [None, None, None, None, 1]
+
+
+def test_wrong_values_are_told(tmp_path):
+    with MetricsLog(tmp_path / "m.jsonl") as log:
+        with pytest.raises(ValueError, match=r"loss: a metric is one number, found shape \(3,\)"):
+            log.write({"loss": np.ones(3)}, **AT)
+        with pytest.raises(ValueError, match="env_frames"):
+            log.write({"env_frames": 3}, **AT)
+        assert read(tmp_path / "m.jsonl") == []
+
+
+def test_cut_at_a_checkpoints_offset_and_go_on(tmp_path):
+    def run(log, numbers):
+        for number in numbers:
+            log.write({"loss": number / 3}, agent_steps=number, env_frames=2 * number, updates=number)
+
+    straight, path = tmp_path / "straight.jsonl", tmp_path / "m.jsonl"
+    with MetricsLog(straight) as log:
+        run(log, range(10))
+    with MetricsLog(path) as log:
+        run(log, range(4))
+        offset = log.offset
+        run(log, range(4, 7))
+    with open(path, "a") as file:
+        file.write('{"agent_steps": 7, "env_fr')  # killed while writing
+    assert len(read(path)) == 7
+    with MetricsLog(path) as log:
+        assert len(path.read_text().splitlines()) == 7
+        log.truncate(offset)
+        assert log.offset == offset
+        run(log, range(4, 10))
+        with pytest.raises(ValueError, match="no line ends at"):
+            log.truncate(offset - 1)
+        with pytest.raises(ValueError, match="cannot cut it at 99999"):
+            log.truncate(99999)
+    assert [without_time(r) for r in read(path)] == [without_time(r) for r in read(straight)]
+
+
+def test_a_new_log_goes_on_after_the_old(tmp_path):
+    path = tmp_path / "m.jsonl"
+    for _ in range(2):
+        with MetricsLog(path) as log:
+            log.write({}, **AT)
+    assert len(read(path)) == 2
+
+
+def test_a_damaged_line_is_told(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"a": 1}\n{"a": \n{"a": 2}\n')
+    with pytest.raises(ValueError, match="line 2"):
+        read(path)
+
+
+class Failing:
+    name = "failing"
+
+    def __init__(self):
+        self.calls = 0
+
+    def write(self, record, step):
+        self.calls += 1
+        if self.calls == 2:
+            raise OSError("no route to host")
+
+    image = close = lambda self, *_: None
+
+
+def test_a_failing_sink_warns_once_and_training_goes_on(tmp_path, caplog):
+    sink = Failing()
+    with caplog.at_level(logging.WARNING), MetricsLog(tmp_path / "m.jsonl", [sink]) as log:
+        for _ in range(5):
+            log.write({"a": 1}, **AT)
+    assert sink.calls == 2
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "failing" in caplog.text and "no route to host" in caplog.text
+    assert len(read(tmp_path / "m.jsonl")) == 5
+
+
+def test_tensorboard_writes_readable_event_files(tmp_path):
+    with MetricsLog(tmp_path / "m.jsonl", make_sinks(["tensorboard"], tmp_path)) as log:
+        log.write({"loss": 0.25, "bad": float("nan")}, **AT)
+        log.image("openloop", np.zeros((4, 6, 3), np.uint8), env_frames=10)
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import RecordWriter  # noqa: F401 - the format read below
+
+    [path] = (tmp_path / "tensorboard").iterdir()
+    data, found, images = path.read_bytes(), {}, []
+    while data:
+        size = int.from_bytes(data[:8], "little")
+        event = Event.FromString(data[12 : 12 + size])
+        data = data[16 + size :]
+        for value in event.summary.value:
+            if value.HasField("image"):
+                images.append((value.tag, value.image.height, value.image.width))
+            else:
+                found[value.tag] = (value.simple_value, event.step)
+    assert found["loss"] == (0.25, 10) and found["updates"] == (2, 10) and "bad" not in found
+    assert images == [("openloop", 4, 6)]
+
+
+def test_a_missing_extra_names_the_pip_line(tmp_path, monkeypatch):
+    for name in ("tensorboardX", "wandb"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in ("tensorboard", "wandb"):
+        with pytest.raises(MissingExtra, match=rf"pip install 'jaxdreamer\[{name}\]'"):
+            make_sinks([name], tmp_path)
+    with pytest.raises(ValueError, match="tensorboard, wandb"):
+        make_sinks(["comet"], tmp_path)
+
+
+def test_wandb_gets_finite_values_and_continues_its_run(tmp_path, monkeypatch):
+    class Run:
+        id, logged = "abc", []
+
+        def log(self, values, step):
+            self.logged.append((values, step))
+
+        def finish(self):
+            self.logged.append("finished")
+
+    class Wandb:
+        asked = []
+
+        def init(self, **options):
+            self.asked.append(options["id"])
+            return Run()
+
+    monkeypatch.setitem(sys.modules, "wandb", Wandb())
+    for _ in range(2):
+        with MetricsLog(tmp_path / "m.jsonl", [metrics.wandb_sink(tmp_path)], clock=lambda: 1.0) as log:
+            log.write({"loss": 1, "bad": float("nan")}, **AT)
+    assert Wandb.asked == [None, "abc"]
+    assert Run.logged == [(AT | {"loss": 1, "time/unix": 1.0}, 10), "finished"] * 2

@@ -1,0 +1,88 @@
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxdreamer.record.extras import MissingExtra
+from jaxdreamer.record.metrics import MetricsLog
+from jaxdreamer.record.plot import plot_curves
+from jaxdreamer.record.video import open_loop_image, open_loop_video, save_image, save_video
+
+
+def film(steps=7, height=10, width=13):
+    return np.random.default_rng(0).integers(0, 255, (steps, height, width, 3), dtype=np.uint8)
+
+
+def test_gif_needs_no_extra(tmp_path, monkeypatch):
+    for name in ("imageio", "imageio.v2", "imageio_ffmpeg"):
+        monkeypatch.setitem(sys.modules, name, None)
+    path = save_video(tmp_path / "eval" / "a.gif", film(), fps=10)
+    with Image.open(path) as image:
+        assert (image.n_frames, image.size, image.info["duration"]) == (7, (13, 10), 100)
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.gif"]
+    save_video(tmp_path / "gray.gif", film()[..., :1])
+    with pytest.raises(MissingExtra, match=r"pip install 'jaxdreamer\[video\]'"):
+        save_video(tmp_path / "a.mp4", film())
+
+
+def test_mp4_of_odd_size(tmp_path):
+    imageio = pytest.importorskip("imageio.v2")
+    pytest.importorskip("imageio_ffmpeg")
+    path = save_video(tmp_path / "a.mp4", np.repeat(film(9, 17, 33), 2, axis=1)[:, :33], fps=10)
+    with imageio.get_reader(path) as reader:
+        frames = [np.asarray(frame) for frame in reader]
+    assert len(frames) == 9 and frames[0].shape == (34, 34, 3)
+
+
+def test_wrong_films_are_told(tmp_path):
+    with pytest.raises(ValueError, match=r"\.gif or \.mp4"):
+        save_video(tmp_path / "a.avi", film())
+    with pytest.raises(ValueError, match="uint8, found float64"):
+        save_video(tmp_path / "a.gif", film() / 255)
+    with pytest.raises(ValueError, match="no frames"):
+        save_video(tmp_path / "a.gif", film()[:0])
+
+
+def test_image_round_trip(tmp_path):
+    picture = film()[0]
+    with Image.open(save_image(tmp_path / "deep" / "a.png", picture)) as image:
+        np.testing.assert_array_equal(np.asarray(image), picture)
+
+
+def test_open_loop_picture_and_film():
+    truth = film(5, 4, 6)
+    model = truth.copy()
+    model[3] = np.where(truth[3] > 127, truth[3] - 100, truth[3] + 100)
+    picture = open_loop_image(truth, model[:2], model[2:])
+    assert picture.shape == (3 * 4 + 2, 5 * 6 + 2, 3) and picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture[:4, :6], truth[0])
+    np.testing.assert_array_equal(picture[:4, 12:14], 255)  # the context ends after two
+    np.testing.assert_array_equal(picture[5:9, 20:26], model[3])
+    error = picture[10:, :]
+    assert (error[:, :12] == 127).all() and (error[:, 14:20] == 127).all()
+    assert (abs(error[:, 20:26].astype(int) - 127) >= 49).all()
+    frames = open_loop_video(truth / 255.0, model[:2] / 255.0, model[2:] / 255.0)
+    assert frames.shape == (5, 14, 6, 3)
+    np.testing.assert_array_equal(frames[3, 5:9], model[3])
+    assert frames[1, 4, 0].tolist() == [0, 255, 0] and frames[2, 4, 0].tolist() == [255, 0, 0]
+    assert open_loop_image(truth[..., :1], model[:2, ..., :1], model[2:, ..., :1]).shape == picture.shape
+    with pytest.raises(ValueError, match="must be equal"):
+        open_loop_image(truth, model[:2], model[3:])
+
+
+def test_curves(tmp_path):
+    pytest.importorskip("matplotlib")
+    for name in "ab":
+        with MetricsLog(tmp_path / name / "metrics.jsonl") as log:
+            for step in range(5):
+                scalars = {"eval/return": step**2} if step % 2 else {"loss": step}
+                log.write(scalars, agent_steps=step, env_frames=step, updates=step)
+    path = plot_curves([tmp_path / "a", tmp_path / "b" / "metrics.jsonl"], tmp_path / "plots" / "a.png")
+    with Image.open(path) as image:
+        assert image.size == (800, 500) and len(set(image.convert("RGB").getdata())) > 10
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+    with pytest.raises(ValueError, match=r"no values of 'eval/score'.*eval/return"):
+        plot_curves([tmp_path / "a"], path, y="eval/score")
+    with pytest.raises(ValueError, match="no run folder"):
+        plot_curves([], path)
