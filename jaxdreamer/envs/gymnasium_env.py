@@ -100,6 +100,10 @@ class GymnasiumSimulator:
                 )
             obs["image"] = ArraySpec((*self._size, 3), "uint8", "image")
         self.spec = EnvSpec(obs, self._actions.spec)
+        self.spaces = {
+            "observation": None if self._own is None else env.observation_space,
+            "action": env.action_space,
+        }
         metadata = getattr(env, "metadata", None) or {}
         rate = metadata.get("render_fps") or metadata.get("video.frames_per_second")
         self.frame_rate = float(rate or _DEFAULT_FRAME_RATE)

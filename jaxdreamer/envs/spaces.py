@@ -18,11 +18,15 @@ Actions (:class:`ActionMap`)
     Box is one continuous part, flattened in C order; Discrete is one discrete part; MultiDiscrete and MultiBinary are
     one discrete part for each entry, in C order; Dict and Tuple are their members' parts in the space's own order
     (gymnasium sorts the keys of a plain dict).
+
+:func:`describe_space` and :func:`restore_space` keep a space in a JSON file, for a trained agent that acts without the
+library its environment came from.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
@@ -69,15 +73,26 @@ class ObservationMap:
 
     def __call__(self, observation: Any) -> Observation:
         """Fresh arrays by key; EnvError where the observation is not of the space."""
-        return {key: self._read(key, path, convert, observation) for key, path, convert in self._readers}
+        return {
+            key: self._read(key, convert, _follow(key, path, observation)) for key, path, convert in self._readers
+        }
 
-    def _read(self, key: str, path: tuple[Any, ...], convert: Callable[[Any], np.ndarray], value: Any) -> np.ndarray:
+    def stacked(self, observations: Any, count: int) -> Observation:
+        """Fresh arrays [count, ...] of ``count`` observations stacked leaf by leaf, as vector environments give them."""
+        return {
+            key: np.stack(
+                [self._read(key, convert, item) for item in split(key, _follow(key, path, observations), count)]
+            )
+            for key, path, convert in self._readers
+        }
+
+    def _read(self, key: str, convert: Callable[[Any], np.ndarray], value: Any) -> np.ndarray:
         try:
-            for name in path:
-                value = value[name]
-        except (KeyError, IndexError, TypeError):
-            raise EnvError(f"observation {key!r} is in the space, but not in what the environment returned") from None
-        array = convert(value)
+            array = convert(value)
+        except (TypeError, ValueError, OverflowError):
+            raise EnvError(
+                f"observation {key!r}: expected numbers of shape {self.spec[key].shape}, found {found(value)}"
+            ) from None
         if array.shape != self.spec[key].shape:
             raise EnvError(f"observation {key!r}: the space says shape {self.spec[key].shape}, found {array.shape}")
         return array
@@ -102,6 +117,40 @@ class ObservationMap:
             raise SpaceError(f"two observations share the dotted key {key!r}; rename one, or wrap the environment")
         self.spec[key], convert = _observation_leaf(space, kind, key, self._image_size)
         self._readers.append((key, path, convert))
+
+
+def found(value: Any) -> str:
+    """What a value is, for an error message: a mapping's keys, an array's shape, or else the type."""
+    if isinstance(value, Mapping):
+        return f"a dictionary with the keys {[str(key) for key in value]}"
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.array(None)
+    return type(value).__name__ if array.dtype.kind in "OUS" else f"{type(value).__name__} of shape {array.shape}"
+
+
+def split(key: str, values: Any, count: int) -> list[Any]:
+    """The ``count`` items along the leading axis of observation ``key``; EnvError where there are not that many."""
+    try:
+        length = None if isinstance(values, Mapping | str) else len(values)
+    except TypeError:
+        length = None
+    if length != count:
+        raise EnvError(f"observation {key!r}: expected {count} along the leading axis, found {found(values)}")
+    return [values[index] for index in range(count)]
+
+
+def _follow(key: str, path: tuple[Any, ...], value: Any) -> Any:
+    for name in path:
+        try:
+            value = value[name]
+        except (KeyError, IndexError, TypeError):
+            raise EnvError(
+                f"observation {key!r} is in the space, but not in what was given: expected an entry {name!r}, "
+                f"found {found(value)}"
+            ) from None
+    return value
 
 
 def _image_layout(space: Any) -> str:
@@ -294,3 +343,74 @@ class _Nested:
 
     def encode(self, action: Any) -> np.ndarray:
         return np.concatenate([member.encode(action[name]) for name, member in self._members.items()])
+
+
+def describe_space(space: Any) -> dict[str, Any]:
+    """``space`` as plain values for strict JSON, members in their order; :func:`restore_space` reads it back.
+
+    Equal bounds are written once; an infinite one is the text ``"inf"`` or ``"-inf"``. A space of an unsupported kind
+    is only named: an observation has them where ``env.exclude`` leaves them out.
+    """
+    kind = kind_of(space)
+    if kind == "Dict":
+        return {"kind": kind, "spaces": [[name, describe_space(child)] for name, child in children(space).items()]}
+    if kind == "Tuple":
+        return {"kind": kind, "spaces": [describe_space(child) for child in children(space).values()]}
+    if kind not in _LEAVES:
+        return {"kind": kind, "text": str(space)}
+    described: dict[str, Any] = {"kind": kind}
+    if kind == "MultiBinary":
+        return described | {"n": np.asarray(space.n).tolist()}
+    described["dtype"] = str(np.dtype(getattr(space, "dtype", None) or np.int64))
+    if kind == "Box":
+        return described | {"shape": list(space.shape), "low": _bound(space.low), "high": _bound(space.high)}
+    if kind == "Discrete":
+        return described | {"n": int(space.n), "start": int(getattr(space, "start", 0))}
+    start = np.broadcast_to(getattr(space, "start", 0), np.shape(space.nvec))
+    return described | {"nvec": np.asarray(space.nvec).tolist(), "start": start.tolist()}
+
+
+def restore_space(data: Mapping[str, Any]) -> Any:
+    """The gymnasium space that :func:`describe_space` described; a bare ``gymnasium.Space`` for an unsupported kind."""
+    from gymnasium import spaces
+
+    kind = data["kind"]
+    if kind == "Dict":
+        return spaces.Dict([(name, restore_space(child)) for name, child in data["spaces"]])
+    if kind == "Tuple":
+        return spaces.Tuple([restore_space(child) for child in data["spaces"]])
+    if kind == "MultiBinary":
+        return spaces.MultiBinary(data["n"])
+    if kind not in _LEAVES:
+        return spaces.Space()
+    dtype = np.dtype(data["dtype"])
+    if kind == "Box":
+        shape = tuple(data["shape"])
+        low, high = (_restore_bound(data[name], shape, dtype) for name in ("low", "high"))
+        return spaces.Box(low, high, shape, dtype)
+    if kind == "Discrete":
+        options = {} if dtype == np.int64 else {"dtype": dtype}  # gymnasium 1.1 has no such argument
+        return spaces.Discrete(data["n"], start=data["start"], **options)
+    return spaces.MultiDiscrete(np.array(data["nvec"], dtype), dtype=dtype, start=np.array(data["start"], dtype))
+
+
+def _bound(bound: Any) -> Any:
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+    array = np.asarray(bound)
+    equal = array.size > 0 and bool((array == array.flat[0]).all())
+    return plain((array.flat[0] if equal else array).tolist())
+
+
+def _restore_bound(data: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    def number(value: Any) -> Any:
+        if isinstance(value, list):
+            return [number(item) for item in value]
+        return float(value) if isinstance(value, str) else value
+
+    if isinstance(data, list):
+        return np.array(number(data), dtype).reshape(shape)
+    return np.full(shape, number(data), dtype)

@@ -112,6 +112,11 @@ class VectorEnv:
         return self.lanes[0].env.spec
 
     @property
+    def spaces(self) -> dict[str, Any] | None:
+        """Of one lane, see :attr:`~jaxdreamer.envs.wrappers.AgentEnv.spaces`; None where lanes have none."""
+        return getattr(self.lanes[0].env, "spaces", None)
+
+    @property
     def num_envs(self) -> int:
         """N, the number of lanes."""
         return len(self.lanes)

@@ -15,7 +15,10 @@ from jaxdreamer.types import EnvSpec, Observation, Timestep
 
 
 class Simulator(Protocol):
-    """What a backend supplies: single simulator steps, and an observation only when it is asked for."""
+    """What a backend supplies: single simulator steps, and an observation only when it is asked for.
+
+    It may have ``spaces``, see :attr:`AgentEnv.spaces`, where its library's observations and actions have some.
+    """
 
     spec: EnvSpec
     frame_rate: float
@@ -59,6 +62,14 @@ class AgentEnv:
         self._repeat, self._limit = action_repeat, time_limit
         self._steps = 0
         self._ended: str = "before the first reset"
+
+    @property
+    def spaces(self) -> dict[str, Any] | None:
+        """``{"observation", "action"}``: the spaces of what the library itself returns and takes; None: it has none.
+
+        The observation's is None where the agent sees rendered frames only.
+        """
+        return getattr(self.simulator, "spaces", None)
 
     def reset(self, seed: int | None = None) -> Timestep:
         """Begin an episode."""

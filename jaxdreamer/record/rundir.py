@@ -23,8 +23,9 @@ class RunLocked(RuntimeError):
 
 # POSIX locks (unlike flock's) are not inherited by forked environment workers, which may outlive a killed run. But they
 # belong to the process: a second lock by the same process would succeed, and closing any handle of the file would drop
-# the lock; so this process remembers, and never opens a lock file it holds.
-_held: set[Path] = set()
+# the lock; so this process remembers, and never opens a lock file it holds. Remembered here, an open file also outlives
+# a RunDir that nobody keeps.
+_held: dict[Path, Any] = {}
 
 
 class RunDir:
@@ -36,7 +37,7 @@ class RunDir:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path).expanduser().absolute()
-        self._lock_file: Any = None
+        self._locked = False
 
     @property
     def config(self) -> Path:
@@ -104,19 +105,18 @@ class RunDir:
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         file.flush()
-        self._lock_file = file
-        _held.add(path.resolve())
+        _held[path.resolve()] = file
+        self._locked = True
         return self
 
     def release(self) -> None:
         """Give the lock back; nothing happens where it is not held."""
-        if self._lock_file is not None:
-            path = self.path / "lock"
-            _held.discard(path.resolve())
+        if self._locked:
+            file = _held.pop((self.path / "lock").resolve())
             # Emptied, not deleted: between a delete and a close two processes could each lock a file of this name.
-            self._lock_file.truncate(0)
-            self._lock_file.close()
-            self._lock_file = None
+            file.truncate(0)
+            file.close()
+            self._locked = False
 
     def __enter__(self) -> RunDir:
         """Lock for the length of a with statement."""

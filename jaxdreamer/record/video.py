@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -38,21 +39,36 @@ def save_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float = 20
         duration = max(20, 10 * round(100 / fps))  # viewers slow down GIFs that ask for less than 20 ms
         images[0].save(temporary, save_all=True, append_images=images[1:], duration=duration, loop=0)
     elif path.suffix == ".mp4":
-        imageio = require("imageio.v2", "video", "an MP4 film (a GIF needs no extra)")
-        require("imageio_ffmpeg", "video", "an MP4 film (a GIF needs no extra)")
-        # H.264 wants even sizes.
-        frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
-        try:
-            with imageio.get_writer(temporary, fps=fps, macro_block_size=1, format="FFMPEG") as writer:
-                for frame in frames:
-                    writer.append_data(frame)
-        except RuntimeError as error:  # imageio-ffmpeg found no ffmpeg program
-            temporary.unlink(missing_ok=True)
-            raise MissingExtra(f"an MP4 film needs ffmpeg ({error}): pip install 'jaxdreamer[video]'") from error
+        _write_mp4(temporary, frames, fps)
     else:
         raise ValueError(f"{path}: films are .gif or .mp4, found {path.suffix!r}")
     os.replace(temporary, path)
     return path
+
+
+def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
+    """H.264 through the ffmpeg program that imageio-ffmpeg brings or finds.
+
+    Not through imageio's writer: that one forks this process to start ffmpeg (a preexec_fn), which can deadlock once
+    jax has threads. Without one, Python starts programs by vfork.
+    """
+    package = require("imageio_ffmpeg", "video", "an MP4 film (a GIF needs no extra)")
+    # The format wants even sizes.
+    frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+    size = f"{frames.shape[2]}x{frames.shape[1]}"
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", f"{fps}", "-i", "-"]
+    try:
+        program = package.get_ffmpeg_exe()
+        command = [program, "-y", "-v", "error", *source, "-c:v", "libx264", "-pix_fmt", "yuv420p", str(path)]
+        # A process group of its own: Ctrl-C stops the training loop, which then finishes its last film.
+        group = None if os.name == "nt" else 0
+        done = subprocess.run(command, input=frames.tobytes(), capture_output=True, process_group=group)
+    except (RuntimeError, OSError) as error:  # no ffmpeg program
+        raise MissingExtra(f"an MP4 film needs ffmpeg ({error}): pip install 'jaxdreamer[video]'") from error
+    if done.returncode:
+        path.unlink(missing_ok=True)
+        message = done.stderr.decode(errors="replace").strip()
+        raise RuntimeError(f"{program} could not write {path} ({message}); a .gif needs no ffmpeg")
 
 
 def save_image(path: str | os.PathLike[str], image: np.ndarray) -> Path:

@@ -99,7 +99,8 @@ class HostReplay:
             arrays = {k: np.zeros((self.rows_max, self.lanes, *s), d) for k, (s, d) in layout.items()}
         except MemoryError as error:
             raise ReplayTooLarge(f"{self.describe()}: {error}; lower replay.capacity") from error
-        # valid[s] says that the window starting at row s is complete and lies in one episode.
+        # valid[s] says that the window starting at row s lies in one episode. For the newest length - 1 rows, whose
+        # windows are not complete, it says nothing yet (the ring may hold an overwritten row's flag there).
         self._valid = arrays.pop("valid")
         self._arrays = arrays
         self._total = 0
@@ -212,7 +213,6 @@ class HostReplay:
         self._arrays["reward"][position, values["is_first"]] = 0
         self._arrays["episode"][position] = episode
         self._episode_start[first] = row
-        self._valid[position] = False
         start = row - self.length + 1
         if start >= self._first:
             inside = self._arrays["episode"][start % self.rows_max] == episode

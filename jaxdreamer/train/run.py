@@ -20,6 +20,7 @@ from jaxdreamer.agent.policy import make_policy
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.envs.base import Env
 from jaxdreamer.envs.registry import make_env
+from jaxdreamer.envs.spaces import describe_space
 from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint, video
@@ -84,7 +85,7 @@ def train(
             for key, (old, new) in changes.items():
                 progress.log(f"changed since the run began: {key} {old} -> {new}")
             configs.save(config, rundir.config)
-            _settle_spec(rundir, envs.spec)
+            _settle_spec(rundir, envs.spec, envs.spaces)
             for line in describe(envs.spec):
                 progress.log(line)
             metrics = MetricsLog(rundir.metrics, make_sinks(sinks, rundir.path))
@@ -195,7 +196,8 @@ def _settle_config(rundir: RunDir, config: Config) -> tuple[Config, dict[str, tu
     return config, changes
 
 
-def _settle_spec(rundir: RunDir, spec: EnvSpec) -> None:
+def _settle_spec(rundir: RunDir, spec: EnvSpec, spaces: dict[str, Any] | None) -> None:
+    """Keep the spec, and the environment's own spaces beside it: a loaded agent acts in its units without it."""
     if rundir.spec.exists():
         stored = EnvSpec.from_dict(read_json(rundir.spec))
         if stored != spec:
@@ -203,7 +205,8 @@ def _settle_spec(rundir: RunDir, spec: EnvSpec) -> None:
                 f"{rundir.path}: the environment is not what the run began with: observations or actions were "
                 f"{stored.to_dict()}, now {spec.to_dict()}; is another version of its library installed?"
             )
-    write_json(rundir.spec, spec.to_dict())
+    kept = None if spaces is None else {name: space and describe_space(space) for name, space in spaces.items()}
+    write_json(rundir.spec, {**spec.to_dict(), "spaces": kept})
 
 
 @contextmanager

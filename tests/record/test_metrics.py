@@ -155,16 +155,16 @@ def test_wandb_gets_finite_values_and_continues_its_run(tmp_path, monkeypatch):
         def finish(self):
             self.logged.append("finished")
 
-    class Wandb:
-        asked = []
+    asked = []
 
+    class Wandb:
         def init(self, **options):
-            self.asked.append(options["id"])
+            asked.append(options["id"])
             return Run()
 
     monkeypatch.setitem(sys.modules, "wandb", Wandb())
     for _ in range(2):
         with MetricsLog(tmp_path / "m.jsonl", [metrics.wandb_sink(tmp_path)], clock=lambda: 1.0) as log:
             log.write({"loss": 1, "bad": float("nan")}, **AT)
-    assert Wandb.asked == [None, "abc"]
+    assert asked == [None, "abc"]
     assert Run.logged == [(AT | {"loss": 1, "time/unix": 1.0}, 10), "finished"] * 2

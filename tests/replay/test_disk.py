@@ -77,9 +77,10 @@ def test_writes_only_what_is_new_in_bounded_chunks(tmp_path):
     second = disk.save(replay, tmp_path, first, chunk_bytes=20 * replay.nbytes // replay.rows_max)
     assert [(c["start"], c["stop"]) for c in second["chunks"]] == [(0, 50), (50, 70), (70, 80)]
     assert all((tmp_path / name).stat().st_mtime_ns == stamp for name, stamp in stamps.items())
-    feed.add_many(170)  # the first chunk is overwritten in the ring
+    feed.add_many(175)  # the first chunk is overwritten in the ring, the second in part
     third = disk.save(replay, tmp_path, second)
-    assert third["chunks"][0]["start"] == 50
+    assert third["chunks"][:2] == second["chunks"][1:]
+    assert_equal(replay, loaded(tmp_path, third, capacity=400))
     assert (tmp_path / first["chunks"][0]["file"]).exists()  # the older checkpoint still needs it
     assert disk.problems(tmp_path, second) == []
     removed = disk.prune(tmp_path, [third])

@@ -1,0 +1,254 @@
+"""The command line: ``jaxdreamer train | evaluate | plot | presets | envs``.
+
+Settings are flags made from the configuration's dataclasses (``--model.deter-size 300``), or ``key=value`` words
+(``deter_size=300``), in any mixture; ``--env ID`` and ``--obs MODE`` are short for ``--env.id`` and ``--env.obs``.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxdreamer import config as configs
+from jaxdreamer.config import Config, ConfigError, nearest
+
+COMMANDS = {
+    "train": "train an agent, or go on with a run",
+    "evaluate": "play a run's newest checkpoint without exploration",
+    "plot": "draw learning curves of one or more runs",
+    "presets": "list the presets and what each sets",
+    "envs": "list the environments that are installed",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status. What the user can mend is a message, not a traceback."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print("usage: jaxdreamer COMMAND [...]\n")
+        print("\n".join(f"  {command:10} {text}" for command, text in COMMANDS.items()))
+        print("\n`jaxdreamer COMMAND --help` tells more.")
+        return 0
+    if name == "--version":
+        from jaxdreamer import __version__
+
+        print(f"jaxdreamer {__version__}")
+        return 0
+    if name not in COMMANDS:
+        return _fail(f"unknown command {name!r}{nearest(name, COMMANDS)}; there are: {', '.join(COMMANDS)}")
+    try:
+        return globals()[f"_{name}"](arguments[1:])
+    except Exception as error:
+        if isinstance(error, _user_errors()):
+            return _fail(str(error))
+        raise
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    from jaxdreamer.envs.base import EnvError, MissingExtra
+    from jaxdreamer.record.rundir import RunLocked
+
+    errors: tuple[type[Exception], ...] = (ConfigError, EnvError, MissingExtra, RunLocked)
+    if "jaxdreamer.train.host" in sys.modules:  # or none of its errors can have been raised
+        from jaxdreamer.record.checkpoint import CheckpointDamaged, CheckpointMismatch, CheckpointMissing
+        from jaxdreamer.train.host import Diverged
+
+        errors += (Diverged, CheckpointDamaged, CheckpointMismatch, CheckpointMissing)
+    return errors
+
+
+def _fail(message: str) -> int:
+    print(f"jaxdreamer: {message}", file=sys.stderr)
+    return 2
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What `train` takes beside the settings."""
+
+    preset: str | None = None
+    logdir: Path | None = None
+    sinks: tuple[str, ...] = ()
+
+
+def parse_train(arguments: Sequence[str]) -> tuple[Config, Path, tuple[str, ...]]:
+    """Configuration, run folder and metric sinks from the words after ``jaxdreamer train``.
+
+    Where the folder holds a run and no preset is named, the run's own configuration is what the settings change.
+    """
+    import tyro
+
+    words, options = _split_words(arguments)
+    logdir = options.logdir
+    stored = logdir / "config.json" if logdir else None
+    if stored is not None and stored.exists() and options.preset is None:
+        base = configs.load(stored)
+    else:
+        base = configs.preset(options.preset or "dreamer_v1")
+    config = tyro.cli(
+        Config,
+        default=base,
+        args=words,
+        prog="jaxdreamer train",
+        description=(
+            "Train an agent. Beside the settings below, which start from a preset:\n"
+            "--preset NAME[,NAME...]  where the settings start from; `jaxdreamer presets` lists them\n"
+            "--logdir DIR             where the run is written; a run that is there already goes on\n"
+            "--tensorboard, --wandb   write metrics there too\n"
+            "--env ID, --obs MODE     short for --env.id and --env.obs\n"
+            "key=value                any setting, by its name with or without its group\n"
+        ),
+        config=(tyro.conf.FlagConversionOff, tyro.conf.SuppressFixed),
+    )
+    config = configs.replace(config, {})  # tyro converts; this validates
+    if logdir is None:
+        task = config.env.id.replace("/", "-")
+        logdir = Path("runs") / f"{task}-{config.preset.replace(',', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return config, logdir, options.sinks
+
+
+def _split_words(arguments: Sequence[str]) -> tuple[list[str], TrainOptions]:
+    """Flags as tyro wants them, and the options that are not settings."""
+    short = {"--env": "--env.id", "--obs": "--env.obs", "--seed": "--seed"}
+    taken: dict[str, Any] = {}
+    sinks: list[str] = []
+    words: list[str] = []
+    pending = list(arguments)
+    while pending:
+        word = pending.pop(0)
+        flag, has_value, value = word.partition("=")
+        if flag in ("--preset", "--logdir"):
+            if not has_value and not pending:
+                raise ConfigError(f"{flag} needs a value")
+            taken[flag[2:]] = value if has_value else pending.pop(0)
+        elif word in ("--tensorboard", "--wandb"):
+            sinks.append(word[2:])
+        elif not word.startswith("-") and has_value:
+            key = configs.resolve_name(flag)
+            # Parsed here, where a wrong word is told with its setting's name, and handed on as tyro spells it.
+            parsed = configs.parse(key, value)
+            configs.replace(Config(), {key: parsed})
+            words += [f"--{key.replace('_', '-')}", *_spell(parsed)]
+        elif word.startswith("--") and flag not in ("--help",):
+            key = configs.resolve_name(short.get(flag, flag)[2:])
+            words.append(f"--{key.replace('_', '-')}")
+            words += [value] if has_value else []
+        else:
+            words.append(word)
+    logdir = Path(taken["logdir"]) if "logdir" in taken else None
+    return words, TrainOptions(taken.get("preset"), logdir, tuple(sinks))
+
+
+def _spell(value: Any) -> list[str]:
+    if isinstance(value, tuple):
+        return [str(item) for item in value]
+    return [str(value)]
+
+
+def _train(arguments: Sequence[str]) -> int:
+    config, logdir, sinks = parse_train(arguments)
+    from rich.console import Console
+
+    from jaxdreamer.record import metrics
+    from jaxdreamer.train.run import returns_of, train
+
+    console = Console(stderr=True)
+    result = train(config, logdir, sinks=sinks, console=console)
+    if result.evaluation is None:
+        return 130
+    scores = result.evaluation.metrics()
+    frames, values = returns_of(metrics.read(result.logdir / "metrics.jsonl"))
+    console.print(f"learning curve (evaluation return, {frames[0]:,} to {frames[-1]:,} frames): {spark(values)}")
+    console.print(
+        f"final evaluation of {len(result.evaluation.returns)} episodes without exploration: mean return "
+        f"{scores['eval/return']:.1f} (lowest {scores['eval/return_min']:.1f}, highest {scores['eval/return_max']:.1f})"
+    )
+    films = sorted((result.logdir / "videos").glob("policy-*"))
+    if films:
+        console.print(f"film of the learned policy: {films[-1]}", soft_wrap=True)
+    console.print(f"everything is in {result.logdir}; play it again with: jaxdreamer evaluate {logdir}", soft_wrap=True)
+    return 0
+
+
+def spark(values: Sequence[float]) -> str:
+    """A curve in one line of text: the lowest value to the highest, with both named."""
+    low, high = min(values), max(values)
+    blocks = "▁▂▃▄▅▆▇█"
+    steps = [blocks[int((value - low) / ((high - low) or 1) * (len(blocks) - 1))] for value in values]
+    return f"{low:.0f} {''.join(steps)} {high:.0f}"
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Play a run's newest checkpoint without exploration and print the returns."""
+
+    logdir: Path
+    """The run's folder."""
+    episodes: int | None = None
+    """How many episodes; the run's own number by default."""
+    seed: int | None = None
+    """Seed of the environments; the run's own by default, which repeats its evaluation exactly."""
+    film: Path | None = None
+    """Save a film of the first episode there: .gif, or .mp4 with the extra `video`."""
+
+
+def _evaluate(arguments: Sequence[str]) -> int:
+    import tyro
+
+    words = [f"--logdir={word}" if i == 0 and not word.startswith("-") else word for i, word in enumerate(arguments)]
+    options = tyro.cli(EvaluateOptions, args=words, prog="jaxdreamer evaluate")
+    from jaxdreamer.train.run import evaluate
+
+    result = evaluate(options.logdir, episodes=options.episodes, seed=options.seed, film=options.film)
+    for index, (total, length) in enumerate(zip(result.returns, result.lengths)):
+        print(f"episode {index}: return {total:.2f}, {length} steps")
+    scores = result.metrics()
+    print(f"mean return {scores['eval/return']:.2f}, deviation {scores['eval/return_std']:.2f}")
+    return 0
+
+
+def _plot(arguments: Sequence[str]) -> int:
+    import tyro
+
+    from jaxdreamer.record.plot import plot_curves
+
+    def plot(logdirs: tuple[Path, ...], /, out: Path = Path("curve.png"), y: str = "eval/return") -> None:
+        """Draw a metric of one or more runs against env frames.
+
+        Args:
+            logdirs: run folders.
+            out: the picture.
+            y: the metric's name in metrics.jsonl.
+        """
+        print(plot_curves(logdirs, out, y=y))
+
+    tyro.cli(plot, args=list(arguments), prog="jaxdreamer plot")
+    return 0
+
+
+def _presets(arguments: Sequence[str]) -> int:
+    del arguments
+    for name, values in configs.PRESETS.items():
+        print(name)
+        for key, value in values.items():
+            print(f"  {key} = {value}")
+    return 0
+
+
+def _envs(arguments: Sequence[str]) -> int:
+    del arguments
+    from jaxdreamer.envs.registry import backends
+
+    import gymnasium
+
+    for name in backends():
+        print(f"--env.backend {name}")
+    print("\n".join(f"  --env {name}" for name in sorted(gymnasium.registry)))
+    return 0

@@ -1,0 +1,87 @@
+"""Latent features to images."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxdreamer.nets.encoders import MAX_LAYERS, STRIDE, Activation, Conv, ResidualBlock, activate, check_image_size
+from jaxdreamer.nets.layers import Dense
+from jaxdreamer.types import Array
+
+
+class ConvDecoder(nn.Module):
+    """Features [..., F] to the mean image [..., H, W, C]: a linear layer, then transposed convolutions of stride 2.
+
+    Windows of 5 or 6 are chosen so that the grids end on ``shape`` exactly: 1x1 -> 5 -> 13 -> 30 -> 64 (5, 5, 6, 6) with
+    32 depth, then 4, 2 and 1 times depth channels; see :func:`decoder_plan` for other sizes. The last layer has no
+    activation. ``residual`` adds a :class:`ResidualBlock` to each layer but the last. Convolves in ``dtype``, returns
+    float32.
+
+    Raises:
+        ValueError: an image too small to be convolved, or an unknown activation.
+    """
+
+    depth: int
+    activation: Activation
+    shape: tuple[int, int, int]
+    residual: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, feat: Array) -> Array:
+        """[..., F] to [..., H, W, C]."""
+        (h, w), windows = decoder_plan(self.shape[:2])
+        channels = max(8 * self.depth, 32 * self.depth // (h * w))
+        x = Dense(h * w * channels, dtype=self.dtype, name="dense")(feat)
+        x = x.reshape(*feat.shape[:-1], h, w, channels).astype(self.dtype)
+        last = len(windows) - 1
+        for index, window in enumerate(windows):
+            args = {
+                "window": window,
+                "stride": STRIDE,
+                "transpose": True,
+                "dtype": self.dtype,
+                "name": f"deconv_{index}",
+            }
+            if index == last:
+                x = Conv(self.shape[2], "linear", **args)(x)
+                continue
+            features = self.depth * 2 ** (last - 1 - index)
+            if self.residual:
+                x = Conv(features, "linear", **args)(x)
+                x = ResidualBlock(self.activation, dtype=self.dtype, name=f"residual_{index}")(x)
+                x = activate(self.activation, x)
+            else:
+                x = Conv(features, self.activation, **args)(x)
+        return x.astype(jnp.float32)
+
+
+class DecoderPlan(NamedTuple):
+    """From which grid, with which windows, an image is built."""
+
+    start: tuple[int, int]
+    windows: tuple[tuple[int, int], ...]  # (kh, kw) of each layer, first to last
+
+
+def decoder_plan(size: tuple[int, int]) -> DecoderPlan:
+    """Walk back from ``size`` (H, W): an even side comes from a window of 6, an odd one from 5, at stride 2.
+
+    A side n comes from (n - k) / 2 + 1; up to ``MAX_LAYERS`` layers, the same number in both directions, while every side
+    stays at least 1. 64 <- 30 <- 13 <- 5 <- 1, 84 <- 40 <- 18 <- 7 <- 2.
+
+    Raises:
+        ValueError: a side is too small.
+    """
+    check_image_size(size)
+    windows: list[tuple[int, int]] = []
+    while len(windows) < MAX_LAYERS:
+        window = tuple(6 - n % 2 for n in size)
+        before = tuple((n - k) // STRIDE + 1 for n, k in zip(size, window))
+        if min(before) < 1:
+            break
+        size = before
+        windows.insert(0, window)
+    return DecoderPlan(size, tuple(windows))

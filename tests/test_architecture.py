@@ -1,0 +1,99 @@
+"""The rules of the house, read off the source: who may import whom, and what stays in its room."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "jaxdreamer"
+FLOORS = {
+    "types": 0, "config": 0, "__init__": 5, "cli": 5, "__main__": 6,
+    "ops": 1, "nets": 2, "agent": 3, "replay": 3, "envs": 3, "record": 3, "train": 4, "deploy": 4,
+}  # fmt: skip
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+# Which rooms a third-party library may be imported in; the rest of the house sees it through them.
+OWNED = {
+    "flax": {"nets"},
+    "optax": {"agent"},
+    "orbax": {"record"},
+    "tensorboardX": {"record"},
+    "wandb": {"record"},
+    "imageio": {"record"},
+    "matplotlib": {"record"},
+    "tyro": {"cli"},
+}
+NEVER = {"torch", "tensorflow", "distrax", "rlax", "tensorflow_probability", "gym"}
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def imports(path: Path) -> list[str]:
+    """Every module named by an import anywhere in the file, with the names taken from packages of our own."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module)
+            if node.module == "jaxdreamer":
+                found += [f"jaxdreamer.{alias.name}" for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down_the_floors(path):
+    here = room(path)
+    assert here in FLOORS, f"{here} is no room of the house"
+    for name in imports(path):
+        if not name.startswith("jaxdreamer."):
+            continue
+        there = name.split(".")[1]
+        if there == here or there not in FLOORS or here == "__init__":
+            continue
+        assert FLOORS[there] < FLOORS[here], f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_libraries_stay_in_their_rooms(path):
+    for name in imports(path):
+        library = name.split(".")[0]
+        assert library not in NEVER, f"{path.name} imports {name}"
+        if library in OWNED:
+            assert room(path) in OWNED[library], f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_jit_only_where_programs_are_assembled(path):
+    if room(path) in ("train", "deploy"):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) not in {("jax", "jit"), ("jax", "pmap")}, f"{path.name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_importing_a_module_only_defines(path):
+    """Nothing is printed, read from the environment or set by an import: no bare calls at module level."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            called = ast.unparse(node.value.func)
+            allowed = called == "sys.exit" and path.name == "__main__.py" or called.endswith(".defvjp")
+            assert allowed or called.endswith(".defjvp"), f"{path.name}:{node.lineno} calls {called} when imported"
+
+
+def test_no_grab_bags():
+    assert not [path for path in SOURCES if path.stem in ("utils", "util", "misc", "helpers", "common")]
+
+
+def test_config_and_environments_do_not_know_jax():
+    """Environment workers import them, and must not start a jax of their own."""
+    for path in [*PACKAGE.glob("envs/*.py"), PACKAGE / "config.py", PACKAGE / "types.py"]:
+        if path.stem in ("brax_env", "raycast"):
+            continue
+        assert not {"jax", "flax"} & {name.split(".")[0] for name in imports(path)}, path.name
