@@ -117,3 +117,90 @@ def integrate(f, low, high, points=2001):
     """Midpoint rule over an array function."""
     width = (high - low) / points
     return float(np.sum(f(low + width * (np.arange(points) + 0.5))) * width)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def elu(x):
+    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+
+
+def dense(x, layer):
+    return x @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
+
+
+def gru(h, x, kernel_x, kernel_h, bias_x, bias_h):
+    """One step of one vector, a gate at a time: reset, update, new."""
+    arrays = (h, x, kernel_x, kernel_h, bias_x, bias_h)
+    h, x, kernel_x, kernel_h, bias_x, bias_h = (np.asarray(a, np.float64) for a in arrays)
+    n = len(h)
+    ours = [slice(i * n, (i + 1) * n) for i in range(3)]
+    from_x = [x @ kernel_x[:, gate] + bias_x[gate] for gate in ours]
+    from_h = [h @ kernel_h[:, gate] + bias_h[gate] for gate in ours]
+    reset, update = sigmoid(from_x[0] + from_h[0]), sigmoid(from_x[1] + from_h[1])
+    new = np.tanh(from_x[2] + reset * from_h[2])
+    return np.array([(1 - update[i]) * new[i] + update[i] * h[i] for i in range(n)])
+
+
+def layer_norm_gru(h, x, kernel, bias, scale, offset):
+    """One step of one vector, V2's: reset, candidate, update from one normalised product."""
+    n = len(h)
+    y = np.concatenate([x, h]).astype(np.float64) @ np.asarray(kernel, np.float64) + bias
+    mean = sum(y) / len(y)
+    variance = sum((y - mean) ** 2) / len(y)
+    y = (y - mean) / math.sqrt(variance + 1e-3) * scale + offset
+    new_h = []
+    for i in range(n):
+        reset, update = sigmoid(y[i]), sigmoid(y[2 * n + i] - 1)
+        new_h.append(update * math.tanh(reset * y[n + i]) + (1 - update) * h[i])
+    return np.array(new_h)
+
+
+def v1_behavior_losses(*, reward, value, discount, td_lambda):
+    """V1, in the indices of its own code, whose sequences start at the first *dreamed* state. Arrays [H+1, N]."""
+    reward, value, discount = (np.asarray(x, np.float64)[1:] for x in (reward, value, discount))
+    horizon, lanes = reward.shape
+    actor_terms, critic_terms = [], []
+    for n in range(lanes):
+        returns = {horizon - 1: value[horizon - 1, n]}
+        for k in reversed(range(horizon - 1)):
+            bootstrap = (1 - td_lambda) * value[k + 1, n] + td_lambda * returns[k + 1]
+            returns[k] = reward[k, n] + discount[k, n] * bootstrap
+        weight = 1.0
+        for k in range(horizon - 1):
+            actor_terms.append(-weight * returns[k])
+            critic_terms.append(-weight * normal_log_prob([returns[k]], [value[k, n]], [1.0]))
+            weight *= discount[k, n]
+    return np.mean(actor_terms), np.mean(critic_terms)
+
+
+def v2_behavior_losses(
+    *, reward, value, discount, critic, td_lambda, log_prob=None, mix=1.0, entropy=None, entropy_scale=0.0
+):
+    """V2, in the indices of its own code: states z_0 (real) to z_H, all arrays [H+1, N] or [H, N].
+
+    ``value`` is the target critic's, ``critic`` the trained one's; ``log_prob[k]`` that of the action taken in z_k;
+    ``mix`` the share of the dynamics gradient.
+    """
+    reward, value, discount, critic = (np.asarray(x, np.float64) for x in (reward, value, discount, critic))
+    horizon, lanes = len(reward) - 1, reward.shape[1]
+    actor_terms, critic_terms = [], []
+    for n in range(lanes):
+        returns = {horizon: value[horizon, n]}
+        for k in reversed(range(horizon)):
+            bootstrap = (1 - td_lambda) * value[k + 1, n] + td_lambda * returns[k + 1]
+            returns[k] = reward[k, n] + discount[k, n] * bootstrap
+        weight = 1.0
+        for k in range(horizon):
+            critic_terms.append(-weight * normal_log_prob([returns[k]], [critic[k, n]], [1.0]))
+            if k < horizon - 1:
+                objective = mix * returns[k + 1]
+                if mix < 1:
+                    objective += (1 - mix) * log_prob[k, n] * (returns[k + 1] - value[k, n])
+                if entropy is not None:
+                    objective += entropy_scale * entropy[k, n]
+                actor_terms.append(-weight * objective)
+            weight *= discount[k, n]
+    return np.mean(actor_terms), np.mean(critic_terms)

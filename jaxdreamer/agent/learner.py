@@ -15,7 +15,7 @@ from jaxdreamer.agent.optim import make_optimizers
 from jaxdreamer.agent.world_model import world_model_loss
 from jaxdreamer.config import Config
 from jaxdreamer.nets.networks import Networks, make_networks
-from jaxdreamer.ops.trees import all_finite, select
+from jaxdreamer.ops.trees import all_finite, select, tree_norm
 from jaxdreamer.types import Array, Batch, EnvSpec, Metrics, OptimizerStates, TrainState
 
 
@@ -91,9 +91,9 @@ def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None
         metrics = {
             **output.metrics,
             **behavior_metrics,
-            "grad_norm/model": optax.global_norm(model_grads),
-            "grad_norm/actor": optax.global_norm(grads["actor"]),
-            "grad_norm/critic": optax.global_norm(grads["critic"]),
+            "grad_norm/model": tree_norm(model_grads),
+            "grad_norm/actor": tree_norm(grads["actor"]),
+            "grad_norm/critic": tree_norm(grads["critic"]),
         }
         updated = (
             {

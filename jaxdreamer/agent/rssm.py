@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -19,8 +18,9 @@ def forget(latent: Latent, action: Array, is_first: Array) -> tuple[Latent, Arra
 
     ``latent`` [..., D] and [..., S], ``action`` [..., A], ``is_first`` bool [...].
     """
-    keep = 1.0 - is_first.astype(jnp.float32)[..., None]
-    return jax.tree.map(lambda x: x * keep, latent), action * keep
+    # Chosen, not multiplied: 0 * NaN would carry a broken state over every reset.
+    wipe = lambda x: jnp.where(is_first[..., None], jnp.zeros_like(x), x)  # noqa: E731
+    return jax.tree.map(wipe, latent), wipe(action)
 
 
 def observe(
@@ -53,10 +53,16 @@ def observe(
         The latents [T, B, ...], the posterior q(s_t | h_t, x_t) and the prior p(s_t | h_t), distributions with batch
         shape [T, B].
 
+    Raises:
+        ValueError: the three inputs do not share T and B.
+
     Source: DreamerV1 (arXiv:1912.01603) eq. 7; PlaNet (arXiv:1811.04551) section 3.
     """
-    chex.assert_rank([embed, action, is_first], [3, 3, 2])
-    chex.assert_equal_shape_prefix([embed, action, is_first], 2)
+    if not (embed.ndim == action.ndim == 3 and embed.shape[:2] == action.shape[:2] == is_first.shape):
+        raise ValueError(
+            "observe: wants embed [T, B, E], action [T, B, A] and is_first [T, B], "
+            f"found {embed.shape}, {action.shape} and {is_first.shape}"
+        )
     steps, batch = is_first.shape
     initial = rssm.initial((batch,)) if initial is None else initial
     embed_part = rssm.embed_part(params, embed)

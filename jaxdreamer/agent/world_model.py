@@ -68,11 +68,11 @@ def world_model_loss(
     )
     feat = features(latent)
 
-    terms: Metrics = {}
+    terms: Metrics = {}  # an observation may bear any name, "reward" too: its term has a prefix of its own
     targets = networks.targets(batch.obs)
     for name, dist in networks.decode(params, feat).items():
         scale = 1.0 if targets[name].ndim > 3 else loss.vector_loss_coeff
-        terms[f"loss/{name}"] = -scale * jnp.mean(log_likelihood(dist, targets[name], batch_ndim=2))
+        terms[f"loss/obs/{name}"] = -scale * jnp.mean(log_likelihood(dist, targets[name], batch_ndim=2))
     reward = networks.reward(params, feat)
     terms["loss/reward"] = -loss.reward_loss_coeff * jnp.mean(reward.log_prob(learned_reward(batch.reward, config)))
     if networks.discount is not None:

@@ -73,12 +73,10 @@ class ObservationMap:
 
     def __call__(self, observation: Any) -> Observation:
         """Fresh arrays by key; EnvError where the observation is not of the space."""
-        return {
-            key: self._read(key, convert, _follow(key, path, observation)) for key, path, convert in self._readers
-        }
+        return {key: self._read(key, convert, _follow(key, path, observation)) for key, path, convert in self._readers}
 
     def stacked(self, observations: Any, count: int) -> Observation:
-        """Fresh arrays [count, ...] of ``count`` observations stacked leaf by leaf, as vector environments give them."""
+        """Fresh arrays [count, ...] of observations that are stacked leaf by leaf, as vector environments do it."""
         return {
             key: np.stack(
                 [self._read(key, convert, item) for item in split(key, _follow(key, path, observations), count)]

@@ -146,6 +146,11 @@ class VectorEnv:
         self.agent_steps += sum(not entry.is_first for entry in entries)
         return stack(entries)
 
+    def reset_lane(self, lane: int) -> Timestep:
+        """Begin a lane's next episode now, leaving the present one where it is; its entry, without a lane axis."""
+        self.abandon(lane)
+        return self.lanes[lane].advance(np.zeros(self.spec.action.size, np.float32))
+
     def render(self, lane: int = 0) -> np.ndarray:
         """One lane's present moment as uint8 [H, W, 3]."""
         return self.lanes[lane].env.render()

@@ -35,6 +35,7 @@ __all__ = [
     "CheckpointDamaged",
     "CheckpointMismatch",
     "CheckpointMissing",
+    "hosts",
     "read_host",
     "restore",
     "restore_params",
@@ -125,6 +126,15 @@ def read_host(folder: str | os.PathLike[str], step: int) -> dict[str, Any]:
     path = _path(folder, step)
     manifest = _manifest(path)
     return json.loads(_checked_bytes(path, "host.json", manifest["files"]["host.json"]))
+
+
+def hosts(folder: str | os.PathLike[str]) -> dict[int, dict[str, Any]]:
+    """The ``host`` dictionaries of all checkpoints by step; one that is damaged is left out, silently."""
+    found = {}
+    for step in steps(folder):
+        with contextlib.suppress(CheckpointDamaged):
+            found[step] = read_host(folder, step)
+    return found
 
 
 def restore(

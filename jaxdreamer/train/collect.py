@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdreamer.agent.policy import Policy, random_action
+from jaxdreamer.envs.base import EnvError
+from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.types import ActionSpec, Array, EnvSpec, PolicyState, PyTree, Timestep
 
 
@@ -21,6 +23,9 @@ class Environments(Protocol):
 
     def step(self, actions: np.ndarray) -> Timestep:
         """Advance every lane by one entry; a lane whose last entry ended its episode is reset."""
+
+    def reset_lane(self, lane: int) -> Timestep:
+        """Begin a lane's next episode now; its entry, without a lane axis."""
 
     def state(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -114,22 +119,25 @@ class Scores:
         self.last_return = state["last_return"]
 
 
-class Collector:
-    """Steps environments, one entry of every lane a call, and hands each to ``store(timestep, action)``."""
+MAX_BROKEN_IN_A_ROW = 20
 
-    def __init__(
-        self,
-        envs: Environments,
-        policy: Policy,
-        store: Callable[[Timestep, np.ndarray], None],
-        key: Array,
-    ):
-        self.envs, self._store = envs, store
+
+class Collector:
+    """Steps environments, one entry of every lane a call, and stores each in replay.
+
+    A lane whose observation or reward is not finite is reset at once: its episode ends, without being terminal, at the
+    last good entry, and nothing that is not finite reaches replay or the world model. Such entries are counted.
+    """
+
+    def __init__(self, envs: Environments, policy: Policy, replay: HostReplay, key: Array):
+        self.envs, self._replay = envs, replay
         self._random = make_random_act(policy, envs.spec.action)
         self._explore = make_act(policy, "explore")
         self.acting = Acting(jax.tree.map(jnp.asarray, policy.init(envs.num_envs)), key)
         self.scores = Scores(envs.num_envs)
         self.agent_steps = 0
+        self.broken = 0
+        self._broken_in_a_row = np.zeros(envs.num_envs, np.int64)  # since the lane's last good step; resets do not count
         self.latest: Timestep | None = None
 
     def step(self, params: PyTree | None) -> Timestep:
@@ -142,7 +150,48 @@ class Collector:
             action = np.asarray(out)
         timestep = self.envs.step(action)
         self.agent_steps += int(np.sum(~timestep.is_first))
-        self._store(timestep, np.where(timestep.is_first[:, None], np.float32(0), action))
+        timestep = self._mend(timestep)
+        self._replay.add(timestep, np.where(timestep.is_first[:, None], np.float32(0), action))
         self.scores.add(timestep)
         self.latest = timestep
         return timestep
+
+    def _mend(self, timestep: Timestep) -> Timestep:
+        good = finite_lanes(timestep)
+        self._broken_in_a_row[good & ~timestep.is_first] = 0
+        if good.all():
+            return timestep
+        bad = np.flatnonzero(~good)
+        self.broken += bad.size
+        self._broken_in_a_row[bad] += 1
+        worst = int(np.argmax(self._broken_in_a_row))
+        if self._broken_in_a_row[worst] >= MAX_BROKEN_IN_A_ROW:
+            raise EnvError(
+                f"environment {worst} gave rewards or observations that are not finite {MAX_BROKEN_IN_A_ROW} times in a "
+                f"row, with resets in between: reward {timestep.reward[worst]}, "
+                + ", ".join(f"{key} {value[worst]}" for key, value in timestep.obs.items())
+            )
+        for lane in bad:
+            self._replay.close_episode(int(lane))
+            timestep = replace_lane(timestep, int(lane), self.envs.reset_lane(int(lane)))
+        return self._mend(timestep)
+
+
+def finite_lanes(timestep: Timestep) -> np.ndarray:
+    """Which lanes hold finite numbers only: bool [B]."""
+    good = np.isfinite(timestep.reward)
+    for value in timestep.obs.values():
+        if value.dtype.kind == "f":
+            good = good & np.isfinite(value).reshape(len(good), -1).all(axis=1)
+    return good
+
+
+def replace_lane(timestep: Timestep, lane: int, entry: Timestep) -> Timestep:
+    """The same entries with one lane's replaced by ``entry``, which has no lane axis."""
+
+    def put(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        out = old.copy()
+        out[lane] = new
+        return out
+
+    return jax.tree.map(put, timestep, entry)

@@ -118,7 +118,7 @@ class HostTrainer:
             guard=guard,
         )
         progress.log(self.replay.describe())
-        self.collector = Collector(envs, policy, self.replay.add, key_act)
+        self.collector = Collector(envs, policy, self.replay, key_act)
         self.rng = np.random.default_rng(np.random.SeedSequence((config.seed, 0x5EED)))
         self.prefetch = Prefetcher(Gatherer(self.replay, groups=self.per_call), jax.device_put)
         self._train: Callable[..., Any] | None = None
@@ -244,6 +244,7 @@ class HostTrainer:
         """Write one line of metrics."""
         scalars = self.means.take() | self.collector.scores.take() | (extra or {})
         scalars["replay/entries"] = self.replay.rows * self.replay.lanes
+        scalars["env/broken_entries"] = self.collector.broken
         scalars["train_ratio"] = self.config.train_ratio
         now = time.perf_counter()
         then, frames, updates = self._since
@@ -315,6 +316,7 @@ class HostTrainer:
             self._manifest = disk.save(self.replay, self.rundir.replay, self._manifest)
             host = {
                 "agent_steps": self.agent_steps,
+                "broken": self.collector.broken,
                 "updates": self.updates,
                 "pretrained": self.pretrained,
                 "every": {name: every.last for name, every in self.every.items()},
@@ -328,7 +330,7 @@ class HostTrainer:
             }
             keep = self.config.run.keep_checkpoints
             checkpoint.save(self.rundir.checkpoints, self.agent_steps, self._tree(), host, keep)
-            kept = [checkpoint.read_host(self.rundir.checkpoints, step) for step in checkpoint.steps(self.rundir.checkpoints)]
+            kept = checkpoint.hosts(self.rundir.checkpoints).values()
             disk.prune(self.rundir.replay, [item["replay"] for item in kept])
 
     def _tree(self) -> PyTree:
@@ -346,6 +348,7 @@ class HostTrainer:
         self._manifest = host["replay"]
         disk.load(self.replay, self.rundir.replay, self._manifest)
         self.collector.agent_steps = int(host["agent_steps"])
+        self.collector.broken = int(host["broken"])
         self.updates, self.pretrained = int(host["updates"]), bool(host["pretrained"])
         for name, last in host["every"].items():
             self.every[name].last = int(last)

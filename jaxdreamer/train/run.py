@@ -129,9 +129,7 @@ def evaluate(
     config, spec = load_run(logdir)
     networks = make_networks(config.model, spec)
     like = jax.eval_shape(networks.init, jax.random.key(0))
-    params, _, _ = checkpoint.restore_params(
-        RunDir(logdir).checkpoints, like, prefix=("train", "params")
-    )
+    params, _, _ = checkpoint.restore_params(RunDir(logdir).checkpoints, like, prefix=("train", "params"))
     make_one = make or (lambda: make_env(config.env))
     seed = config.seed if seed is None else seed
     play = make_evaluate(make_policy(config, spec, networks))
@@ -205,8 +203,8 @@ def _settle_spec(rundir: RunDir, spec: EnvSpec, spaces: dict[str, Any] | None) -
                 f"{rundir.path}: the environment is not what the run began with: observations or actions were "
                 f"{stored.to_dict()}, now {spec.to_dict()}; is another version of its library installed?"
             )
-    kept = None if spaces is None else {name: space and describe_space(space) for name, space in spaces.items()}
-    write_json(rundir.spec, {**spec.to_dict(), "spaces": kept})
+    described = {name: None if space is None else describe_space(space) for name, space in (spaces or {}).items()}
+    write_json(rundir.spec, {**spec.to_dict(), "spaces": described or None})
 
 
 @contextmanager

@@ -169,6 +169,14 @@ def test_one_changed_byte_is_noticed(saved, name):
         checkpoint.restore(folder, states[10], step=20)
 
 
+def test_hosts_of_all_that_can_be_read(saved):
+    folder, _ = saved
+    assert {step: host["step"] for step, host in checkpoint.hosts(folder).items()} == {10: 10, 20: 20}
+    os.truncate(folder / f"{10:012d}" / "host.json", 3)
+    assert list(checkpoint.hosts(folder)) == [20]
+    assert checkpoint.hosts(folder / "nowhere") == {}
+
+
 def test_a_check_by_the_caller_can_refuse_one(saved):
     folder, states = saved
     check = lambda host: "its replay is damaged" if host["step"] == 20 else None  # noqa: E731

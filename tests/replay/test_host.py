@@ -297,7 +297,8 @@ def test_memory_is_flat_once_the_ring_is_full():
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert after - before < 20_000
+    # One kept object a row would be 300 kB; other threads and the garbage collector make some ten kB of noise.
+    assert after - before < 150_000
     assert psutil.Process().memory_info().rss - resident < 20_000_000
 
 

@@ -1,0 +1,126 @@
+"""How long is one full-size Dreamer V1 update? jaxdreamer beside an independent PyTorch update of the same mathematics.
+
+Batch 50 x 50 of 64x64 RGB images, horizon 15, six action dimensions: V1's defaults. The two sides run in turn in processes
+of their own, so that neither's memory allocator or threads disturb the other. PyTorch runs twice: as shipped, and with
+glibc told to keep the memory it frees, without which a large part of its time is page faults.
+
+    python benchmarks/bench_update.py [--repeats 3] [--small]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+KEEP_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "34359738368",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+
+def jax_seconds(repeats: int, small: bool) -> dict:
+    """Compile, warm up, and time updates one by one; runs in a process of its own."""
+    import jax
+    import numpy as np
+
+    from jaxdreamer import config as configs
+    from jaxdreamer.agent.learner import make_learner
+    from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, Batch, EnvSpec
+
+    size = ["batch_size=4", "batch_length=6", "imagine_horizon=3"] if small else []
+    config = configs.preset("dreamer_v1", *size)
+    spec = EnvSpec({"image": ArraySpec((64, 64, 3), "uint8", "image")}, ActionSpec((ActionPart("continuous", 6),)))
+    steps, batch_size = config.replay.batch_length, config.replay.batch_size
+    rng = np.random.default_rng(0)
+    flags = np.zeros((steps, batch_size), bool)
+    batch = Batch(
+        obs={"image": rng.integers(0, 256, (steps, batch_size, 64, 64, 3), np.uint8)},
+        action=rng.uniform(-1, 1, (steps, batch_size, 6)).astype(np.float32),
+        reward=rng.normal(size=(steps, batch_size)).astype(np.float32),
+        is_first=flags,
+        is_last=flags,
+        is_terminal=flags,
+    )
+    learner = make_learner(config, spec)
+    state = jax.jit(learner.init)(jax.random.key(0))
+    start = time.perf_counter()
+    update = jax.jit(learner.update, donate_argnums=0).lower(state, batch).compile()
+    compile_seconds = time.perf_counter() - start
+    batch = jax.device_put(batch)
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        state, metrics = update(state, batch)
+        jax.block_until_ready((state, metrics))
+        seconds.append(time.perf_counter() - start)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    return {
+        "seconds": seconds[1:],
+        "first_seconds": seconds[0],
+        "compile_seconds": compile_seconds,
+        "parameters": parameters,
+        "loss": float(metrics["loss/model"]),
+        "peak_temporary_bytes": update.memory_analysis().temp_size_in_bytes,
+    }
+
+
+def run(command: list[str], extra: dict[str, str]) -> dict:
+    """A process's last line of output, which is JSON."""
+    env = {key: value for key, value in os.environ.items() if key not in KEEP_MEMORY} | extra
+    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True, cwd=HERE.parent)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="times each side is started, in turn")
+    parser.add_argument("--repeats", type=int, default=3, help="timed updates each time")
+    parser.add_argument("--small", action="store_true", help="tiny batch: a check that the script runs")
+    parser.add_argument("--side", choices=["jax"], help="internal: run one side and print JSON")
+    arguments = parser.parse_args()
+    if arguments.side == "jax":
+        print(json.dumps(jax_seconds(arguments.repeats, arguments.small)))
+        return
+
+    sys.path.insert(0, str(HERE))
+    from harness import stamp, summary, write
+
+    small = ["--small"] if arguments.small else []
+    repeats = ["--repeats", str(arguments.repeats)]
+    ours = [sys.executable, str(HERE / "bench_update.py"), "--side", "jax", *repeats, *small]
+    torch = [sys.executable, str(HERE / "torch_dreamer.py"), "--json", *repeats, *small]
+    sides = {
+        "jaxdreamer": (ours, {}),
+        "torch": (torch, {}),
+        "torch_glibc_keeps_memory": (torch, KEEP_MEMORY),
+    }
+    results: dict[str, list[dict]] = {name: [] for name in sides}
+    for _ in range(arguments.rounds):
+        for name, (command, extra) in sides.items():
+            results[name].append(run(command, extra))
+            print(name, [round(second, 3) for second in results[name][-1]["seconds"]], flush=True)
+    seconds = {name: [s for item in items for s in item["seconds"]] for name, items in results.items()}
+    payload = {
+        "question": "seconds of one full-size Dreamer V1 update (50 x 50 frames of 64x64 RGB, horizon 15, 6 actions)",
+        "stamp": stamp(),
+        "seconds": {name: summary(values) for name, values in seconds.items()},
+        "details": {name: items[-1] for name, items in results.items()},
+    }
+    ours_median = payload["seconds"]["jaxdreamer"]["median"]
+    payload["times_faster"] = {
+        name: payload["seconds"][name]["median"] / ours_median for name in sides if name != "jaxdreamer"
+    }
+    print(json.dumps(payload["times_faster"], indent=2))
+    if not arguments.small:
+        print(write("bench_update", payload))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""A trained agent that acts, from its run's folder alone: no replay, no optimizers, not the environment's library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdreamer import config as configs
+from jaxdreamer.agent.policy import Policy, make_policy
+from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.envs.base import EnvError
+from jaxdreamer.envs.images import resize, to_rgb
+from jaxdreamer.envs.spaces import ActionMap, ObservationMap, found, kind_of, restore_space, split
+from jaxdreamer.nets.networks import Networks, make_networks
+from jaxdreamer.record import checkpoint
+from jaxdreamer.record.rundir import RunDir, read_json
+from jaxdreamer.types import Array, ArraySpec, EnvSpec, Observation, PolicyState, PyTree
+
+
+def load(logdir: str | os.PathLike[str], step: int | None = None, *, lanes: int | None = None, seed: int = 0) -> Agent:
+    """The agent of a run, ready to act.
+
+    Args:
+        logdir: of the run. Only its ``config.json``, ``spec.json`` and ``checkpoints/`` are read.
+        step: of the checkpoint, in agent steps as its folder is named; the newest undamaged one by default.
+        lanes: episodes played side by side, see :meth:`Agent.act`; None is one, without a leading axis.
+        seed: of the latents' and the exploration's random numbers.
+
+    Raises:
+        ConfigError: there is no run. CheckpointMissing: it has no checkpoint, or none of ``step``.
+        CheckpointDamaged: there is no undamaged one.
+    """
+    rundir = RunDir(logdir)
+    if not rundir.exists:
+        raise ConfigError(f"{rundir.path} holds no run: it has no {rundir.config.name}")
+    if not checkpoint.steps(rundir.checkpoints):
+        raise checkpoint.CheckpointMissing(
+            f"the run in {rundir.path} has no checkpoint yet: expected one in {rundir.checkpoints.name}/, found none"
+        )
+    config, stored = configs.load(rundir.config), read_json(rundir.spec)
+    spec = EnvSpec.from_dict(stored)
+    spaces = {name: data and restore_space(data) for name, data in (stored.get("spaces") or {}).items()}
+    like = jax.eval_shape(_programs(config, spec)[0].init, jax.random.key(0))
+    params, _, step = checkpoint.restore_params(rundir.checkpoints, like, step, prefix=("train", "params"))
+    return Agent(config, spec, params, spaces=spaces or None, step=step, lanes=lanes, seed=seed)
+
+
+class Agent:
+    """Acts in an environment's own units, and remembers what it has seen of each episode.
+
+    ::
+
+        agent = jaxdreamer.load("runs/pendulum")
+        obs, info = env.reset()
+        action = agent.act(obs, first=True)
+
+    Every lane has random numbers of its own, derived from the seed and the lane's number: what a lane does depends
+    neither on how many others there are nor on what they see, and lane 0 does what an agent without lanes does (up to
+    the rounding of a wider matrix product).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spec: EnvSpec,
+        params: PyTree,
+        *,
+        spaces: Mapping[str, Any] | None = None,
+        step: int | None = None,
+        lanes: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """From parameters at hand; :func:`load` reads them from a run.
+
+        ``spaces`` holds the environment's gymnasium spaces as :attr:`jaxdreamer.envs.wrappers.AgentEnv.spaces` gives
+        them. Without them the agent takes and gives agent units: arrays as in ``spec``, actions float32 [A].
+        """
+        if lanes is not None and lanes < 1:
+            raise ConfigError(f"lanes must be at least 1, or None for one without a leading axis, found {lanes}")
+        spaces = spaces or {}
+        self.config, self.spec, self.params, self.step, self.lanes = config, spec, params, step, lanes
+        self.observation_space, self.action_space = spaces.get("observation"), spaces.get("action")
+        # The first two hold pure functions, for anyone's own jit.
+        self.networks, self.policy, self._act = _programs(config, spec)
+        self._count = 1 if lanes is None else lanes
+        self._observations = _ObservationReader(config, spec, self.observation_space)
+        self._actions: ActionMap | None = None
+        if self.action_space is not None:
+            self._actions = ActionMap(self.action_space, config.env.action_bound)
+        self.reset(seed)
+
+    def reset(self, seed: int | None = None) -> None:
+        """Forget all episodes: the next call begins new ones. A seed starts the random numbers anew."""
+        self.state: PolicyState = jax.tree.map(jnp.asarray, self.policy.init(self._count))
+        self._fresh = True
+        if seed is not None:
+            self._keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(self._count))
+
+    def act(self, obs: Any, first: Any = False, explore: bool = False) -> Any:
+        """The action for an observation, both in the environment's units.
+
+        Args:
+            obs: what the environment returned, an element of ``observation_space``. Where the run saw rendered frames
+                only: the frame, uint8 [H, W, 3] of any size, or a dictionary with it under ``"image"``. Where it saw
+                both: the observation's dictionary with the frame added under ``"image"``; an observation that is no
+                dictionary goes under ``"state"`` there. With lanes everything is stacked along a leading axis, as
+                gymnasium's vector environments do it (for a Dict, each of its arrays).
+            first: whether this begins an episode; with lanes, a bool for each or one for all. The first call, and the
+                first after :meth:`reset`, always begins one.
+            explore: sample and add the run's exploration, instead of the best action.
+
+        Returns:
+            An element of ``action_space``: an array of its dtype and shape, an ``int`` for Discrete, and so on. With
+            lanes, stacked along a leading axis like the observations.
+
+        Raises:
+            EnvError: an observation that is not what the run was trained on; the message says what was expected and
+                found, and the agent remembers nothing of it.
+        """
+        arrays = self._observations(obs, self.lanes)
+        action, state, keys = self._act(
+            self.params, self.state, self._keys, arrays, self._first(first), mode="explore" if explore else "greedy"
+        )
+        vectors = np.asarray(action)
+        if not np.isfinite(vectors).all():
+            raise EnvError(f"the action is not finite: {vectors.tolist()}; {_non_finite(arrays)}")
+        self.state, self._keys, self._fresh = state, keys, False
+        if self._actions is None:
+            return vectors[0] if self.lanes is None else vectors
+        values = [self._actions.to_env(vector) for vector in vectors]
+        if self.lanes is not None:
+            return _stack(values)
+        return int(values[0]) if isinstance(values[0], np.integer) else values[0]
+
+    def _first(self, first: Any) -> np.ndarray:
+        flags = np.asarray(first)
+        if flags.shape not in ((), (self._count,) if self.lanes is not None else ()):
+            wanted = "one bool" if self.lanes is None else f"one bool, or one for each of {self.lanes} lanes"
+            raise EnvError(f"first: expected {wanted}, found {found(first)}")
+        return np.broadcast_to(flags.astype(bool) | self._fresh, (self._count,))
+
+    def __repr__(self) -> str:
+        """What was loaded."""
+        lanes = "" if self.lanes is None else f", {self.lanes} lanes"
+        return f"Agent({self.config.env.id}, step {self.step}{lanes})"
+
+
+@lru_cache(maxsize=16)  # another checkpoint of a run, or another seed, needs no other program
+def _programs(config: Config, spec: EnvSpec) -> tuple[Networks, Policy, Callable[..., Any]]:
+    """Networks, policy, and ``policy.act`` with a key for each lane: (params, state, keys [B], obs, first, mode)."""
+    networks = make_networks(config.model, spec)
+    policy = make_policy(config, spec, networks)
+
+    def act(params: PyTree, state: PolicyState, keys: Array, obs: Observation, first: Array, mode: str) -> Any:
+        def one(state: PolicyState, key: Array, obs: Observation, first: Array) -> Any:
+            key, key_act = jax.random.split(key)
+            state, obs = jax.tree.map(lambda x: x[None], (state, obs))
+            action, state = policy.act(params, state, obs, first[None], key_act, mode=mode)
+            return action[0], jax.tree.map(lambda x: x[0], state), key
+
+        return jax.vmap(one)(state, keys, obs, first)
+
+    return networks, policy, jax.jit(act, static_argnames="mode")
+
+
+class _ObservationReader:
+    """An environment's observations to the arrays of a spec, with a leading axis of lanes.
+
+    What the observation space holds is read by :class:`ObservationMap`; what else the spec asks for (a rendered frame,
+    or everything where there is no space) is given by key.
+    """
+
+    def __init__(self, config: Config, spec: EnvSpec, space: Any) -> None:
+        self._own = None if space is None else ObservationMap(space, config.env.image_size, config.env.exclude)
+        read = {} if self._own is None else self._own.spec
+        self._given = {key: item for key, item in spec.obs.items() if key not in read}
+        # An observation that is no dictionary has no keys of its own: beside a frame it goes by this one.
+        self._has_keys = kind_of(space) == "Dict"
+        self._key = "state" if self._has_keys or kind_of(space) == "Tuple" else next(iter(read), "state")
+
+    def __call__(self, obs: Any, lanes: int | None) -> Observation:
+        arrays: Observation = {}
+        if self._own is not None:
+            own = obs
+            if not self._has_keys and (self._given or isinstance(obs, Mapping)):
+                own = self._entry(obs, self._key)
+            read = self._own(own) if lanes is None else self._own.stacked(own, lanes)
+            arrays |= read if lanes is not None else {key: array[None] for key, array in read.items()}
+        for key, spec in self._given.items():
+            bare = self._own is None and len(self._given) == 1 and not isinstance(obs, Mapping)
+            value = obs if bare else self._entry(obs, key)
+            items = [value] if lanes is None else split(key, value, lanes)
+            arrays[key] = np.stack([_read(key, spec, item) for item in items])
+        return arrays
+
+    def _entry(self, obs: Any, key: str) -> Any:
+        if isinstance(obs, Mapping) and key in obs:
+            return obs[key]
+        own = [] if self._own is None else list(self._own.spec) if self._has_keys else [self._key]
+        wanted = [*own, *self._given]
+        raise EnvError(f"observation {key!r}: expected a dictionary with the keys {wanted}, found {found(obs)}")
+
+
+def _read(key: str, spec: ArraySpec, value: Any) -> np.ndarray:
+    """One array in agent units; images of any size are resized."""
+    try:
+        if spec.kind == "image":
+            image = np.asarray(value)
+            image = image[..., None] if image.ndim == 2 else image
+            if spec.shape[2] == 3:
+                image = to_rgb(image)
+            if image.dtype != np.uint8 or image.ndim != 3:
+                raise EnvError(f"expected uint8 [H, W, {spec.shape[2]}], found {image.dtype} {list(image.shape)}")
+            array = resize(image, (spec.shape[0], spec.shape[1]))
+        else:
+            array = np.array(value, spec.dtype)
+    except EnvError as error:
+        raise EnvError(f"observation {key!r}: {error}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise EnvError(f"observation {key!r}: expected {spec.dtype} {spec.shape}, found {found(value)}") from None
+    if array.shape != spec.shape:
+        raise EnvError(f"observation {key!r}: expected shape {spec.shape}, found {array.shape}")
+    if spec.kind == "discrete" and array.size and (array.min() < 0 or array.max() >= spec.classes):
+        raise EnvError(f"observation {key!r} must lie in [0, {spec.classes - 1}], found {value}")
+    return array
+
+
+def _non_finite(arrays: Observation) -> str:
+    bad = [key for key, array in arrays.items() if not np.isfinite(array).all()]
+    return f"not finite are the observations {bad}" if bad else "the observations are; look at the parameters"
+
+
+def _stack(values: list[Any]) -> Any:
+    if isinstance(values[0], dict):
+        return {key: _stack([value[key] for value in values]) for key in values[0]}
+    if isinstance(values[0], tuple):
+        return tuple(_stack(list(items)) for items in zip(*values))
+    return np.stack(values)

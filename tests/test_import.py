@@ -1,0 +1,79 @@
+"""Importing the package is cheap and silent, and gives every public name."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import jaxdreamer
+
+CHILD = """
+import json, sys, time
+start = time.perf_counter()
+import jaxdreamer
+seconds = time.perf_counter() - start
+after_import = sorted(sys.modules)
+backends_at_once = list(sys.modules["jax._src.xla_bridge"]._backends) if "jax" in sys.modules else []
+listed = dir(jaxdreamer)
+missing = [name for name in jaxdreamer.__all__ if getattr(jaxdreamer, name, None) is None]
+import jax
+from jax._src import xla_bridge
+print(json.dumps({
+    "seconds": seconds, "after_import": after_import, "missing": missing, "listed": listed,
+    "backends": backends_at_once + list(xla_bridge._backends), "after_names": sorted(sys.modules),
+}))
+"""
+HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "numpy", "gymnasium", "rich", "PIL", "tyro"}
+FOREIGN = {"torch", "tensorflow", "brax", "dm_control", "mujoco", "orbax", "pygame", "matplotlib", "wandb", "imageio"}
+
+
+@pytest.fixture(scope="module")
+def child():
+    run = subprocess.run([sys.executable, "-W", "error", "-c", CHILD], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == "" and run.stdout.count("\n") == 1  # nothing printed but what the child says
+    return json.loads(run.stdout)
+
+
+def test_import_is_cheap(child):
+    assert child["seconds"] < 2.0
+    loaded = {name.split(".")[0] for name in child["after_import"]}
+    assert not loaded & (HEAVY | FOREIGN)
+    assert "gymnasium.envs" not in child["after_import"]
+
+
+def test_every_public_name_is_there_and_starts_no_device(child):
+    assert child["missing"] == []
+    assert set(jaxdreamer.__all__) <= set(child["listed"])
+    assert child["backends"] == []
+    assert not {name.split(".")[0] for name in child["after_names"]} & FOREIGN
+    assert "gymnasium.envs" not in child["after_names"]
+
+
+def test_names_are_where_they_are_documented():
+    assert jaxdreamer.__all__ == sorted(jaxdreamer.__all__)
+    assert {"__version__", *jaxdreamer.__all__} <= set(dir(jaxdreamer))
+    for name in jaxdreamer.__all__:
+        assert callable(getattr(jaxdreamer, name)), name
+    with pytest.raises(AttributeError, match=r"jaxdreamer.*'dream'"):
+        jaxdreamer.dream  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "first", ["import jaxdreamer.train.run", "jaxdreamer.evaluate", "jaxdreamer.train", "from jaxdreamer import train"]
+)
+def test_train_is_a_function_and_a_package_whatever_comes_first(first):
+    lines = [
+        "import jaxdreamer",
+        first,
+        "import jaxdreamer.train.run as run, inspect",
+        "assert jaxdreamer.train.run is run and run.train is not jaxdreamer.train",
+        "assert list(inspect.signature(jaxdreamer.train).parameters)[:2] == ['config', 'logdir']",
+        "try:",
+        "    jaxdreamer.train(jaxdreamer.preset('tiny', 'id=Nothing-v0'), '/nonexistent')",
+        "except jaxdreamer.ConfigError as error:",
+        "    assert 'Nothing-v0' in str(error)",
+    ]
+    run = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr

@@ -1,0 +1,374 @@
+"""Whole runs: what is stored, counted, logged and saved, and that a killed run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxdreamer import config as configs
+from jaxdreamer.config import ConfigError
+from jaxdreamer.envs.base import EnvError
+from jaxdreamer.envs.gymnasium_env import wrap
+from jaxdreamer.envs.toy import CountingEnv
+from jaxdreamer.envs.vector import VectorEnv
+from jaxdreamer.record import checkpoint, metrics
+from jaxdreamer.record.progress import Progress
+from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.replay import disk
+from jaxdreamer.replay.host import HostReplay
+from jaxdreamer.train.host import Diverged, HostTrainer
+from jaxdreamer.train.run import evaluate, load_run, train
+
+TINY = ["prefill=40", "pretrain=2", "train_every=10", "updates=2", "updates_per_call=2", "eval_every=0", "log_every=50",
+        "eval_episodes=3", "checkpoint_every=500", "video=false", "capacity=2000", "action_repeat=1"]  # fmt: skip
+
+
+def tiny(*overrides: str, preset: str = "dreamer_v1,tiny") -> configs.Config:
+    return configs.preset(preset, *TINY, *overrides)
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO())
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    """A trainer on counting environments, and everything it opened closed at the end."""
+    opened = []
+
+    def make(config, **env) -> HostTrainer:
+        envs = [CountingEnv(**env) for _ in range(config.env.num_envs)]
+        vector = VectorEnv([wrap(item, config.env) for item in envs], seed=config.seed)
+
+        def make_envs(lanes, seed):
+            return VectorEnv([wrap(CountingEnv(**env), config.env) for _ in range(lanes)], seed=seed)
+
+        rundir = RunDir(tmp_path / "run").acquire()
+        log = metrics.MetricsLog(rundir.metrics)
+        trainer = HostTrainer(config, vector, make_envs, rundir, log, Progress(config.run.frames, console=quiet()))
+        trainer.raw = envs
+        opened.append((trainer, log, rundir))
+        return trainer
+
+    yield make
+    for trainer, log, rundir in opened:
+        trainer.close()
+        log.close()
+        rundir.release()
+
+
+def test_final_observations_are_stored_and_resets_are_entries_of_their_own(make_trainer):
+    trainer = make_trainer(tiny("frames=39"), terminate_at=4, truncate_at=0)
+    trainer.run()
+    rows = trainer.replay.read_rows(0, trainer.replay.total)
+    times = rows["obs/state"][:, 0, 1]
+    np.testing.assert_array_equal(times[:10], [0, 1, 2, 3, 4, 0, 1, 2, 3, 4])
+    np.testing.assert_array_equal(rows["reward"][:10, 0], [0, 1, 2, 3, 4, 0, 1, 2, 3, 4])
+    np.testing.assert_array_equal(rows["is_last"][:, 0], times == 4)
+    np.testing.assert_array_equal(rows["is_terminal"][:, 0], times == 4)
+    np.testing.assert_array_equal(rows["is_first"][:, 0], times == 0)
+    assert not rows["action"][times == 0].any()
+    # The action of an entry is the one that led to it: a one-hot choice, whose index sum the environment reported.
+    acted = rows["obs/state"][:, 0, 2]
+    np.testing.assert_array_equal(acted[times > 0], rows["action"][times[:] > 0, 0].sum(-1))
+
+
+@pytest.mark.parametrize(("ends", "terminal"), [({"terminate_at": 5, "truncate_at": 0}, True), ({"truncate_at": 5}, False)])
+def test_a_time_limit_is_last_without_being_terminal(make_trainer, ends, terminal):
+    trainer = make_trainer(tiny("frames=30"), **ends)
+    trainer.run()
+    rows = trainer.replay.read_rows(0, trainer.replay.total)
+    last = rows["is_last"]
+    assert last.sum() == 6
+    assert (rows["is_terminal"] == (last if terminal else False)).all()
+
+
+def test_the_three_counters_and_the_train_ratio(make_trainer):
+    """400 frames of two environments with action repeat 2, episodes of 7 simulator steps."""
+    config = tiny("frames=400", "action_repeat=2", "num_envs=2", "updates=4", "updates_per_call=4", "batch_length=4")
+    trainer = make_trainer(config, truncate_at=7)
+    trainer.run()
+    assert trainer.agent_steps == 200 and trainer.env_frames == 400
+    raw = sum(env.raw_steps for env in trainer.raw)
+    ended = int(trainer.replay.read_rows(0, trainer.replay.total)["is_last"].sum())
+    assert raw == 400 - ended  # the last repeat of each episode finds it over after one simulator step
+    trainings = (200 - 40) // 10
+    # The pretrain's 2 updates are one call of 4: calls have one size.
+    assert trainer.updates == 4 + 4 * trainings == int(trainer.state.updates)
+    line = metrics.read(trainer.rundir.metrics)[-1]
+    assert (line["agent_steps"], line["env_frames"]) == (200, 400)
+    assert line["train_ratio"] == pytest.approx(0.4)
+
+
+def test_the_update_is_traced_once_and_the_policy_compiled_once(make_trainer):
+    trainer = make_trainer(tiny("frames=200"), truncate_at=9)
+    trainer.run()
+    assert trainer.updates > 6
+    assert trainer.traces == 1
+    assert trainer.collector._explore._cache_size() == 1
+    assert trainer.collector._random._cache_size() == 1
+
+
+def test_the_loop_runs_without_implicit_transfers_in_the_update(make_trainer):
+    trainer = make_trainer(tiny("frames=60"), truncate_at=9)
+    trainer.run()
+    with jax.transfer_guard_host_to_device("disallow"):
+        trainer.train()
+
+
+def poison(trainer, rows: slice) -> None:
+    """Put nan into stored rewards: nothing that environments do gets there."""
+    trainer.replay._arrays["reward"][rows] = np.nan
+
+
+def test_bad_updates_are_skipped_and_counted_and_training_goes_on(make_trainer):
+    trainer = make_trainer(tiny("frames=100", "updates=1", "updates_per_call=1"), truncate_at=9)
+    trainer.run()
+    poison(trainer, slice(0, 6))
+    for _ in range(12):
+        trainer.train()
+    trainer.save()
+    skipped = int(trainer.state.skipped)
+    assert 1 <= skipped < 12
+    means = trainer.means.take()
+    assert means["skipped"] >= 1 and np.isfinite(means["loss/model"]) and np.isfinite(means["loss/reward"])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trainer.state.params))
+
+
+def test_twenty_bad_updates_in_a_row_stop_the_run_and_name_the_term(make_trainer):
+    trainer = make_trainer(tiny("frames=100", "updates=10", "updates_per_call=10"), truncate_at=9)
+    trainer.run()
+    poison(trainer, slice(None))
+    with pytest.raises(Diverged, match=r"updates in a row.*first to look at: loss/reward\.") as caught:
+        for _ in range(6):
+            trainer.train()
+    assert 20 <= int(str(caught.value).split()[0]) <= 30
+
+
+class Broken(CountingEnv):
+    """A reward of nan at the raw steps in ``bad``."""
+
+    bad = (17,)
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, float("nan") if self.raw_steps in self.bad else reward, *rest
+
+
+def test_an_entry_that_is_not_finite_never_reaches_replay(tmp_path):
+    config = tiny("frames=60", "eval_episodes=1")
+    train(config, tmp_path, make=lambda: wrap(Broken(truncate_at=10), config.env), console=quiet())
+    replay = HostReplay(load_run(tmp_path)[1], capacity=2000, lanes=1, length=8, cross_episodes=True)
+    disk.load(replay, tmp_path / "replay", checkpoint.hosts(tmp_path / "checkpoints")[60]["replay"])
+    rows = replay.read_rows(0, replay.total)
+    assert np.isfinite(rows["reward"]).all()
+    # Raw step 17 is the seventh of the second episode, which so ends after its sixth without being terminal.
+    assert rows["obs/state"][rows["is_last"]][1, 1] == 6 and not rows["is_terminal"].any()
+    np.testing.assert_array_equal(rows["is_first"][1:], rows["is_last"][:-1])
+    assert metrics.read(tmp_path / "metrics.jsonl")[-2]["env/broken_entries"] == 1
+
+
+def test_an_environment_that_is_never_finite_stops_the_run(tmp_path):
+    config = tiny("frames=60")
+    broken = type("Hopeless", (Broken,), {"bad": range(10**9)})
+    with pytest.raises(EnvError, match="environment 0 gave rewards.* not finite 20 times in a row.*reward nan"):
+        train(config, tmp_path, make=lambda: wrap(broken(), config.env), console=quiet())
+
+
+# ---- saving and resuming -------------------------------------------------------------------------------------------
+
+CHILD = """
+import sys
+from jaxdreamer.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def command(logdir: Path, *overrides: str) -> list[str]:
+    words = [*TINY, "frames=1000", "capacity=600", "num_envs=2", "time_limit=37", *overrides]
+    return [sys.executable, "-c", CHILD, "train", "--preset", "dreamer_v1,tiny", "--logdir", str(logdir), *words]
+
+
+def contents(logdir: Path) -> tuple[list, str, list]:
+    """Parameters and optimizer states, the replay's hash, and the metrics without wall-clock times."""
+    config, spec = load_run(logdir)
+    rundir = RunDir(logdir)
+    step = checkpoint.steps(rundir.checkpoints)[-1]
+    manifest = json.loads((rundir.checkpoints / f"{step:012d}" / "manifest.json").read_text())
+    state = manifest["leaves"], step
+    arrays = checkpoint_arrays(rundir.checkpoints / f"{step:012d}")
+    replay = HostReplay(
+        spec,
+        capacity=config.replay.capacity,
+        lanes=config.env.num_envs,
+        length=config.replay.batch_length,
+        cross_episodes=config.replay.cross_episodes,
+    )
+    disk.load(replay, rundir.replay, checkpoint.read_host(rundir.checkpoints, step)["replay"])
+    records = [metrics.without_time(record) for record in metrics.read(rundir.metrics)]
+    return [state, *arrays], replay.content_hash(), records
+
+
+def checkpoint_arrays(folder: Path) -> list[np.ndarray]:
+    import orbax.checkpoint as ocp
+
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        tree = reader.restore(folder / "state", args=ocp.args.PyTreeRestore())
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_equals_straight(tmp_path):
+    """1,000 steps straight, against SIGKILL somewhere after step 500 and the same command again: bit for bit."""
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    subprocess.run(command(straight), check=True, capture_output=True)
+    child = subprocess.Popen(command(broken), stderr=subprocess.DEVNULL)
+    half = broken / "checkpoints" / f"{500:012d}" / "manifest.json"
+    deadline = time.monotonic() + 240
+    while not half.exists():
+        assert child.poll() is None and time.monotonic() < deadline, "no checkpoint at step 500"
+        time.sleep(0.005)
+    # Some way into the second half, if the machine lets us.
+    while child.poll() is None and len((broken / "metrics.jsonl").read_text().splitlines()) < 12:
+        time.sleep(0.002)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not (broken / "checkpoints" / f"{1000:012d}").exists(), "it was over before it was killed"
+    again = subprocess.run(command(broken), check=True, capture_output=True, text=True)
+    assert "resumed at agent step 500" in again.stderr
+
+    (arrays, replay, records), (arrays2, replay2, records2) = contents(straight), contents(broken)
+    assert arrays[0] == arrays2[0]
+    for one, two in zip(arrays[1:], arrays2[1:], strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert replay == replay2
+    assert records == records2 and len(records) > 15
+
+
+@pytest.mark.slow
+def test_interrupted_runs_save_say_how_to_go_on_and_do(tmp_path):
+    child = subprocess.Popen(command(tmp_path, "frames=1000000"), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text():
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=120)
+    assert child.returncode == 130
+    assert f"go on with: jaxdreamer train --logdir {tmp_path}" in errors
+    step = checkpoint.steps(tmp_path / "checkpoints")[-1]
+    more = subprocess.run(
+        [sys.executable, "-c", CHILD, "train", "--logdir", str(tmp_path), f"frames={step + 30}"],
+        check=True, capture_output=True, text=True, env=os.environ,
+    )  # fmt: skip
+    assert f"resumed at agent step {step:,}" in more.stderr
+    assert f"changed since the run began: run.frames 1000000 -> {step + 30}" in more.stderr
+    assert checkpoint.steps(tmp_path / "checkpoints")[-1] >= step + 30
+
+
+def test_a_task_that_is_not_deterministic_has_its_episode_cut_on_resume(tmp_path, caplog):
+    class Drifting(CountingEnv):
+        born = 0
+
+        def reset(self, **arguments):
+            type(self).born += 1
+            return super().reset(**arguments)
+
+        def _observe(self):
+            return super()._observe() + np.float32(self.born)
+
+    def make():
+        return wrap(Drifting(truncate_at=50), config.env)
+
+    config = tiny("frames=75", "eval_episodes=1")
+    train(config, tmp_path, make=make, console=quiet())
+    result = train(configs.apply(config, ["frames=120"]), tmp_path, make=make, console=quiet())
+    assert result.finished
+    assert "could not be brought back" in caplog.text
+    replay = HostReplay(load_run(tmp_path)[1], capacity=2000, lanes=1, length=8, cross_episodes=True)
+    newest = checkpoint.steps(tmp_path / "checkpoints")[-1]
+    disk.load(replay, tmp_path / "replay", checkpoint.read_host(tmp_path / "checkpoints", newest)["replay"])
+    rows = replay.read_rows(0, replay.total)
+    # Every reset follows an entry that ended its episode, the one that was cut included.
+    firsts = np.flatnonzero(rows["is_first"][:, 0])
+    assert rows["is_last"][firsts[1:] - 1, 0].all()
+    assert not rows["is_terminal"].any()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    logdir = tmp_path_factory.mktemp("finished") / "run"
+    return train(tiny("frames=120", "time_limit=20"), logdir, console=quiet())
+
+
+def test_evaluating_a_run_again_gives_its_own_evaluation(finished):
+    again = evaluate(finished.logdir)
+    assert again.returns == finished.evaluation.returns
+    assert again.lengths == [20, 20, 20]
+    assert evaluate(finished.logdir, seed=5).returns != again.returns
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("deter_size=17", "model.deter_size: the run has 16, asked for 17"),
+        ("env=CartPole-v1", "env.id: the run has 'Pendulum-v1', asked for 'CartPole-v1'"),
+        ("seed=3", "seed: the run has 0, asked for 3"),
+        ("capacity=3000", "replay.capacity: the run has 2000, asked for 3000"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused_by_name(finished, change, message):
+    config = tiny("frames=120", "time_limit=20", change)
+    with pytest.raises(ConfigError, match="holds another run") as caught:
+        train(config, finished.logdir, console=quiet())
+    assert message in str(caught.value)
+
+
+def test_settings_that_may_change_are_shown_and_applied(finished):
+    console = quiet()
+    config = tiny("frames=130", "time_limit=20", "actor_learning_rate=1e-3")
+    train(config, finished.logdir, console=console)
+    shown = console.file.getvalue()
+    assert "changed since the run began: optimizer.actor_learning_rate 8e-05 -> 0.001" in shown
+    assert load_run(finished.logdir)[0].optimizer.actor_learning_rate == 1e-3
+
+
+def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ConfigError, match="not empty and holds no run"):
+        train(tiny(), tmp_path, console=quiet())
+
+
+def test_compiling_is_announced_and_progress_told(tmp_path):
+    console = quiet()
+    train(tiny("frames=80", "eval_episodes=1"), tmp_path, console=console)
+    shown = console.file.getvalue()
+    assert "compiling 2 updates of dreamer_v1,tiny ..." in shown
+    assert "... done in" in shown
+    assert "host memory" in shown  # the replay's bytes
+    assert "observation state: 3 float32 -> dense layers" in shown
+
+
+@pytest.mark.parametrize("preset", ["dreamer_v1,tiny", "dreamer_v2,tiny"])
+def test_pixels_are_reconstructed_and_predicted_into_pictures(tmp_path, preset):
+    config = tiny(
+        "frames=120", "obs=pixels", "image_size=16x16", "video=true", "num_envs=2", "time_limit=30", preset=preset
+    )
+    result = train(config, tmp_path, console=quiet())
+    films = list((tmp_path / "videos").glob("policy-*.gif"))
+    pictures = list((tmp_path / "videos").glob("open_loop-image-*.png"))
+    assert films and pictures
+    lines = metrics.read(tmp_path / "metrics.jsonl")
+    assert any("open_loop/image" in line for line in lines)
+    assert len(result.evaluation.returns) == 3
