@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from jaxdreamer.agent.policy import Policy, make_policy
     from jaxdreamer.agent.rssm import imagine, observe
     from jaxdreamer.config import Config, ConfigError, preset
-    from jaxdreamer.deploy.pretrained import Agent, load
+    from jaxdreamer.deploy.pretrained import Agent, load_agent
     from jaxdreamer.envs.gymnasium_env import wrap
     from jaxdreamer.envs.registry import make_env, register
     from jaxdreamer.envs.vector import VectorEnv
     from jaxdreamer.nets.networks import Networks, features, make_networks
     from jaxdreamer.ops.returns import lambda_return
-    from jaxdreamer.train.run import evaluate, train
+    from jaxdreamer.train.run import evaluate_agent, train_agent
     from jaxdreamer.types import (
         ActionPart,
         ActionSpec,
@@ -51,11 +51,11 @@ __all__ = [
     "Timestep",
     "TrainState",
     "VectorEnv",
-    "evaluate",
+    "evaluate_agent",
     "features",
     "imagine",
     "lambda_return",
-    "load",
+    "load_agent",
     "make_env",
     "make_learner",
     "make_networks",
@@ -63,24 +63,24 @@ __all__ = [
     "observe",
     "preset",
     "register",
-    "train",
+    "train_agent",
     "update_many",
     "wrap",
 ]
 
-# Where each name lives. `train` is missing: it is a package as well, which can be called (see train/__init__.py).
+# Where each name lives.
 _HOMES = {
     "agent.learner": ("Learner", "make_learner", "update_many"),
     "agent.policy": ("Policy", "make_policy"),
     "agent.rssm": ("imagine", "observe"),
     "config": ("Config", "ConfigError", "preset"),
-    "deploy.pretrained": ("Agent", "load"),
+    "deploy.pretrained": ("Agent", "load_agent"),
     "envs.gymnasium_env": ("wrap",),
     "envs.registry": ("make_env", "register"),
     "envs.vector": ("VectorEnv",),
     "nets.networks": ("Networks", "features", "make_networks"),
     "ops.returns": ("lambda_return",),
-    "train.run": ("evaluate",),
+    "train.run": ("evaluate_agent", "train_agent"),
     "types": (
         "ActionPart",
         "ActionSpec",
@@ -100,8 +100,6 @@ def __getattr__(name: str) -> Any:
     """A public name, imported when it is first asked for."""
     from importlib import import_module
 
-    if name == "train":
-        return import_module("jaxdreamer.train")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"jaxdreamer.{_HOME_OF[name]}"), name)

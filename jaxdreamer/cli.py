@@ -157,15 +157,17 @@ def _train(arguments: Sequence[str]) -> int:
     from rich.console import Console
 
     from jaxdreamer.record import metrics
-    from jaxdreamer.train.run import returns_of, train
+    from jaxdreamer.train.run import returns_of, train_agent
 
     console = Console(stderr=True)
-    result = train(config, logdir, sinks=sinks, console=console)
+    result = train_agent(config, logdir, sinks=sinks, console=console)
     if result.evaluation is None:
         return 130
     scores = result.evaluation.metrics()
     frames, values = returns_of(metrics.read(result.logdir / "metrics.jsonl"))
-    console.print(f"learning curve (evaluation return, {frames[0]:,} to {frames[-1]:,} frames): {spark(values)}")
+    console.print(
+        f"learning curve (evaluation return, {frames[0]:,} to {frames[-1]:,} frames): {spark(values.tolist())}"
+    )
     console.print(
         f"final evaluation of {len(result.evaluation.returns)} episodes without exploration: mean return "
         f"{scores['eval/return']:.1f} (lowest {scores['eval/return_min']:.1f}, highest {scores['eval/return_max']:.1f})"
@@ -204,9 +206,9 @@ def _evaluate(arguments: Sequence[str]) -> int:
 
     words = [f"--logdir={word}" if i == 0 and not word.startswith("-") else word for i, word in enumerate(arguments)]
     options = tyro.cli(EvaluateOptions, args=words, prog="jaxdreamer evaluate")
-    from jaxdreamer.train.run import evaluate
+    from jaxdreamer.train.run import evaluate_agent
 
-    result = evaluate(options.logdir, episodes=options.episodes, seed=options.seed, film=options.film)
+    result = evaluate_agent(options.logdir, episodes=options.episodes, seed=options.seed, film=options.film)
     for index, (total, length) in enumerate(zip(result.returns, result.lengths)):
         print(f"episode {index}: return {total:.2f}, {length} steps")
     scores = result.metrics()
@@ -244,9 +246,9 @@ def _presets(arguments: Sequence[str]) -> int:
 
 def _envs(arguments: Sequence[str]) -> int:
     del arguments
-    from jaxdreamer.envs.registry import backends
-
     import gymnasium
+
+    from jaxdreamer.envs.registry import backends
 
     for name in backends():
         print(f"--env.backend {name}")

@@ -429,7 +429,16 @@ def parse(key: str, text: str) -> Any:
     if kind is str:
         return text
     if kind is bool:
-        words = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
+        words = {
+            "true": True,
+            "yes": True,
+            "1": True,
+            "on": True,
+            "false": False,
+            "no": False,
+            "0": False,
+            "off": False,
+        }
         if text.lower() not in words:
             raise ConfigError(f"{key}: expected true or false, found {text!r}")
         return words[text.lower()]
@@ -478,7 +487,9 @@ def _convert(key: str, value: Any) -> Any:
     wrong = ConfigError(f"{key}: expected {_describe(kind)}, found {value!r}")
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise ConfigError(f"{key}: expected {_describe(kind)}, found {value!r}{nearest(str(value), get_args(kind))}")
+            raise ConfigError(
+                f"{key}: expected {_describe(kind)}, found {value!r}{nearest(str(value), get_args(kind))}"
+            )
         return value
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
@@ -508,13 +519,40 @@ def _convert(key: str, value: Any) -> Any:
 def validate(config: Config) -> Config:
     """The same configuration, or a ConfigError that names the first setting that cannot be."""
     flat = fields(config)
-    positive = """env.action_repeat env.num_envs model.stoch_size model.deter_size model.hidden_size model.cnn_depth
-        model.units model.vector_layers behavior.imagine_horizon replay.capacity replay.batch_size run.frames
-        run.train_every run.updates run.updates_per_call run.eval_episodes run.log_every run.checkpoint_every
-        run.keep_checkpoints optimizer.model_learning_rate optimizer.actor_learning_rate
-        optimizer.critic_learning_rate optimizer.adam_epsilon optimizer.grad_clip_norm loss.reward_scale""".split()
-    unit = """behavior.discount behavior.td_lambda behavior.actor_gradient_mix behavior.exploration_epsilon
-        optimizer.weight_decay""".split()
+    positive = [
+        "env.action_repeat",
+        "env.num_envs",
+        "model.stoch_size",
+        "model.deter_size",
+        "model.hidden_size",
+        "model.cnn_depth",
+        "model.units",
+        "model.vector_layers",
+        "behavior.imagine_horizon",
+        "replay.capacity",
+        "replay.batch_size",
+        "run.frames",
+        "run.train_every",
+        "run.updates",
+        "run.updates_per_call",
+        "run.eval_episodes",
+        "run.log_every",
+        "run.checkpoint_every",
+        "run.keep_checkpoints",
+        "optimizer.model_learning_rate",
+        "optimizer.actor_learning_rate",
+        "optimizer.critic_learning_rate",
+        "optimizer.adam_epsilon",
+        "optimizer.grad_clip_norm",
+        "loss.reward_scale",
+    ]
+    unit = [
+        "behavior.discount",
+        "behavior.td_lambda",
+        "behavior.actor_gradient_mix",
+        "behavior.exploration_epsilon",
+        "optimizer.weight_decay",
+    ]
     for key, value in flat.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key} must be a finite number, found {value}")

@@ -83,7 +83,7 @@ def test_importing_a_module_only_defines(path):
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             called = ast.unparse(node.value.func)
-            allowed = called == "sys.exit" and path.name == "__main__.py" or called.endswith(".defvjp")
+            allowed = (called == "sys.exit" and path.name == "__main__.py") or called.endswith(".defvjp")
             assert allowed or called.endswith(".defjvp"), f"{path.name}:{node.lineno} calls {called} when imported"
 
 

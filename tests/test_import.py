@@ -58,22 +58,3 @@ def test_names_are_where_they_are_documented():
         assert callable(getattr(jaxdreamer, name)), name
     with pytest.raises(AttributeError, match=r"jaxdreamer.*'dream'"):
         jaxdreamer.dream  # noqa: B018
-
-
-@pytest.mark.parametrize(
-    "first", ["import jaxdreamer.train.run", "jaxdreamer.evaluate", "jaxdreamer.train", "from jaxdreamer import train"]
-)
-def test_train_is_a_function_and_a_package_whatever_comes_first(first):
-    lines = [
-        "import jaxdreamer",
-        first,
-        "import jaxdreamer.train.run as run, inspect",
-        "assert jaxdreamer.train.run is run and run.train is not jaxdreamer.train",
-        "assert list(inspect.signature(jaxdreamer.train).parameters)[:2] == ['config', 'logdir']",
-        "try:",
-        "    jaxdreamer.train(jaxdreamer.preset('tiny', 'id=Nothing-v0'), '/nonexistent')",
-        "except jaxdreamer.ConfigError as error:",
-        "    assert 'Nothing-v0' in str(error)",
-    ]
-    run = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr

@@ -56,9 +56,7 @@ def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None
             return world_model_loss(networks, config, model, batch, key_model)
 
         (_, output), model_grads = jax.value_and_grad(model_loss, has_aux=True)(params["model"])
-        model_updates, model_optimizer = optimizers.model.update(
-            model_grads, state.optimizers.model, params["model"]
-        )
+        model_updates, model_optimizer = optimizers.model.update(model_grads, state.optimizers.model, params["model"])
         model = optax.apply_updates(params["model"], model_updates)
 
         target_critic = params["critic"]
@@ -106,10 +104,10 @@ def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None
         )
         # A norm is not finite exactly where one of its gradients is not (or is too large to square, as bad a sign).
         good = all_finite({name: value for name, value in metrics.items() if name.startswith(("loss/", "grad_norm/"))})
-        kept = select(good, updated, (params, state.target_critic, state.optimizers))
+        params, target_critic, states = select(good, updated, (params, state.target_critic, state.optimizers))
         bad = 1 - good.astype(jnp.int32)
         in_a_row = jnp.where(good, 0, state.skipped_in_a_row + 1)
-        state = TrainState(*kept, state.updates + 1, state.skipped + bad, in_a_row, key)
+        state = TrainState(params, target_critic, states, state.updates + 1, state.skipped + bad, in_a_row, key)
         metrics |= {"skipped": state.skipped, "skipped_in_a_row": state.skipped_in_a_row}
         return state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 

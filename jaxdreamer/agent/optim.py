@@ -30,7 +30,9 @@ def decay_weights(rate: float) -> optax.GradientTransformation:
     rate of 1e-4 and equal figures it decays ten thousand times as much.
     """
 
-    def update(updates: PyTree, state: optax.EmptyState, params: PyTree | None = None) -> tuple[PyTree, optax.EmptyState]:
+    def update(
+        updates: PyTree, state: optax.EmptyState, params: PyTree | None = None
+    ) -> tuple[PyTree, optax.EmptyState]:
         if params is None:
             raise ValueError("decay_weights needs the parameters: call update(grads, state, params)")
         return jax.tree.map(lambda u, p: u - rate * p, updates, params), state

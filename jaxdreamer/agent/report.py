@@ -57,7 +57,8 @@ def open_loop(networks: Networks, params: PyTree, batch: Batch, *, context: int,
     decoded = {name: dist.mode() for name, dist in networks.decode(params, features(latents)).items()}
     truth = networks.targets(batch.obs)
     error = {
-        name: jnp.mean(jnp.square(decoded[name] - truth[name]), axis=tuple(range(1, truth[name].ndim))) for name in truth
+        name: jnp.mean(jnp.square(decoded[name] - truth[name]), axis=tuple(range(1, truth[name].ndim)))
+        for name in truth
     }
     as_image = {name: x.dtype == jnp.uint8 and x.ndim == 5 for name, x in batch.obs.items()}
     show = lambda tree: {name: float_to_image(x) if as_image[name] else x for name, x in tree.items()}  # noqa: E731

@@ -81,9 +81,9 @@ def observe(
 
 def imagine(
     *,
-    policy: Callable[[Latent, Array], Array],
-    step: Callable[[Latent, Array, Array], Latent],
-    start: Latent,
+    policy: Callable[[Any, Array], Array],
+    step: Callable[[Any, Array, Array], Any],
+    start: Any,
     horizon: int,
     key: Array,
     unroll: int = 1,

@@ -23,7 +23,9 @@ from jaxdreamer.record.rundir import RunDir, read_json
 from jaxdreamer.types import Array, ArraySpec, EnvSpec, Observation, PolicyState, PyTree
 
 
-def load(logdir: str | os.PathLike[str], step: int | None = None, *, lanes: int | None = None, seed: int = 0) -> Agent:
+def load_agent(
+    logdir: str | os.PathLike[str], step: int | None = None, *, lanes: int | None = None, seed: int = 0
+) -> Agent:
     """The agent of a run, ready to act.
 
     Args:
@@ -56,7 +58,7 @@ class Agent:
 
     ::
 
-        agent = jaxdreamer.load("runs/pendulum")
+        agent = jaxdreamer.load_agent("runs/pendulum")
         obs, info = env.reset()
         action = agent.act(obs, first=True)
 
@@ -76,7 +78,7 @@ class Agent:
         lanes: int | None = None,
         seed: int = 0,
     ) -> None:
-        """From parameters at hand; :func:`load` reads them from a run.
+        """From parameters at hand; :func:`load_agent` reads them from a run.
 
         ``spaces`` holds the environment's gymnasium spaces as :attr:`jaxdreamer.envs.wrappers.AgentEnv.spaces` gives
         them. Without them the agent takes and gives agent units: arrays as in ``spec``, actions float32 [A].

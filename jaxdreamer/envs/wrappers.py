@@ -23,8 +23,10 @@ class Simulator(Protocol):
     spec: EnvSpec
     frame_rate: float
     """Simulator steps per second of the task's own time."""
-    can_render: bool
-    """Whether :meth:`render` works."""
+
+    @property
+    def can_render(self) -> bool:
+        """Whether :meth:`render` works."""
 
     def reset(self, seed: int | None) -> None:
         """Begin an episode."""

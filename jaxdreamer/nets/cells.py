@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -77,7 +77,7 @@ class RSSM(nn.Module):
     hidden_size: int
     embed_size: int
     cell: str = "gru"
-    std: str = "softplus"
+    std: Literal["softplus", "sigmoid2"] = "softplus"
     act: str = "elu"
     dtype: Any = jnp.float32
 

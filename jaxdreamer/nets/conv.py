@@ -15,7 +15,7 @@ The convolution is ``correlate``, its gradients ``spread`` and ``kernel_grad``; 
 ``spread``, its gradients ``correlate`` and ``kernel_grad``. Each map has two forms as matrix products:
 
     windows  one row of kh*kw*B numbers for each small position
-    blocks   one row of r*r*B numbers for each r x r block of the big grid, which p*q small positions meet, p = ceil(kh/r)
+    blocks   one row of r*r*B numbers for each r x r block of the big grid, met by p*q small positions (p = ceil(kh/r))
 
 and the form whose intermediate is smaller was also the faster one in every layer of Dreamer. On CPU, frames are taken a
 cacheful at a time, with bias, activation and the activation's slope inside that loop, where they cost nothing.
@@ -142,7 +142,7 @@ _conv_transpose.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
 
 
 def _finish(bias: Array, act: str) -> Callable[[Array], Array]:
-    return lambda z: FUSED[act][0](z.astype(jnp.float32) + bias.astype(jnp.float32))
+    return lambda z: FUSED[act][0](z.astype(jnp.float32) + bias.astype(jnp.float32).reshape(1, 1, 1, -1))
 
 
 def _before_activation(act: str) -> Callable[..., Array]:

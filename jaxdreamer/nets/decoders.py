@@ -15,8 +15,8 @@ from jaxdreamer.types import Array
 class ConvDecoder(nn.Module):
     """Features [..., F] to the mean image [..., H, W, C]: a linear layer, then transposed convolutions of stride 2.
 
-    Windows of 5 or 6 are chosen so that the grids end on ``shape`` exactly: 1x1 -> 5 -> 13 -> 30 -> 64 (5, 5, 6, 6) with
-    32 depth, then 4, 2 and 1 times depth channels; see :func:`decoder_plan` for other sizes. The last layer has no
+    Windows of 5 or 6 are chosen so that the grids end on ``shape`` exactly: 1x1 -> 5 -> 13 -> 30 -> 64 (5, 5, 6, 6)
+    with 32 depth, then 4, 2 and 1 times depth channels; see :func:`decoder_plan` for other sizes. The last layer has no
     activation. ``residual`` adds a :class:`ResidualBlock` to each layer but the last. Convolves in ``dtype``, returns
     float32.
 
@@ -69,8 +69,8 @@ class DecoderPlan(NamedTuple):
 def decoder_plan(size: tuple[int, int]) -> DecoderPlan:
     """Walk back from ``size`` (H, W): an even side comes from a window of 6, an odd one from 5, at stride 2.
 
-    A side n comes from (n - k) / 2 + 1; up to ``MAX_LAYERS`` layers, the same number in both directions, while every side
-    stays at least 1. 64 <- 30 <- 13 <- 5 <- 1, 84 <- 40 <- 18 <- 7 <- 2.
+    A side n comes from (n - k) / 2 + 1; up to ``MAX_LAYERS`` layers, the same number in both directions, while every
+    side stays at least 1. 64 <- 30 <- 13 <- 5 <- 1, 84 <- 40 <- 18 <- 7 <- 2.
 
     Raises:
         ValueError: a side is too small.
@@ -78,8 +78,8 @@ def decoder_plan(size: tuple[int, int]) -> DecoderPlan:
     check_image_size(size)
     windows: list[tuple[int, int]] = []
     while len(windows) < MAX_LAYERS:
-        window = tuple(6 - n % 2 for n in size)
-        before = tuple((n - k) // STRIDE + 1 for n, k in zip(size, window))
+        window = (6 - size[0] % 2, 6 - size[1] % 2)
+        before = ((size[0] - window[0]) // STRIDE + 1, (size[1] - window[1]) // STRIDE + 1)
         if min(before) < 1:
             break
         size = before

@@ -24,8 +24,8 @@ class ConvEncoder(nn.Module):
     """Image [..., H, W, C], floats, to embed [..., E]: convolutions k4 s2 without padding, channels depth, 2 depth, ...
 
     As many layers as the image has room for, at most four: 64x64 -> 31 -> 14 -> 6 -> 2, E = 2 * 2 * 8 depth, the rows
-    of the last grid side by side. A linear layer follows where ``embed_size`` is neither 0 nor E already. ``residual`` adds
-    a :class:`ResidualBlock` to each layer. Convolves in ``dtype``, returns float32.
+    of the last grid side by side. A linear layer follows where ``embed_size`` is neither 0 nor E already. ``residual``
+    adds a :class:`ResidualBlock` to each layer. Convolves in ``dtype``, returns float32.
 
     Raises:
         ValueError: an image of fewer than ``MIN_IMAGE`` pixels in a direction, or an unknown activation.
@@ -56,7 +56,7 @@ class ConvEncoder(nn.Module):
 
 
 class Conv(nn.Module):
-    """One convolution without padding, or transposed one, with bias and activation; float32 parameters, rest ``dtype``."""
+    """A convolution without padding, or a transposed one, with bias and activation; float32 parameters."""
 
     features: int
     activation: Activation

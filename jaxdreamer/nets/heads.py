@@ -68,11 +68,16 @@ class Actor(nn.Module):
         widths = [part.size * (2 if part.kind == "continuous" else 1) for part in self.spec.parts]
         out = Dense(sum(widths), dtype=self.dtype, name="out")(x).astype(jnp.float32)
         make = tanh_normal_from_raw if self.continuous == "tanh_normal" else truncated_normal_from_raw
-        parts, start = [], 0
+        parts: list[Any] = []
+        start = 0
         for part, width in zip(self.spec.parts, widths):
             raw = out[..., start : start + width]
             start += width
-            parts.append(make(*jnp.split(raw, 2, axis=-1)) if part.kind == "continuous" else OneHot(raw))
+            if part.kind == "continuous":
+                raw_mean, raw_std = jnp.split(raw, 2, axis=-1)
+                parts.append(make(raw_mean, raw_std))
+            else:
+                parts.append(OneHot(raw))
         return parts[0] if len(parts) == 1 else Joint(tuple(parts))
 
 

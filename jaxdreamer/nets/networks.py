@@ -64,13 +64,12 @@ def make_networks(config: ModelConfig, spec: EnvSpec) -> Networks:
     dtype = jnp.dtype(config.precision)
     images = {key: s for key, s in spec.obs.items() if s.kind == "image"}
     vectors = {key: s for key, s in spec.obs.items() if s.kind != "image"}
-    vector_args = {
-        "layers": config.vector_layers,
+    head_args: dict[str, Any] = {
         "units": config.units,
         "act": config.dense_activation,
         "norm": config.dense_norm,
+        "dtype": dtype,
     }
-    head_args = {"units": config.units, "act": config.dense_activation, "norm": config.dense_norm, "dtype": dtype}
 
     encoder = Encoder(tuple(images), tuple(vectors), config, dtype)
     decoder = Decoder(images, vectors, config, dtype)
@@ -181,12 +180,13 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, feat: Array) -> dict[str, Any]:
         """[..., F] to {key: distribution of what ``Networks.targets`` gives for it}."""
-        config, dists = self.config, {}
+        config = self.config
+        dists: dict[str, Any] = {}
         for key, spec in self.images.items():
             conv = ConvDecoder(
                 config.cnn_depth,
                 config.cnn_activation,
-                shape=spec.shape,
+                shape=(spec.shape[0], spec.shape[1], spec.shape[2]),
                 residual=config.cnn_residual,
                 dtype=self.dtype,
                 name=f"image_{key}",

@@ -18,8 +18,13 @@ from jaxdreamer.types import ActionSpec, Array, EnvSpec, PolicyState, PyTree, Ti
 class Environments(Protocol):
     """What the loops want of N environments side by side; `envs/vector.py` is one."""
 
-    spec: EnvSpec
-    num_envs: int
+    @property
+    def spec(self) -> EnvSpec:
+        """What every lane hands over."""
+
+    @property
+    def num_envs(self) -> int:
+        """N."""
 
     def step(self, actions: np.ndarray) -> Timestep:
         """Advance every lane by one entry; a lane whose last entry ended its episode is reset."""
@@ -137,7 +142,9 @@ class Collector:
         self.scores = Scores(envs.num_envs)
         self.agent_steps = 0
         self.broken = 0
-        self._broken_in_a_row = np.zeros(envs.num_envs, np.int64)  # since the lane's last good step; resets do not count
+        self._broken_in_a_row = np.zeros(
+            envs.num_envs, np.int64
+        )  # since the lane's last good step; resets do not count
         self.latest: Timestep | None = None
 
     def step(self, params: PyTree | None) -> Timestep:

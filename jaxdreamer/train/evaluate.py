@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import NamedTuple
 
 import jax
@@ -72,7 +73,9 @@ def make_evaluate(policy: Policy) -> Callable[..., Evaluation]:
     return evaluate
 
 
-def _play(act, policy: Policy, params: PyTree, envs: VectorEnv, wanted: list[int], key: Array, film: bool) -> Evaluation:
+def _play(
+    act, policy: Policy, params: PyTree, envs: VectorEnv, wanted: list[int], key: Array, film: bool
+) -> Evaluation:
     lanes = envs.num_envs
     acting = Acting(jax.tree.map(jnp.asarray, policy.init(lanes)), key)
     returns: list[list[float]] = [[] for _ in range(lanes)]
@@ -95,4 +98,4 @@ def _play(act, policy: Policy, params: PyTree, envs: VectorEnv, wanted: list[int
             break
     if film and len(returns[0]) == 1:
         frames.append(envs.render(0))
-    return Evaluation(sum(returns, []), sum(lengths, []), np.stack(frames) if frames else None)
+    return Evaluation(list(chain(*returns)), list(chain(*lengths)), np.stack(frames) if frames else None)

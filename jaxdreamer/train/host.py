@@ -295,7 +295,8 @@ class HostTrainer:
                 continue
             model = report.model[key]
             rows = [
-                video.open_loop_image(truth[:, b], model[:context, b], model[context:, b]) for b in range(truth.shape[1])
+                video.open_loop_image(truth[:, b], model[:context, b], model[context:, b])
+                for b in range(truth.shape[1])
             ]
             image = np.concatenate(rows)
             video.save_image(self.rundir.videos / f"open_loop-{key}-{name}.png", image)

@@ -37,7 +37,7 @@ FIXED = ("seed", "env.", "model.", "replay.capacity")
 
 @dataclass(frozen=True)
 class Result:
-    """What a call of :func:`train` came to."""
+    """What a call of :func:`train_agent` came to."""
 
     logdir: Path
     finished: bool
@@ -46,7 +46,7 @@ class Result:
     """The final evaluation of a finished run."""
 
 
-def train(
+def train_agent(
     config: Config,
     logdir: str | os.PathLike[str],
     *,
@@ -106,7 +106,7 @@ def train(
         (trainer or envs).close()
 
 
-def evaluate(
+def evaluate_agent(
     logdir: str | os.PathLike[str],
     *,
     episodes: int | None = None,
@@ -122,7 +122,7 @@ def evaluate(
         logdir: of the run.
         episodes: how many; the run's ``run.eval_episodes`` by default.
         seed: of the environments; the run's own by default.
-        make: as for :func:`train`.
+        make: as for :func:`train_agent`.
         film: save a film of the first episode there (.gif, or .mp4 with the extra ``video``).
     """
     enable_compilation_cache()
@@ -170,7 +170,7 @@ def enable_compilation_cache() -> None:
 
     In ``$JAX_COMPILATION_CACHE_DIR``, or ``jaxdreamer`` in the user's cache folder.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values.get("jax_compilation_cache_dir") is None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(base / "jaxdreamer" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

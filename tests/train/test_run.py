@@ -28,7 +28,7 @@ from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.replay import disk
 from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.train.host import Diverged, HostTrainer
-from jaxdreamer.train.run import evaluate, load_run, train
+from jaxdreamer.train.run import evaluate_agent, load_run, train_agent
 
 TINY = ["prefill=40", "pretrain=2", "train_every=10", "updates=2", "updates_per_call=2", "eval_every=0", "log_every=50",
         "eval_episodes=3", "checkpoint_every=500", "video=false", "capacity=2000", "action_repeat=1"]  # fmt: skip
@@ -84,7 +84,9 @@ def test_final_observations_are_stored_and_resets_are_entries_of_their_own(make_
     np.testing.assert_array_equal(acted[times > 0], rows["action"][times[:] > 0, 0].sum(-1))
 
 
-@pytest.mark.parametrize(("ends", "terminal"), [({"terminate_at": 5, "truncate_at": 0}, True), ({"truncate_at": 5}, False)])
+@pytest.mark.parametrize(
+    ("ends", "terminal"), [({"terminate_at": 5, "truncate_at": 0}, True), ({"truncate_at": 5}, False)]
+)
 def test_a_time_limit_is_last_without_being_terminal(make_trainer, ends, terminal):
     trainer = make_trainer(tiny("frames=30"), **ends)
     trainer.run()
@@ -168,7 +170,7 @@ class Broken(CountingEnv):
 
 def test_an_entry_that_is_not_finite_never_reaches_replay(tmp_path):
     config = tiny("frames=60", "eval_episodes=1")
-    train(config, tmp_path, make=lambda: wrap(Broken(truncate_at=10), config.env), console=quiet())
+    train_agent(config, tmp_path, make=lambda: wrap(Broken(truncate_at=10), config.env), console=quiet())
     replay = HostReplay(load_run(tmp_path)[1], capacity=2000, lanes=1, length=8, cross_episodes=True)
     disk.load(replay, tmp_path / "replay", checkpoint.hosts(tmp_path / "checkpoints")[60]["replay"])
     rows = replay.read_rows(0, replay.total)
@@ -182,8 +184,8 @@ def test_an_entry_that_is_not_finite_never_reaches_replay(tmp_path):
 def test_an_environment_that_is_never_finite_stops_the_run(tmp_path):
     config = tiny("frames=60")
     broken = type("Hopeless", (Broken,), {"bad": range(10**9)})
-    with pytest.raises(EnvError, match="environment 0 gave rewards.* not finite 20 times in a row.*reward nan"):
-        train(config, tmp_path, make=lambda: wrap(broken(), config.env), console=quiet())
+    with pytest.raises(EnvError, match=r"environment 0 gave rewards.* not finite 20 times in a row.*reward nan"):
+        train_agent(config, tmp_path, make=lambda: wrap(broken(), config.env), console=quiet())
 
 
 # ---- saving and resuming -------------------------------------------------------------------------------------------
@@ -292,8 +294,8 @@ def test_a_task_that_is_not_deterministic_has_its_episode_cut_on_resume(tmp_path
         return wrap(Drifting(truncate_at=50), config.env)
 
     config = tiny("frames=75", "eval_episodes=1")
-    train(config, tmp_path, make=make, console=quiet())
-    result = train(configs.apply(config, ["frames=120"]), tmp_path, make=make, console=quiet())
+    train_agent(config, tmp_path, make=make, console=quiet())
+    result = train_agent(configs.apply(config, ["frames=120"]), tmp_path, make=make, console=quiet())
     assert result.finished
     assert "could not be brought back" in caplog.text
     replay = HostReplay(load_run(tmp_path)[1], capacity=2000, lanes=1, length=8, cross_episodes=True)
@@ -309,14 +311,14 @@ def test_a_task_that_is_not_deterministic_has_its_episode_cut_on_resume(tmp_path
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     logdir = tmp_path_factory.mktemp("finished") / "run"
-    return train(tiny("frames=120", "time_limit=20"), logdir, console=quiet())
+    return train_agent(tiny("frames=120", "time_limit=20"), logdir, console=quiet())
 
 
 def test_evaluating_a_run_again_gives_its_own_evaluation(finished):
-    again = evaluate(finished.logdir)
+    again = evaluate_agent(finished.logdir)
     assert again.returns == finished.evaluation.returns
     assert again.lengths == [20, 20, 20]
-    assert evaluate(finished.logdir, seed=5).returns != again.returns
+    assert evaluate_agent(finished.logdir, seed=5).returns != again.returns
 
 
 @pytest.mark.parametrize(
@@ -331,14 +333,14 @@ def test_evaluating_a_run_again_gives_its_own_evaluation(finished):
 def test_a_folder_of_another_run_is_refused_by_name(finished, change, message):
     config = tiny("frames=120", "time_limit=20", change)
     with pytest.raises(ConfigError, match="holds another run") as caught:
-        train(config, finished.logdir, console=quiet())
+        train_agent(config, finished.logdir, console=quiet())
     assert message in str(caught.value)
 
 
 def test_settings_that_may_change_are_shown_and_applied(finished):
     console = quiet()
     config = tiny("frames=130", "time_limit=20", "actor_learning_rate=1e-3")
-    train(config, finished.logdir, console=console)
+    train_agent(config, finished.logdir, console=console)
     shown = console.file.getvalue()
     assert "changed since the run began: optimizer.actor_learning_rate 8e-05 -> 0.001" in shown
     assert load_run(finished.logdir)[0].optimizer.actor_learning_rate == 1e-3
@@ -347,12 +349,12 @@ def test_settings_that_may_change_are_shown_and_applied(finished):
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(ConfigError, match="not empty and holds no run"):
-        train(tiny(), tmp_path, console=quiet())
+        train_agent(tiny(), tmp_path, console=quiet())
 
 
 def test_compiling_is_announced_and_progress_told(tmp_path):
     console = quiet()
-    train(tiny("frames=80", "eval_episodes=1"), tmp_path, console=console)
+    train_agent(tiny("frames=80", "eval_episodes=1"), tmp_path, console=console)
     shown = console.file.getvalue()
     assert "compiling 2 updates of dreamer_v1,tiny ..." in shown
     assert "... done in" in shown
@@ -365,7 +367,7 @@ def test_pixels_are_reconstructed_and_predicted_into_pictures(tmp_path, preset):
     config = tiny(
         "frames=120", "obs=pixels", "image_size=16x16", "video=true", "num_envs=2", "time_limit=30", preset=preset
     )
-    result = train(config, tmp_path, console=quiet())
+    result = train_agent(config, tmp_path, console=quiet())
     films = list((tmp_path / "videos").glob("policy-*.gif"))
     pictures = list((tmp_path / "videos").glob("open_loop-image-*.png"))
     assert films and pictures
