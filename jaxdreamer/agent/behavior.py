@@ -83,7 +83,7 @@ def behavior_loss(
     returns = lambda_return(reward=reward, value=value, discount=discount, td_lambda=settings.td_lambda)
     weights = discount_weights(discount[first:horizon])
     if first == 1 and networks.discount is not None:
-        weights = weights * (1.0 - start_terminal.astype(jnp.float32))
+        weights = weights * (1.0 - start_terminal.astype(jnp.float32))[None]
 
     target = lax.stop_gradient(returns[first:])
     critic = networks.critic(trained["critic"], fixed_feat[first:horizon])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,8 @@ def make_policy(config: Config, spec: EnvSpec, networks: Networks | None = None)
       distribution's mode. The latent is sampled in every mode, as V1 and V2 do.
     - The state carries the action as returned, exploration included: it is what the environment will have done.
 
-    ``params`` is all the parameters, ``{"model", "actor", ...}``; the critic is not looked at.
+    ``params`` is all the parameters, ``{"model", "actor", ...}``; the critic is not looked at. ``act`` raises ValueError
+    for another mode.
     """
     networks = networks or make_networks(config.model, spec)
 
@@ -46,6 +47,8 @@ def make_policy(config: Config, spec: EnvSpec, networks: Networks | None = None)
     def act(
         params: PyTree, state: PolicyState, obs: Observation, is_first: Array, key: Array, mode: Mode = "explore"
     ) -> tuple[Array, PolicyState]:
+        if mode not in get_args(Mode):
+            raise ValueError(f"act: mode must be one of {', '.join(get_args(Mode))}, found {mode!r}")
         key_latent, key_action, key_explore = jax.random.split(key, 3)
         model = params["model"]
         deter = networks.rssm.step(model, *forget(state.latent, state.action, is_first))

@@ -1,6 +1,6 @@
 """Strided and transposed convolutions, NHWC, that are fast on every platform.
 
-XLA's own convolutions are fast on GPU and TPU; on CPU their strided gradients and dilated forms run six to ten times
+XLA's own convolutions are fast on GPU and TPU; on CPU their strided gradients and dilated forms run five to ten times
 slower than PyTorch, while its matrix products are fast. So both functions here choose their lowering per platform:
 products on CPU, ``lax.conv_general_dilated`` elsewhere.
 
@@ -17,8 +17,9 @@ The convolution is ``correlate``, its gradients ``spread`` and ``kernel_grad``; 
     windows  one row of kh*kw*B numbers for each small position
     blocks   one row of r*r*B numbers for each r x r block of the big grid, met by p*q small positions (p = ceil(kh/r))
 
-and the form whose intermediate is smaller was also the faster one in every layer of Dreamer. On CPU, frames are taken a
-cacheful at a time, with bias, activation and the activation's slope inside that loop, where they cost nothing.
+and the form whose intermediate is smaller was the faster one in nearly every layer of Dreamer, never far behind. On CPU,
+frames are taken a cacheful at a time, with bias, activation and the activation's slope inside that loop: values before
+the activation are then never kept, a quarter of the temporary memory.
 """
 
 from __future__ import annotations

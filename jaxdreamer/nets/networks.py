@@ -202,8 +202,8 @@ class Decoder(nn.Module):
 
 
 def _params(module: nn.Module, key: Array, *args: Any) -> PyTree:
-    # No input reaches a flax module's initialiser but by shape, so nothing is computed here beyond the draws.
-    return module.init(key, *args)["params"]
+    # Only the arguments' shapes matter to an initialiser; lazy_init computes nothing but the draws.
+    return module.lazy_init(key, *args)["params"]
 
 
 def _embed_size(encoder: Encoder, spec: EnvSpec) -> int:

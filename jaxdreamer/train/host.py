@@ -92,19 +92,6 @@ class HostTrainer:
         self.rundir, self.metrics, self.progress = rundir, metrics, progress
         run = config.run
 
-        key_learner, key_act, self._key_eval = jax.random.split(jax.random.key(config.seed), 3)
-        self.networks = make_networks(config.model, envs.spec)
-        policy = make_policy(config, envs.spec, self.networks)
-        self.learner = make_learner(config, envs.spec, self.networks)
-        self._evaluate = make_evaluate(policy)
-        self._open_loop = jax.jit(
-            lambda params, batch, key: open_loop(
-                self.networks, params, batch, context=max(1, config.replay.batch_length // 4), key=key
-            )
-        )
-        with progress.status("building the networks"):
-            self.state: TrainState = jax.jit(self.learner.init)(key_learner)
-
         self.calls, self.per_call = calls_per_training(run.updates, run.updates_per_call)
         # Between asking for a batch and gathering it, each lane adds at most this many entries (a reset may follow
         # every step); windows that these would overwrite are not sampled.
@@ -118,6 +105,18 @@ class HostTrainer:
             guard=guard,
         )
         progress.log(self.replay.describe())
+        key_learner, key_act, self._key_eval = jax.random.split(jax.random.key(config.seed), 3)
+        self.networks = make_networks(config.model, envs.spec)
+        policy = make_policy(config, envs.spec, self.networks)
+        self.learner = make_learner(config, envs.spec, self.networks)
+        self._evaluate = make_evaluate(policy)
+        self._open_loop = jax.jit(
+            lambda params, batch, key: open_loop(
+                self.networks, params, batch, context=max(1, config.replay.batch_length // 4), key=key
+            )
+        )
+        with progress.status("building the networks"):
+            self.state: TrainState = jax.jit(self.learner.init)(key_learner)
         self.collector = Collector(envs, policy, self.replay, key_act)
         self.rng = np.random.default_rng(np.random.SeedSequence((config.seed, 0x5EED)))
         self.prefetch = Prefetcher(Gatherer(self.replay, groups=self.per_call), jax.device_put)

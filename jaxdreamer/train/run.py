@@ -88,11 +88,12 @@ def train_agent(
             _settle_spec(rundir, envs.spec, envs.spaces)
             for line in describe(envs.spec):
                 progress.log(line)
-            metrics = MetricsLog(rundir.metrics, make_sinks(sinks, rundir.path))
-            trainer = HostTrainer(config, envs, make_envs, rundir, metrics, progress)
-            with metrics:
+            with MetricsLog(rundir.metrics, make_sinks(sinks, rundir.path)) as metrics:
+                trainer = HostTrainer(config, envs, make_envs, rundir, metrics, progress)
                 if checkpoint.steps(rundir.checkpoints):
                     trainer.restore()
+                else:
+                    metrics.truncate(0)  # lines of a start that never came to a checkpoint
                 with _stop_on_signal(trainer, progress):
                     finished = trainer.run()
                 if not finished:
@@ -182,6 +183,8 @@ def _settle_config(rundir: RunDir, config: Config) -> tuple[Config, dict[str, tu
         if rundir.path.is_dir() and any(rundir.path.iterdir()):
             raise ConfigError(f"{rundir.path} is not empty and holds no run of jaxdreamer: choose another --logdir")
         return config, {}
+    if not checkpoint.steps(rundir.checkpoints):
+        return config, {}  # it ended before its first checkpoint: there is nothing to go on with, and nothing to lose
     changes = configs.difference(configs.load(rundir.config), config)
     changes.pop("preset", None)
     refused = {key: change for key, change in changes.items() if key.startswith(FIXED)}

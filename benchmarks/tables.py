@@ -1,0 +1,68 @@
+"""Write the README's tables from the results: ``python benchmarks/tables.py`` (``--check`` only compares)."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
+
+
+def result(name: str) -> dict:
+    return json.loads((HERE / "results" / f"{name}.json").read_text())
+
+
+def learning() -> str:
+    lines = ["| task | seed | return of the final evaluation | frames | seconds |", "|---|---|---|---|---|"]
+    for name, title in (("pendulum", "Pendulum-v1"), ("cartpole", "CartPole-v1")):
+        data = result(f"learn_{name}")
+        for run in data["runs"]:
+            final = run["final"]
+            lines.append(
+                f"| {title} | {run['seed']} | {final['eval/return']:.1f} over {final['eval/episodes']} episodes | "
+                f"{run['env_frames']:,} | {run['seconds']:.0f} |"
+            )
+    machine = result("learn_pendulum")["stamp"]["machine"]
+    return "\n".join(
+        [*lines, "", f"Without exploration, on {machine['cores']} cores ({machine['cpu']}), compiling included."]
+    )
+
+
+def speed() -> str:
+    update, conv = result("bench_update"), result("bench_conv")
+    names = {
+        "jaxdreamer": "jaxdreamer",
+        "torch": "PyTorch, as people run it",
+        "torch_glibc_keeps_memory": "PyTorch, glibc told to keep its memory",
+    }
+    ours = update["seconds"]["jaxdreamer"]["median"]
+    lines = [f"{update['question'].capitalize()}:", "", "| | median seconds | times as long |", "|---|---|---|"]
+    for key, title in names.items():
+        median = update["seconds"][key]["median"]
+        lines.append(f"| {title} | {median:.2f} | {median / ours:.2f} |")
+    lines += ["", "500 frames through V1's encoder and decoder, with gradients:", ""]
+    lines += ["| | median seconds |", "|---|---|"]
+    lines += [f"| {key} | {value['median']:.2f} |" for key, value in conv["seconds"].items()]
+    machine = update["stamp"]["machine"]
+    return "\n".join([*lines, "", f"On {machine['cores']} cores ({machine['cpu']})."])
+
+
+def main() -> int:
+    text = README.read_text()
+    for name, make in {"learning": learning, "speed": speed}.items():
+        block = f"<!-- {name} -->\n{make()}\n<!-- /{name} -->"
+        text = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, block=block: block, text, flags=re.S)
+    if "--check" in sys.argv:
+        if text != README.read_text():
+            print("README.md does not show what benchmarks/results holds: run python benchmarks/tables.py")
+            return 1
+        return 0
+    README.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

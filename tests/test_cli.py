@@ -1,0 +1,163 @@
+"""The command line, and what bad input gets: each row of the README's table."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxdreamer import cli
+from jaxdreamer import config as configs
+from jaxdreamer.config import EnvConfig
+from jaxdreamer.envs.base import MissingExtra, SpaceError
+from jaxdreamer.envs.gymnasium_env import wrap
+from jaxdreamer.envs.toy import CountingEnv
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+SMALL = ["--preset", "dreamer_v1,tiny", "frames=60", "prefill=20", "train_every=10", "updates=1", "pretrain=1",
+         "eval_every=0", "eval_episodes=1", "video=false"]  # fmt: skip
+
+
+def fails(capsys, *words: str) -> str:
+    """Standard error of a command that must end with status 2 and without a traceback."""
+    try:
+        status = cli.main(list(words))
+    except SystemExit as exit:  # tyro's own way out
+        status = exit.code
+    errors = capsys.readouterr().err
+    assert status == 2 and "Traceback" not in errors
+    return errors
+
+
+# The README's table names these rows; a row there without a test here, or the other way round, fails below.
+ROWS = {
+    "unknown preset": (["train", "--preset", "dreamr_v1"], ["unknown preset 'dreamr_v1'", "did you mean dreamer_v1"]),
+    "unknown setting": (["train", "deter_sise=3"], ["unknown setting 'deter_sise'", "deter_size"]),
+    "unknown flag": (["train", "--model.deter-sise", "3"], ["unknown setting", "model.deter_size"]),
+    "wrong type": (["train", "deter_size=big"], ["model.deter_size: expected int, found 'big'"]),
+    "wrong choice": (["train", "actor_gradient=reinforced"], ["behavior.actor_gradient", "did you mean reinforce"]),
+    "impossible value": (["train", "discount=1.5"], ["behavior.discount must lie between 0 and 1, found 1.5"]),
+    "unknown environment": (["train", "--env", "Pendulm-v1"], ["Pendulm-v1", "Pendulum-v1"]),
+    "unknown backend": (["train", "--env.backend", "gim"], ["unknown backend 'gim'", "did you mean gym"]),
+    "image too small": (["train", "obs=pixels", "image_size=4x4"], ["image_size must be at least 8", "(4, 4)"]),
+    "replay too short": (
+        ["train", "capacity=60", "batch_length=50"],
+        ["replay.capacity 60 leaves 60 entries", "need at least 100"],
+    ),
+    "replay larger than memory": (
+        ["train", "capacity=10000000000000"],
+        ["this machine has", "set replay.capacity to"],
+    ),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_bad_input_is_told(row, capsys, tmp_path):
+    words, expected = ROWS[row]
+    errors = fails(capsys, *words, *(["--logdir", str(tmp_path / "run")] if words[0] == "train" else []))
+    for text in expected:
+        assert text in errors
+
+
+def test_a_missing_extra_names_the_pip_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    env = wrap_pendulum()
+    with pytest.raises(MissingExtra, match=r"pip install 'jaxdreamer\[classic\]'"):
+        env.reset(0)
+
+
+def wrap_pendulum():
+    from jaxdreamer.envs.registry import make_env
+
+    return make_env(EnvConfig(obs="pixels"))
+
+
+def test_an_unsupported_space_names_its_key():
+    import gymnasium
+
+    env = CountingEnv()
+    env.observation_space = gymnasium.spaces.Dict(
+        {"pos": gymnasium.spaces.Box(-1, 1, (2,)), "says": gymnasium.spaces.Text(5)}
+    )
+    with pytest.raises(SpaceError, match=r"says.*Text"):
+        wrap(env)
+
+
+TESTED_ELSEWHERE = {
+    "missing extra": test_a_missing_extra_names_the_pip_line,
+    "unsupported space": test_an_unsupported_space_names_its_key,
+    "folder of another run": "tests/train/test_run.py",
+    "folder with other files": "tests/train/test_run.py",
+    "nan in a batch": "tests/train/test_run.py",
+    "nan from an environment": "tests/train/test_run.py",
+}
+
+
+def test_the_readmes_table_and_the_tests_agree():
+    text = README.read_text()
+    table = text[text.index("| bad input |") :].split("\n\n")[0].splitlines()[2:]
+    rows = {line.split("|")[1].strip() for line in table}
+    assert rows == set(ROWS) | set(TESTED_ELSEWHERE)
+
+
+def test_words_and_flags_mean_the_same():
+    flags, _, _ = cli.parse_train(["--preset", "dreamer_v2", "--env", "CartPole-v1", "--model.deter-size", "33"])
+    words, _, _ = cli.parse_train(["--preset=dreamer_v2", "env=CartPole-v1", "deter_size=33"])
+    assert flags == words == configs.preset("dreamer_v2", env="CartPole-v1", deter_size=33)
+    pixels, _, sinks = cli.parse_train(["--obs", "pixels", "image_size=48x64", "kl_balance=0.5", "--tensorboard"])
+    assert pixels.env.obs == "pixels" and pixels.env.image_size == (48, 64) and pixels.loss.kl_balance == 0.5
+    assert sinks == ("tensorboard",)
+    assert cli.parse_train(["exclude=a,b*", "video=false", "kl_balance=none"])[0].env.exclude == ("a", "b*")
+
+
+def test_a_run_folder_is_named_after_task_and_preset():
+    _, logdir, _ = cli.parse_train(["--preset", "dreamer_v2,small", "--env", "ALE/Pong-v5"])
+    assert logdir.parent == Path("runs") and logdir.name.startswith("ALE-Pong-v5-dreamer_v2-small-")
+
+
+def test_train_then_evaluate_then_go_on(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert cli.main(["train", "--logdir", str(run), *SMALL]) == 0
+    shown = capsys.readouterr().err
+    assert "final evaluation of 1 episodes" in shown and "learning curve" in shown
+    assert {"config.json", "spec.json", "metrics.jsonl", "checkpoints", "replay"} <= {p.name for p in run.iterdir()}
+    assert cli.main(["evaluate", str(run), "--episodes", "2", "--film", str(tmp_path / "film.gif")]) == 0
+    shown = capsys.readouterr().out
+    assert "episode 1: return -" in shown and "mean return -" in shown
+    assert (tmp_path / "film.gif").stat().st_size > 1000
+    # The run's own settings hold where none are given.
+    assert cli.main(["train", "--logdir", str(run), "frames=80"]) == 0
+    assert configs.load(run / "config.json") == configs.preset("dreamer_v1,tiny", *SMALL[2:], "frames=80")
+    assert cli.main(["plot", str(run), "--out", str(tmp_path / "curve.png")]) == 0
+    assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_evaluating_nothing_is_told(capsys, tmp_path):
+    assert f"{tmp_path} holds no run" in fails(capsys, "evaluate", str(tmp_path))
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["presets"], ["envs"]])
+def test_help_and_lists(words, capsys):
+    try:
+        assert cli.main(words) == 0
+    except SystemExit as exit:
+        assert exit.code == 0
+    out = capsys.readouterr().out
+    assert out and all(
+        word in out for word in {"train": ["--preset", "--model.deter-size"]}.get(words[0] if words else "", [])
+    )
+
+
+def test_the_installed_command_runs():
+    script = Path(sys.executable).parent / "jaxdreamer"
+    assert subprocess.run([script, "--version"], capture_output=True, text=True).stdout.startswith("jaxdreamer 0.")
+    module = subprocess.run([sys.executable, "-m", "jaxdreamer", "trian"], capture_output=True, text=True)
+    assert module.returncode == 2 and "did you mean train" in module.stderr
+
+
+def test_spark_shows_the_shape():
+    assert cli.spark([0.0, 5.0, 10.0]) == "0 ▁▄█ 10"
+    assert cli.spark([np.float64(2.0)]) == "2 ▁ 2"

@@ -1,0 +1,122 @@
+"""Configuration: presets are data over one algorithm, and say what the released code says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from jaxdreamer import config as configs
+from jaxdreamer.config import Config, ConfigError
+
+
+def test_no_field_name_occurs_in_two_groups():
+    leaves = [key.rpartition(".")[2] for key in configs.fields()]
+    assert len(leaves) == len(set(leaves))
+    assert all(configs.resolve_name(key.rpartition(".")[2]) == key for key in configs.fields() if key != "env.id")
+
+
+def test_v1_defaults_carry_the_names_and_values_of_the_seed_document():
+    named = {"stoch_size": 30, "deter_size": 200, "embed_size": 1024, "imagine_horizon": 15, "discount": 0.99,
+             "td_lambda": 0.95, "kl_loss_coeff": 1.0}  # fmt: skip
+    flat = configs.fields(configs.preset("dreamer_v1"))
+    assert {name: flat[configs.resolve_name(name)] for name in named} == named
+
+
+# Constants of the released code, written down again here from the specification rather than read from PRESETS.
+RELEASED = {
+    "dreamer_v1": {
+        "classes": 0, "cell": "gru", "gaussian_std": "softplus", "cnn_depth": 32, "cnn_activation": "relu",
+        "units": 400, "reward_layers": 2, "critic_layers": 3, "actor_layers": 4, "discount_head": False,
+        "actor_distribution": "tanh_normal", "free_nats": 3.0, "kl_balance": None, "discount_loss_coeff": 10.0,
+        "actor_gradient": "dynamics", "actor_entropy": 0.0, "target_critic_every": 0, "update_order": "joint",
+        "exploration_noise": 0.3, "model_learning_rate": 6e-4, "actor_learning_rate": 8e-5,
+        "critic_learning_rate": 8e-5, "adam_epsilon": 1e-7, "grad_clip_norm": 100.0, "weight_decay": 0.0,
+        "batch_size": 50, "batch_length": 50, "action_repeat": 2, "prefill": 2500, "pretrain": 100,
+        "train_every": 500, "updates": 100, "frames": 5_000_000, "returns_from_start": False,
+    },
+    "dreamer_v2": {
+        "stoch_size": 32, "classes": 32, "deter_size": 200, "hidden_size": 200, "cell": "layer_norm_gru",
+        "cnn_depth": 48, "cnn_activation": "elu", "reward_layers": 4, "critic_layers": 4, "actor_layers": 4,
+        "actor_distribution": "truncated_normal", "free_nats": 1.0, "kl_balance": 0.8, "kl_loss_coeff": 1.0,
+        "discount_head": False, "actor_gradient": "auto", "actor_entropy": 1e-4, "target_critic_every": 100,
+        "update_order": "sequential", "exploration_noise": 0.0, "model_learning_rate": 3e-4,
+        "actor_learning_rate": 8e-5, "critic_learning_rate": 8e-5, "adam_epsilon": 1e-5, "weight_decay": 1e-6,
+        "batch_size": 16, "batch_length": 50, "action_repeat": 2, "prefill": 1000, "pretrain": 100,
+        "train_every": 5, "updates": 1, "discount": 0.99, "returns_from_start": True,
+    },
+    "dreamer_v2_atari": {
+        "deter_size": 600, "hidden_size": 600, "discount": 0.999, "kl_loss_coeff": 0.1, "free_nats": 0.0,
+        "discount_head": True, "discount_loss_coeff": 5.0, "actor_entropy": 1e-3, "reward_transform": "tanh",
+        "model_learning_rate": 2e-4, "actor_learning_rate": 4e-5, "critic_learning_rate": 1e-4, "prefill": 50_000,
+        "pretrain": 1, "train_every": 16, "updates": 1, "capacity": 2_000_000, "action_repeat": 4,
+        "time_limit": 27_000, "eval_every": 250_000,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_presets_follow_the_released_code(name):
+    flat = configs.fields(configs.preset(name))
+    assert {key: flat[configs.resolve_name(key)] for key in RELEASED[name]} == RELEASED[name]
+
+
+@pytest.mark.parametrize("name", [*configs.PRESETS, "dreamer_v2,small", "dreamer_v1,tiny"])
+def test_round_trips(name, tmp_path):
+    config = configs.preset(name, "image_size=48x64", "exclude=a,b")
+    assert configs.from_dict(json.loads(json.dumps(configs.to_dict(config)))) == config
+    configs.save(config, tmp_path / "config.json")
+    assert configs.load(tmp_path / "config.json") == config
+    import yaml
+
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(configs.to_dict(config)))
+    assert configs.load(tmp_path / "config.yaml") == config
+
+
+def test_a_stored_configuration_may_lack_a_setting_but_not_have_a_strange_one():
+    data = configs.to_dict(configs.preset("dreamer_v2"))
+    del data["model"]["deter_size"]
+    assert configs.from_dict(data) == configs.preset("dreamer_v2")
+    data["model"]["depth_charge"] = 1
+    with pytest.raises(ConfigError, match="unknown setting 'model.depth_charge'"):
+        configs.from_dict(data)
+
+
+def test_later_presets_win_and_changes_last():
+    config = configs.preset("dreamer_v2,small", "deter_size=77", units=33)
+    assert (config.model.classes, config.model.stoch_size) == (32, 16)
+    assert (config.model.deter_size, config.model.units, config.preset) == (77, 33, "dreamer_v2,small")
+
+
+def test_configurations_are_frozen_and_hashable():
+    config = configs.preset("dreamer_v1")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 3
+    assert hash(config) == hash(Config(preset="dreamer_v1", env=config.env, replay=config.replay))
+
+
+def test_differences_are_named():
+    old, new = configs.preset("dreamer_v1"), configs.preset("dreamer_v1", "deter_size=10", "seed=4")
+    assert configs.difference(old, new) == {"model.deter_size": (200, 10), "seed": (0, 4)}
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("batch_length=1", "batch_length must be at least 2"),
+        ("classes=1", "classes must be 0"),
+        ("imagine_horizon=1", "imagine_horizon must be at least 2"),
+        ("updates=0", "updates must be above 0"),
+        ("free_nats=-1", "free_nats must not be negative"),
+        ("kl_balance=2", "kl_balance must lie between 0 and 1"),
+        ("discount=nan", "discount"),
+        ("deter_size=2.5", "expected int"),
+        ("video=perhaps", "expected true or false"),
+        ("image_size=64", "expected"),
+        ("deter_size", "expected key=value"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(word, message):
+    with pytest.raises(ConfigError, match=message):
+        configs.preset("dreamer_v1", word)

@@ -1,0 +1,79 @@
+"""The README is true: its snippets run, its commands are accepted and work, its tables are those of the results."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxdreamer import cli
+from jaxdreamer import config as configs
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "README.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", TEXT, re.S)
+    for line in block.splitlines()
+    if line.startswith("jaxdreamer ")
+]
+# What makes a run a matter of seconds; the words the README gives still decide everything else.
+BRIEF = ["frames=60", "prefill=30", "pretrain=1", "train_every=20", "updates=1", "eval_episodes=1", "eval_every=0",
+         "batch_size=2", "batch_length=4", "capacity=1000", "video=false", "image_size=16x16", "imagine_horizon=3",
+         "deter_size=8", "hidden_size=8", "units=8", "cnn_depth=2"]  # fmt: skip
+
+
+def test_the_two_commands_at_the_top_start_from_a_bare_clone():
+    first, second = re.findall(r"```bash\n(.*?)```", TEXT, re.S)[:2]
+    assert first.startswith("python3 -m venv .venv && .venv/bin/pip install")
+    assert second.strip() == "bash .ci/run" and (ROOT / ".ci" / "run").exists()
+    words = shlex.split(first.partition(".venv/bin/jaxdreamer ")[2])
+    assert words[0] == "train"
+    config, _, _ = cli.parse_train(words[1:])
+    assert (config.preset, config.env.id) == ("classic", "Pendulum-v1")
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """One folder for all commands and snippets, in the README's order: some need the run of an earlier one."""
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_run(command, workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    words = shlex.split(command)[1:]
+    if words[0] == "train" and "--help" not in words:
+        cli.parse_train(words[1:])  # as the README has it
+        resuming = "runs/pendulum" in words and Path("runs/pendulum/config.json").exists()
+        words = ["train", *words[1:], *(["frames=80"] if resuming else BRIEF)]
+    try:
+        assert cli.main(words) == 0, capsys.readouterr().err
+    except SystemExit as exit:
+        assert exit.code == 0
+
+
+@pytest.mark.parametrize("index", range(len(SNIPPETS)))
+def test_snippets_run(index, workplace):
+    code = SNIPPETS[index].replace('"frames=1000", "prefill=200"', ", ".join(map(repr, BRIEF)))
+    done = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_setting_the_readme_names_exists():
+    names = re.findall(r"`([a-z_.]+)=[^`]*`", TEXT)
+    assert len(names) > 4
+    for name in set(names) - {"key"}:  # key=value says how settings are written
+        configs.resolve_name(name)
+
+
+def test_tables_are_those_of_the_results():
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "tables.py", "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
