@@ -52,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    from jaxdreamer.envs.base import EnvError, MissingExtra
+    from jaxdreamer.envs.base import EnvError
     from jaxdreamer.record.rundir import RunLocked
 
-    errors: tuple[type[Exception], ...] = (ConfigError, EnvError, MissingExtra, RunLocked)
+    errors: tuple[type[Exception], ...] = (ConfigError, EnvError, RunLocked)
     if "jaxdreamer.train.host" in sys.modules:  # or none of its errors can have been raised
         from jaxdreamer.record.checkpoint import CheckpointDamaged, CheckpointMismatch, CheckpointMissing
         from jaxdreamer.train.host import Diverged

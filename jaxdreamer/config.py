@@ -21,6 +21,15 @@ class ConfigError(ValueError):
     """A setting that cannot be; the message names it, says what was found and what is allowed."""
 
 
+class MissingExtra(ConfigError, ImportError):
+    """A library is not installed; the last line of the message is the pip command that installs it."""
+
+    def __init__(self, requirement: str, why: str) -> None:
+        """``requirement`` is what pip is given, such as ``jaxdreamer[classic]``; ``why`` says what needs it."""
+        super().__init__(f"{why}\npip install '{requirement}'")
+        self.requirement = requirement
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """`` (did you mean a, b?)`` with the most similar known names, or nothing where none is similar."""
     matches = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
@@ -339,14 +348,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer.critic_learning_rate": 3e-4,
         "replay.capacity": 100_000,
         "replay.batch_length": 16,
-        "run.frames": 10_000,
+        "run.frames": 8000,
         "run.prefill": 500,
         "run.train_every": 50,
         "run.updates": 25,
         "run.updates_per_call": 25,
         "run.eval_every": 1000,
         "run.log_every": 500,
-        "run.checkpoint_every": 5000,
+        "run.checkpoint_every": 4000,
     },
     # Sizes to stack upon either: fast enough for a CPU, and for a test.
     "small": _SMALL,

@@ -11,8 +11,8 @@ import pytest
 
 from jaxdreamer import cli
 from jaxdreamer import config as configs
-from jaxdreamer.config import EnvConfig
-from jaxdreamer.envs.base import MissingExtra, SpaceError
+from jaxdreamer.config import EnvConfig, MissingExtra
+from jaxdreamer.envs.base import SpaceError
 from jaxdreamer.envs.gymnasium_env import wrap
 from jaxdreamer.envs.toy import CountingEnv
 

@@ -79,7 +79,7 @@ def test_a_stored_configuration_may_lack_a_setting_but_not_have_a_strange_one():
     del data["model"]["deter_size"]
     assert configs.from_dict(data) == configs.preset("dreamer_v2")
     data["model"]["depth_charge"] = 1
-    with pytest.raises(ConfigError, match="unknown setting 'model.depth_charge'"):
+    with pytest.raises(ConfigError, match=r"unknown setting 'model\.depth_charge'"):
         configs.from_dict(data)
 
 

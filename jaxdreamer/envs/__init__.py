@@ -3,7 +3,8 @@
 Importing it imports neither jax nor gymnasium, and no module of it ever imports jax.
 """
 
-from jaxdreamer.envs.base import Env, EnvError, MissingExtra, SpaceError
+from jaxdreamer.config import MissingExtra
+from jaxdreamer.envs.base import Env, EnvError, SpaceError
 from jaxdreamer.envs.gymnasium_env import wrap
 from jaxdreamer.envs.registry import backends, make_env, register
 from jaxdreamer.envs.vector import VectorEnv, episode_seed

@@ -18,15 +18,6 @@ class SpaceError(ConfigError):
     """An observation or action space the library cannot use; names the key, the space and what is supported."""
 
 
-class MissingExtra(ImportError):
-    """A library is not installed; the last line of the message is the pip command that installs it."""
-
-    def __init__(self, requirement: str, why: str) -> None:
-        """``requirement`` is what pip is given, such as ``jaxdreamer[classic]``; ``why`` says what needs it."""
-        super().__init__(f"{why}\npip install '{requirement}'")
-        self.requirement = requirement
-
-
 class Env(Protocol):
     """ONE host environment in agent units: actions are flat vectors [A], observations are what :attr:`spec` says.
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxdreamer.config import ConfigError, EnvConfig, nearest
-from jaxdreamer.envs.base import EnvError, MissingExtra, SpaceError
+from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra, nearest
+from jaxdreamer.envs.base import EnvError, SpaceError
 from jaxdreamer.envs.images import resize, to_rgb
 from jaxdreamer.envs.spaces import ActionMap, ObservationMap, children, kind_of
 from jaxdreamer.envs.wrappers import AgentEnv

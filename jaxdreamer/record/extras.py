@@ -5,25 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from jaxdreamer.config import ConfigError
+from jaxdreamer.config import MissingExtra
 
-__all__ = ["MissingExtra", "require"]
-
-
-class MissingExtra(ConfigError, ImportError):
-    """A feature was asked for whose optional dependency is not installed."""
+__all__ = ["require"]
 
 
 def require(module: str, extra: str, purpose: str) -> Any:
-    """Import ``module``, or raise :class:`MissingExtra` that names the extra to install.
-
-    >>> require("json", extra="video", purpose="nothing").__name__
-    'json'
-    """
+    """Import ``module``, or raise :class:`~jaxdreamer.config.MissingExtra` that names the extra to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingExtra(
-            f"{purpose} needs the Python package {module.partition('.')[0]}, which cannot be imported ({error}): "
-            f"pip install 'jaxdreamer[{extra}]'"
-        ) from error
+        package = module.partition(".")[0]
+        why = f"{purpose} needs the Python package {package}, which cannot be imported ({error})"
+        raise MissingExtra(f"jaxdreamer[{extra}]", why) from error

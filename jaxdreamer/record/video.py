@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxdreamer.record.extras import MissingExtra, require
+from jaxdreamer.config import MissingExtra
+from jaxdreamer.record.extras import require
 
 __all__ = ["open_loop_image", "open_loop_video", "save_image", "save_video"]
 
@@ -64,7 +65,7 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
         group = None if os.name == "nt" else 0
         done = subprocess.run(command, input=frames.tobytes(), capture_output=True, process_group=group)
     except (RuntimeError, OSError) as error:  # no ffmpeg program
-        raise MissingExtra(f"an MP4 film needs ffmpeg ({error}): pip install 'jaxdreamer[video]'") from error
+        raise MissingExtra("jaxdreamer[video]", f"an MP4 film needs ffmpeg ({error})") from error
     if done.returncode:
         path.unlink(missing_ok=True)
         message = done.stderr.decode(errors="replace").strip()

@@ -12,9 +12,9 @@ import pytest
 from gymnasium import spaces
 
 import jaxdreamer
-from jaxdreamer.config import ConfigError, EnvConfig
+from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
 from jaxdreamer.envs import AgentEnv, backends, make_env, register, wrap
-from jaxdreamer.envs.base import EnvError, MissingExtra, SpaceError
+from jaxdreamer.envs.base import EnvError, SpaceError
 from jaxdreamer.envs.toy import Chain, CountingEnv
 
 

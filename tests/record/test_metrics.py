@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdreamer.config import MissingExtra
 from jaxdreamer.record import metrics
-from jaxdreamer.record.extras import MissingExtra
 from jaxdreamer.record.metrics import MetricsLog, make_sinks, read, without_time
 
 AT = {"agent_steps": 5, "env_frames": 10, "updates": 2}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdreamer.record.extras import MissingExtra
+from jaxdreamer.config import MissingExtra
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.plot import plot_curves
 from jaxdreamer.record.video import open_loop_image, open_loop_video, save_image, save_video
