@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 # Kept between test processes and runs: most of a test's time is compiling.
 _CACHE = os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"jaxdreamer-test-cache-{os.getuid()}")

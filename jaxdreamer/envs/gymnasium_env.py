@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -156,6 +157,8 @@ class GymnasiumSimulator:
         self._check_can_render("render")
         if self._rendered:
             return to_rgb(self._draw())
+        # Frames are arrays here, never windows: without this SDL looks for a display, and complains where there is none.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
         with _missing_extras(str(self._env)), _warnings_logged():  # the first frame imports the drawing library
             frame = to_rgb(self._draw())
         self._rendered = True
