@@ -204,6 +204,10 @@ class HostTrainer:
             self._read_metrics()
             self._unread = (means, last)
 
+    @property
+    def _batch_shape(self) -> list[int]:
+        return [self.per_call, self.config.replay.batch_length, self.config.replay.batch_size]
+
     def _request(self) -> None:
         count = self.config.replay.batch_size * self.per_call
         self.prefetch.request(self.replay.sample_indices(self.rng, count))
@@ -322,6 +326,7 @@ class HostTrainer:
                 "every": {name: every.last for name, every in self.every.items()},
                 "rng": self.rng.bit_generator.state,
                 "pending": [indices.to_json() for indices in self.prefetch.pending],
+                "pending_shape": self._batch_shape,
                 "scores": self.collector.scores.state(),
                 "means": {"sums": dict(self.means.sums), "counts": dict(self.means.counts)},
                 "metrics_offset": self.metrics.offset,
@@ -353,8 +358,9 @@ class HostTrainer:
         for name, last in host["every"].items():
             self.every[name].last = int(last)
         self.rng.bit_generator.state = host["rng"]
-        for indices in host["pending"]:
-            self.prefetch.request(Indices.from_json(indices))
+        if host["pending_shape"] == self._batch_shape:  # or the run goes on with other batches than it was stopped with
+            for indices in host["pending"]:
+                self.prefetch.request(Indices.from_json(indices))
         self.collector.scores.load(host["scores"])
         self.means.sums.update(host["means"]["sums"])
         self.means.counts.update(host["means"]["counts"])

@@ -339,7 +339,7 @@ def test_a_folder_of_another_run_is_refused_by_name(finished, change, message):
 
 def test_settings_that_may_change_are_shown_and_applied(finished):
     console = quiet()
-    config = tiny("frames=130", "time_limit=20", "actor_learning_rate=1e-3")
+    config = tiny("frames=130", "time_limit=20", "actor_learning_rate=1e-3", "batch_size=3", "batch_length=6")
     train_agent(config, finished.logdir, console=console)
     shown = console.file.getvalue()
     assert "changed since the run began: optimizer.actor_learning_rate 8e-05 -> 0.001" in shown
