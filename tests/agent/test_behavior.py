@@ -306,7 +306,7 @@ def setting(actor, **changes):
 
 @functools.cache
 def gradients(actor):
-    """{(gradient, loss): with respect to (all parameters, target critic)}, entropy bonus off."""
+    """{(gradient, loss): with respect to (all parameters, target critic, start)}, entropy bonus off."""
     version, spec, networks, params, start = setting(actor)
     rng = np.random.default_rng(3)
     target = jax.tree.map(lambda x: x + jnp.asarray(rng.normal(scale=0.1, size=x.shape), jnp.float32), params["critic"])
@@ -316,7 +316,7 @@ def gradients(actor):
         for gradient in GRADIENTS:
             config = cases.config(version, actor_gradient=gradient, actor_entropy=0.0)
 
-            def losses(p, target, config=config):
+            def losses(p, target, start, config=config):
                 _, metrics = behavior_loss(
                     networks,
                     config,
@@ -330,7 +330,7 @@ def gradients(actor):
                 )
                 return metrics["loss/actor"], metrics["loss/critic"]
 
-            _, pull = jax.vjp(losses, params, target)
+            _, pull = jax.vjp(losses, params, target, start)
             found[gradient, "actor"] = pull((1.0, 0.0))
             if gradient == "both":
                 found["both", "critic"] = pull((0.0, 1.0))
@@ -346,7 +346,7 @@ def is_zero(tree):
 @pytest.mark.parametrize("actor", ACTORS)
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_every_gradient_reaches_every_layer_of_every_actor(actor, gradient):
-    params, _ = gradients(actor)[gradient, "actor"]
+    params, _, _ = gradients(actor)[gradient, "actor"]
     for path, leaf in jax.tree_util.tree_leaves_with_path(params["actor"]):
         assert np.isfinite(leaf).all() and leaf.any(), path
     # Every part of the action is trained, not only the first.
@@ -358,22 +358,28 @@ def test_actor_and_critic_losses_do_not_reach_each_other(actor):
     found = gradients(actor)
     for gradient in GRADIENTS:
         assert is_zero(found[gradient, "actor"][0]["critic"])
-    of_critic, _ = found["both", "critic"]
+    of_critic, _, _ = found["both", "critic"]
     assert is_zero(of_critic["actor"]) and not is_zero(of_critic["critic"])
 
 
 @pytest.mark.parametrize("actor", ACTORS)
-def test_the_critics_loss_reaches_neither_model_nor_target(actor):
-    params, target = gradients(actor)["both", "critic"]
-    assert is_zero(params["model"]) and is_zero(target)
+def test_the_critics_loss_reaches_neither_model_nor_target_nor_start(actor):
+    params, target, start = gradients(actor)["both", "critic"]
+    assert is_zero(params["model"]) and is_zero(target) and is_zero(start)
 
 
 @pytest.mark.parametrize("actor", ACTORS)
 def test_only_reinforce_needs_no_gradient_of_the_model(actor):
-    params, target = gradients(actor)["reinforce", "actor"]
+    params, target, _ = gradients(actor)["reinforce", "actor"]
     assert is_zero(params["model"]) and is_zero(target)
-    params, _ = gradients(actor)["dynamics", "actor"]
+    params, _, _ = gradients(actor)["dynamics", "actor"]
     assert not is_zero(params["model"]["reward"])
+
+
+@pytest.mark.parametrize("actor", ACTORS)
+def test_no_actor_loss_reaches_back_beyond_the_start(actor):
+    for gradient in GRADIENTS:
+        assert is_zero(gradients(actor)[gradient, "actor"][2])
 
 
 @pytest.mark.parametrize("actor", ACTORS)
