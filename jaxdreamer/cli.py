@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"unknown command {name!r}{nearest(name, COMMANDS)}; there are: {', '.join(COMMANDS)}")
     try:
         return globals()[f"_{name}"](arguments[1:])
+    except KeyboardInterrupt:
+        return 130
     except Exception as error:
         if isinstance(error, _user_errors()):
             return _fail(str(error))
@@ -58,9 +60,10 @@ def _user_errors() -> tuple[type[Exception], ...]:
     errors: tuple[type[Exception], ...] = (ConfigError, EnvError, RunLocked)
     if "jaxdreamer.train.host" in sys.modules:  # or none of its errors can have been raised
         from jaxdreamer.record.checkpoint import CheckpointDamaged, CheckpointMismatch, CheckpointMissing
+        from jaxdreamer.replay.disk import ReplayDamaged
         from jaxdreamer.train.host import Diverged
 
-        errors += (Diverged, CheckpointDamaged, CheckpointMismatch, CheckpointMissing)
+        errors += (Diverged, CheckpointDamaged, CheckpointMismatch, CheckpointMissing, ReplayDamaged)
     return errors
 
 
@@ -116,7 +119,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Config, Path, tuple[str, ...]
 
 def _split_words(arguments: Sequence[str]) -> tuple[list[str], TrainOptions]:
     """Flags as tyro wants them, and the options that are not settings."""
-    short = {"--env": "--env.id", "--obs": "--env.obs", "--seed": "--seed"}
+    short = {"--env": "--env.id", "--obs": "--env.obs"}
     taken: dict[str, Any] = {}
     sinks: list[str] = []
     words: list[str] = []
@@ -136,10 +139,14 @@ def _split_words(arguments: Sequence[str]) -> tuple[list[str], TrainOptions]:
             parsed = configs.parse(key, value)
             configs.replace(Config(), {key: parsed})
             words += [f"--{key.replace('_', '-')}", *_spell(parsed)]
-        elif word.startswith("--") and flag not in ("--help",):
+        elif word.startswith("--") and flag != "--help":
             key = configs.resolve_name(short.get(flag, flag)[2:])
-            words.append(f"--{key.replace('_', '-')}")
-            words += [value] if has_value else []
+            values = [value] if has_value else []
+            while not has_value and pending and not pending[0].startswith("--") and "=" not in pending[0]:
+                values.append(pending.pop(0))
+            if len(values) == 1:  # several are a tuple's, and tyro's to check
+                values = _spell(configs.parse(key, values[0]))
+            words += [f"--{key.replace('_', '-')}", *values]
         else:
             words.append(word)
     logdir = Path(taken["logdir"]) if "logdir" in taken else None
@@ -157,17 +164,16 @@ def _train(arguments: Sequence[str]) -> int:
     from rich.console import Console
 
     from jaxdreamer.record import metrics
-    from jaxdreamer.train.run import returns_of, train_agent
+    from jaxdreamer.train.run import train_agent
 
     console = Console(stderr=True)
     result = train_agent(config, logdir, sinks=sinks, console=console)
     if result.evaluation is None:
         return 130
     scores = result.evaluation.metrics()
-    frames, values = returns_of(metrics.read(result.logdir / "metrics.jsonl"))
-    console.print(
-        f"learning curve (evaluation return, {frames[0]:,} to {frames[-1]:,} frames): {spark(values.tolist())}"
-    )
+    points = metrics.curve(metrics.read(result.logdir / "metrics.jsonl"), "eval/return")
+    frames, values = zip(*points)
+    console.print(f"learning curve (evaluation return, {frames[0]:,} to {frames[-1]:,} frames): {spark(values)}")
     console.print(
         f"final evaluation of {len(result.evaluation.returns)} episodes without exploration: mean return "
         f"{scores['eval/return']:.1f} (lowest {scores['eval/return_min']:.1f}, highest {scores['eval/return_max']:.1f})"

@@ -80,11 +80,11 @@ class ModelConfig:
     """How a Gaussian latent's deviation is made: softplus(x) + 0.1 (V1) or 2 sigmoid(x / 2) + 0.1 (V2)."""
     cnn_depth: int = 32
     """Channels of the first convolution; each layer doubles them."""
-    cnn_activation: str = "relu"
+    cnn_activation: Literal["relu", "elu", "silu", "tanh"] = "relu"
     """Activation of the convolutions."""
     cnn_residual: bool = False
     """Add a residual block after each convolution."""
-    dense_activation: str = "elu"
+    dense_activation: Literal["relu", "elu", "silu", "tanh"] = "elu"
     """Activation of every dense layer."""
     dense_norm: Literal["none", "layer"] = "none"
     """Normalisation before the activations of the heads and the vector encoder and decoder."""
@@ -288,6 +288,7 @@ _SMALL: dict[str, Any] = {
     "model.discount_layers": 2,
     "model.critic_layers": 2,
     "model.actor_layers": 2,
+    "replay.capacity": 100_000,
     "replay.batch_size": 16,
     "replay.batch_length": 32,
 }
@@ -346,7 +347,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer.model_learning_rate": 1e-3,
         "optimizer.actor_learning_rate": 1e-4,
         "optimizer.critic_learning_rate": 3e-4,
-        "replay.capacity": 100_000,
         "replay.batch_length": 16,
         "run.frames": 10_000,
         "run.prefill": 500,
@@ -520,7 +520,7 @@ def _convert(key: str, value: Any) -> Any:
     number = next((item for item in get_args(kind) if item is not type(None)), kind)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise wrong
-    if number is int and value != int(value):
+    if number is int and (not math.isfinite(value) or value != int(value)):
         raise wrong
     return number(value)
 
@@ -620,7 +620,11 @@ def load(path: str | Path) -> Config:
         import yaml
 
         return from_dict(yaml.safe_load(text))
-    return from_dict(json.loads(text))
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path} is not valid JSON ({error}): restore it, or choose another folder") from error
+    return from_dict(data)
 
 
 def difference(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:

@@ -168,7 +168,7 @@ class TrainState(NamedTuple):
     """Everything an update reads and writes."""
 
     params: PyTree  # {"model": ..., "actor": ..., "critic": ...}, float32
-    target_critic: PyTree  # shaped like params["critic"]; the same values where no target critic is used
+    target_critic: PyTree  # shaped like params["critic"]; where no target critic is used, nothing reads it
     optimizers: OptimizerStates
     updates: Array  # int32 [], updates done, skipped ones included
     skipped: Array  # int32 [], updates skipped because a loss or gradient was not finite

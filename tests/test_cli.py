@@ -107,6 +107,7 @@ def test_words_and_flags_mean_the_same():
     flags, _, _ = cli.parse_train(["--preset", "dreamer_v2", "--env", "CartPole-v1", "--model.deter-size", "33"])
     words, _, _ = cli.parse_train(["--preset=dreamer_v2", "env=CartPole-v1", "deter_size=33"])
     assert flags == words == configs.preset("dreamer_v2", env="CartPole-v1", deter_size=33)
+    assert cli.parse_train(["--run.video", "false", "--env.image-size", "48", "64"])[0].run.video is False
     pixels, _, sinks = cli.parse_train(["--obs", "pixels", "image_size=48x64", "kl_balance=0.5", "--tensorboard"])
     assert pixels.env.obs == "pixels" and pixels.env.image_size == (48, 64) and pixels.loss.kl_balance == 0.5
     assert sinks == ("tensorboard",)
@@ -133,6 +134,10 @@ def test_train_then_evaluate_then_go_on(tmp_path, capsys):
     assert configs.load(run / "config.json") == configs.preset("dreamer_v1,tiny", *SMALL[2:], "frames=80")
     assert cli.main(["plot", str(run), "--out", str(tmp_path / "curve.png")]) == 0
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_plotting_what_is_not_there_is_told(capsys, tmp_path):
+    assert "does not exist" in fails(capsys, "plot", str(tmp_path / "nosuch"))
 
 
 def test_evaluating_nothing_is_told(capsys, tmp_path):

@@ -59,10 +59,7 @@ def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None
         model_updates, model_optimizer = optimizers.model.update(model_grads, state.optimizers.model, params["model"])
         model = optax.apply_updates(params["model"], model_updates)
 
-        target_critic = params["critic"]
-        if period:
-            refresh = state.updates % period == 0
-            target_critic = select(refresh, params["critic"], state.target_critic)
+        target_critic = state.target_critic if period else params["critic"]
         start = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), output.latent)
 
         def loss(trained):
@@ -93,12 +90,11 @@ def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None
             "grad_norm/actor": tree_norm(grads["actor"]),
             "grad_norm/critic": tree_norm(grads["critic"]),
         }
+        critic = optax.apply_updates(params["critic"], critic_updates)
+        if period:  # after the update, the very first included, as V2 does
+            target_critic = select(state.updates % period == 0, critic, target_critic)
         updated = (
-            {
-                "model": model,
-                "actor": optax.apply_updates(params["actor"], actor_updates),
-                "critic": optax.apply_updates(params["critic"], critic_updates),
-            },
+            {"model": model, "actor": optax.apply_updates(params["actor"], actor_updates), "critic": critic},
             target_critic,
             OptimizerStates(model_optimizer, actor_optimizer, critic_optimizer),
         )

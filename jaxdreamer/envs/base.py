@@ -23,7 +23,7 @@ class Env(Protocol):
 
     A :class:`~jaxdreamer.types.Timestep` from here has no lane axis: observations have their spec's shapes, the reward
     is a float32 scalar, the flags are bools. Arrays are the caller's to keep. Float observations may hold inf or nan:
-    they are handed on as they are, and the learner counts the updates it skips because of them.
+    they are handed on as they are, and the collecting loop cuts the episode there.
     """
 
     spec: EnvSpec

@@ -158,7 +158,8 @@ class GymnasiumSimulator:
         if self._rendered:
             return to_rgb(self._draw())
         # Frames are arrays here, never windows: without this SDL looks for a display, and complains where there is none.
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
         with _missing_extras(str(self._env)), _warnings_logged():  # the first frame imports the drawing library
             frame = to_rgb(self._draw())
         self._rendered = True

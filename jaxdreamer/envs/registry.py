@@ -40,6 +40,11 @@ def backends() -> list[str]:
 def make_env(config: EnvConfig) -> Env:
     """The environment that ``config.backend`` makes of ``config``; ConfigError for an unknown backend."""
     name = _ALIASES.get(config.backend, config.backend)
+    if name == "custom":
+        raise ConfigError(
+            "this run's environment was made by its program, not by name: give it again as make=... of "
+            "train_agent or evaluate_agent"
+        )
     if name not in _BACKENDS:
         hint = nearest(name, [*_BACKENDS, *_ALIASES])
         raise ConfigError(f"env.backend: unknown backend {config.backend!r}{hint}; there are: {', '.join(backends())}")

@@ -97,7 +97,12 @@ class VectorEnv:
         try:
             for index, item in enumerate(make):
                 ready = hasattr(item, "reset") and not isinstance(item, type)
-                self.lanes.append(Lane(item if ready else item(), seed, index))  # type: ignore[arg-type,operator]
+                env = item if ready else item()  # type: ignore[operator]
+                if any(lane.env is env for lane in self.lanes):
+                    raise ConfigError(
+                        f"lanes {index} and before were given one environment: each needs an own instance"
+                    )
+                self.lanes.append(Lane(env, seed, index))  # type: ignore[arg-type]
                 if self.lanes[index].env.spec != self.spec:
                     raise ConfigError(
                         f"lanes must have one spec; lane 0 has {self.spec}, lane {index} {self.lanes[index].env.spec}"

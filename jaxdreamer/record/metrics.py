@@ -61,6 +61,10 @@ class MetricsLog:
         self._file = open(self._path, "ab+")  # noqa: SIM115 - lives as long as the log
         self._drop_incomplete_line()
 
+    def add_sinks(self, sinks: Iterable[Sink]) -> None:
+        """Send every further record to these places too."""
+        self._sinks += sinks
+
     def write(self, scalars: Mapping[str, Any], *, agent_steps: int, env_frames: int, updates: int) -> dict[str, Any]:
         """Append one record, and return it.
 
@@ -169,6 +173,11 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def without_time(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record without its wall-clock values: what two equal runs have in common."""
     return {key: value for key, value in record.items() if not key.startswith("time/")}
+
+
+def curve(records: Iterable[Mapping[str, Any]], y: str, x: str = "env_frames") -> list[tuple[float, float]]:
+    """The points (x, y) of the records that have both."""
+    return [(record[x], record[y]) for record in records if record.get(x) is not None and record.get(y) is not None]
 
 
 def make_sinks(names: Iterable[str], folder: str | os.PathLike[str], resume_frames: int | None = None) -> list[Sink]:

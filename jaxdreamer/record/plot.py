@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from jaxdreamer.config import ConfigError
 from jaxdreamer.record.extras import require
-from jaxdreamer.record.metrics import read
+from jaxdreamer.record.metrics import curve, read
 
 __all__ = ["plot_curves"]
 
@@ -22,7 +23,7 @@ def plot_curves(
 
     Raises:
         MissingExtra: matplotlib is not installed.
-        ValueError: a run has no such metric; the message names those it has.
+        ConfigError: a run has no such metric; the message names those it has.
     """
     require("matplotlib", "plot", "plotting curves")
     # The object interface: pyplot would keep a global figure and choose a display.
@@ -33,14 +34,16 @@ def plot_curves(
     for logdir in logdirs:
         source = Path(logdir)
         source = source / "metrics.jsonl" if source.is_dir() else source
+        if not source.exists():
+            raise ConfigError(f"{source} does not exist: give run folders, or metrics.jsonl files")
         records = read(source)
-        points = [(r[x], r[y]) for r in records if r.get(x) is not None and r.get(y) is not None]
+        points = curve(records, y, x)
         if not points:
             known = sorted({key for record in records for key in record})
-            raise ValueError(f"{source} has no values of {y!r} over {x!r}; it has: {', '.join(known) or 'nothing'}")
+            raise ConfigError(f"{source} has no values of {y!r} over {x!r}; it has: {', '.join(known) or 'nothing'}")
         curves[source] = points
     if not curves:
-        raise ValueError("no run folder given")
+        raise ConfigError("no run folder given")
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

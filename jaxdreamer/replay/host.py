@@ -288,7 +288,7 @@ class HostReplay:
             ReplayEmpty: there is no valid window; the message says why.
         """
         if not self.can_sample:
-            raise ReplayEmpty(self._why_empty())
+            raise ReplayEmpty(self.why_empty())
         low = self._lower(self._total)
         span = self._total - self.length - low + 1
         if self.cross_episodes:
@@ -312,7 +312,8 @@ class HostReplay:
             lanes.append(lane)
         return Indices(np.concatenate(starts), np.concatenate(lanes))
 
-    def _why_empty(self) -> str:
+    def why_empty(self) -> str:
+        """Why :meth:`sample_indices` cannot draw anything now, and what to do."""
         if self.rows < self.length:
             return f"the replay holds {self.rows} entries of each environment, a sequence takes {self.length}: add more"
         if self.cross_episodes:

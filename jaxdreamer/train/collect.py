@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,35 +11,9 @@ import numpy as np
 
 from jaxdreamer.agent.policy import Policy, random_action
 from jaxdreamer.envs.base import EnvError
+from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.replay.host import HostReplay
-from jaxdreamer.types import ActionSpec, Array, EnvSpec, PolicyState, PyTree, Timestep
-
-
-class Environments(Protocol):
-    """What the loops want of N environments side by side; `envs/vector.py` is one."""
-
-    @property
-    def spec(self) -> EnvSpec:
-        """What every lane hands over."""
-
-    @property
-    def num_envs(self) -> int:
-        """N."""
-
-    def step(self, actions: np.ndarray) -> Timestep:
-        """Advance every lane by one entry; a lane whose last entry ended its episode is reset."""
-
-    def reset_lane(self, lane: int) -> Timestep:
-        """Begin a lane's next episode now; its entry, without a lane axis."""
-
-    def state(self) -> dict[str, Any]:
-        """JSON-ready."""
-
-    def restore(self, state: dict[str, Any], actions: Any) -> list[Timestep | None]:
-        """Bring the lanes back to where ``state`` was taken by playing their episodes again."""
-
-    def close(self) -> None:
-        """Free everything."""
+from jaxdreamer.types import ActionSpec, Array, PolicyState, PyTree, Timestep
 
 
 class Acting(NamedTuple):
@@ -134,7 +108,7 @@ class Collector:
     last good entry, and nothing that is not finite reaches replay or the world model. Such entries are counted.
     """
 
-    def __init__(self, envs: Environments, policy: Policy, replay: HostReplay, key: Array):
+    def __init__(self, envs: VectorEnv, policy: Policy, replay: HostReplay, key: Array):
         self.envs, self._replay = envs, replay
         self._random = make_random_act(policy, envs.spec.action)
         self._explore = make_act(policy, "explore")
@@ -142,9 +116,7 @@ class Collector:
         self.scores = Scores(envs.num_envs)
         self.agent_steps = 0
         self.broken = 0
-        self._broken_in_a_row = np.zeros(
-            envs.num_envs, np.int64
-        )  # since the lane's last good step; resets do not count
+        self.broken_in_a_row = np.zeros(envs.num_envs, np.int64)  # since the lane's last good step; resets do not count
         self.latest: Timestep | None = None
 
     def step(self, params: PyTree | None) -> Timestep:
@@ -165,14 +137,14 @@ class Collector:
 
     def _mend(self, timestep: Timestep) -> Timestep:
         good = finite_lanes(timestep)
-        self._broken_in_a_row[good & ~timestep.is_first] = 0
+        self.broken_in_a_row[good & ~timestep.is_first] = 0
         if good.all():
             return timestep
         bad = np.flatnonzero(~good)
         self.broken += bad.size
-        self._broken_in_a_row[bad] += 1
-        worst = int(np.argmax(self._broken_in_a_row))
-        if self._broken_in_a_row[worst] >= MAX_BROKEN_IN_A_ROW:
+        self.broken_in_a_row[bad] += 1
+        worst = int(np.argmax(self.broken_in_a_row))
+        if self.broken_in_a_row[worst] >= MAX_BROKEN_IN_A_ROW:
             raise EnvError(
                 f"environment {worst} gave rewards or observations that are not finite {MAX_BROKEN_IN_A_ROW} times in a "
                 f"row, with resets in between: reward {timestep.reward[worst]}, "

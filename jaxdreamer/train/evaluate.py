@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from itertools import chain
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.train.collect import Acting, make_act
 from jaxdreamer.types import Array, PyTree
 
+_log = logging.getLogger("jaxdreamer")
+
 EVAL_SEED_OFFSET = 1_000_003  # evaluation episodes are never training episodes: their seeds start elsewhere
 
 
@@ -23,7 +26,8 @@ class Evaluation(NamedTuple):
 
     returns: list[float]
     lengths: list[int]
-    frames: np.ndarray | None  # uint8 [T, H, W, 3], the first episode, where it was asked for
+    frames: np.ndarray | None  # uint8 [T, H, W, 3], the first episode, where it was asked for and could be drawn
+    frame_rate: float  # of these frames, per second of the task's own time
 
     def metrics(self) -> dict[str, float]:
         """By name, for the log."""
@@ -85,17 +89,29 @@ def _play(
     timestep = envs.step(np.zeros((lanes, envs.spec.action.size), np.float32))
     while True:
         if film and not returns[0]:
-            frames.append(envs.render(0))
+            film = _draw(envs, frames)
         action, acting = act(params, acting, timestep.obs, timestep.is_first)
         timestep = envs.step(np.asarray(action))
         current = np.where(timestep.is_first, 0.0, current + timestep.reward)
         steps = np.where(timestep.is_first, 0, steps + 1)
+        if film and not returns[0] and timestep.is_last[0]:
+            film = _draw(envs, frames)
         for lane in np.flatnonzero(timestep.is_last):
             if len(returns[lane]) < wanted[lane]:
                 returns[lane].append(float(current[lane]))
                 lengths[lane].append(int(steps[lane]))
         if all(len(got) == want for got, want in zip(returns, wanted)):
             break
-    if film and len(returns[0]) == 1:
+    return Evaluation(
+        list(chain(*returns)), list(chain(*lengths)), np.stack(frames) if frames else None, envs.frame_rate
+    )
+
+
+def _draw(envs: VectorEnv, frames: list[np.ndarray]) -> bool:
+    """Add a frame of the first lane; False where drawing fails: a film must not cost a run its evaluation."""
+    try:
         frames.append(envs.render(0))
-    return Evaluation(list(chain(*returns)), list(chain(*lengths)), np.stack(frames) if frames else None)
+    except Exception as error:
+        _log.warning("no film: drawing the environment failed: %s", error)
+        return False
+    return True

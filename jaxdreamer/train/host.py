@@ -121,11 +121,14 @@ class HostTrainer:
         self.rng = np.random.default_rng(np.random.SeedSequence((config.seed, 0x5EED)))
         self.prefetch = Prefetcher(Gatherer(self.replay, groups=self.per_call), jax.device_put)
         self._train: Callable[..., Any] | None = None
-        self._unread: tuple[Metrics, Metrics] | None = None
+        self._unread: list[Metrics] | None = None  # the last call's means, and its worst update
         self.traces = 0  # times the update was traced; a test holds it at one
 
         self.updates = 0
         self.pretrained = False
+        self._waiting = False
+        self.finished_at: int | None = None
+        self.skipped = 0
         self.every = {
             "train": Every(run.train_every),
             "log": Every(run.log_every),
@@ -150,14 +153,25 @@ class HostTrainer:
         """Simulator steps so far."""
         return self.agent_steps * self.config.env.action_repeat
 
-    def run(self) -> bool:
-        """Train until the budget is spent; True then, False where a stop was requested. Saves in either case."""
+    def run(self) -> Evaluation | None:
+        """Train until the budget is spent, evaluate and save; None, and just saved, where a stop was requested."""
         self._since = (time.perf_counter(), self.env_frames, self.updates)
-        while self.env_frames < self.config.run.frames and not self.stop_requested:
+        while not self._spent and not self.stop_requested:
             self.step()
-        self._read_metrics()
+        if not self._spent:
+            self.save()
+            return None
+        if self.finished_at == self.agent_steps:  # resumed with nothing left to do: its lines are written already
+            return self.evaluate(final=True, write=False)
+        self.log()
+        evaluation = self.evaluate(final=True)
+        self.finished_at = self.agent_steps
         self.save()
-        return not self.stop_requested
+        return evaluation
+
+    @property
+    def _spent(self) -> bool:
+        return self.env_frames >= self.config.run.frames
 
     def step(self) -> None:
         """One entry of every environment, and whatever is due after it."""
@@ -172,16 +186,22 @@ class HostTrainer:
                 for _ in range(self.every["train"].count(steps) * self.calls):
                     self.train()
         self.progress.update(self.env_frames, self.updates, last_return=self.collector.scores.last_return)
-        if self.every["eval"].due(steps):
+        due = {name: self.every[name].due(steps) for name in ("eval", "log", "checkpoint")}
+        if self._spent:
+            return  # run() logs, evaluates and saves at the end
+        if due["eval"]:
             self.evaluate()
-        if self.every["log"].due(steps):
+        if due["log"]:
             self.log()
-        if self.every["checkpoint"].due(steps):
+        if due["checkpoint"]:
             self.save()
 
     def _pretrain(self) -> None:
-        # Replay may still be too short for one sequence where the prefill is; then learning waits.
-        if not self.replay.can_sample and self.replay.rows < self.config.replay.batch_length:
+        # Replay may hold no whole sequence yet, where the prefill or the episodes are short; then learning waits.
+        if not self.replay.can_sample:
+            if not self._waiting and self.replay.rows >= self.config.replay.batch_length:
+                self._waiting = True
+                _log.warning("learning waits: %s", self.replay.why_empty())
             return
         self.pretrained = True
         self.every["train"].start(self.agent_steps)
@@ -199,10 +219,10 @@ class HostTrainer:
             self._request()
         with self._timed("train"):
             train = self._train or self._compile(batch)
-            self.state, means, last = train(self.state, batch)
+            self.state, *metrics = train(self.state, batch)
             self.updates += self.per_call
             self._read_metrics()
-            self._unread = (means, last)
+            self._unread = metrics
 
     @property
     def _batch_shape(self) -> list[int]:
@@ -216,8 +236,11 @@ class HostTrainer:
         def train(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics, Metrics]:
             self.traces += 1
             state, metrics = update_many(self.learner, state, batches)
-            means = jax.tree.map(jnp.nanmean, metrics)
-            return state, means, jax.tree.map(lambda x: x[-1], metrics)
+            in_a_row = metrics.pop("skipped_in_a_row")
+            worst = jnp.argmax(in_a_row)  # the longest run of skipped updates may end inside the call
+            told = {"skipped": metrics.pop("skipped")[-1], "skipped_in_a_row": in_a_row[worst]}
+            told |= jax.tree.map(lambda x: x[worst], metrics)
+            return state, jax.tree.map(jnp.nanmean, metrics), told
 
         name = f"compiling {self.per_call} update{'s' if self.per_call > 1 else ''} of {self.config.preset}"
         with self.progress.status(name):
@@ -227,10 +250,11 @@ class HostTrainer:
     def _read_metrics(self) -> None:
         if self._unread is None:
             return
-        (means, last), self._unread = jax.device_get(self._unread), None
-        skipped = int(last["skipped_in_a_row"])
+        (means, told), self._unread = jax.device_get(self._unread), None
+        self.skipped = int(told["skipped"])
+        skipped = int(told["skipped_in_a_row"])
         if skipped >= MAX_SKIPPED_IN_A_ROW:
-            bad = [name for name, value in last.items() if name.startswith("loss/") and not np.isfinite(value)]
+            bad = [name for name, value in told.items() if name.startswith("loss/") and not np.isfinite(value)]
             terms = [name for name in bad if name not in ("loss/model", "loss/actor", "loss/critic")] or bad
             raise Diverged(
                 f"{skipped} updates in a row were skipped because they were not finite, up to update {self.updates} at "
@@ -238,15 +262,16 @@ class HostTrainer:
                 "those of the last good update. Check the environment's rewards and observations for inf and nan, then "
                 "lower the learning rates."
             )
-        skipped_now = {"skipped": float(last["skipped"])}
-        self.means.add({k: v for k, v in means.items() if not k.startswith("skipped")} | skipped_now)
+        self.means.add(means)
 
     # ---- reporting -----------------------------------------------------------------------------------------------
 
     def log(self, extra: dict[str, float] | None = None) -> None:
         """Write one line of metrics."""
+        self._read_metrics()
         scalars = self.means.take() | self.collector.scores.take() | (extra or {})
         scalars["replay/entries"] = self.replay.rows * self.replay.lanes
+        scalars["skipped"] = self.skipped
         scalars["env/broken_entries"] = self.collector.broken
         scalars["train_ratio"] = self.config.train_ratio
         now = time.perf_counter()
@@ -263,7 +288,7 @@ class HostTrainer:
     def _write(self, scalars: dict[str, float]) -> None:
         self.metrics.write(scalars, agent_steps=self.agent_steps, env_frames=self.env_frames, updates=self.updates)
 
-    def evaluate(self, final: bool = False) -> Evaluation:
+    def evaluate(self, final: bool = False, write: bool = True) -> Evaluation:
         """Play without exploration, on environments and seeds of their own; log it, and save pictures."""
         sees_images = any(spec.kind == "image" for spec in self.spec.obs.values())
         film = self.config.run.video and (final or sees_images) and self.envs.can_render
@@ -278,10 +303,11 @@ class HostTrainer:
             )
             name = f"{self.env_frames:012d}"
             if evaluation.frames is not None:
-                video.save_video(self.rundir.videos / f"policy-{name}.gif", evaluation.frames, self.envs.frame_rate)
-            if sees_images and self.config.run.video and self.pretrained:
+                video.save_video(self.rundir.videos / f"policy-{name}.gif", evaluation.frames, evaluation.frame_rate)
+            if sees_images and self.config.run.video and self.pretrained and write:
                 self.save_open_loop(name)
-        self._write(evaluation.metrics())
+        if write:
+            self._write(evaluation.metrics())
         self.progress.update(self.env_frames, self.updates, eval_return=float(np.mean(evaluation.returns)))
         return evaluation
 
@@ -321,9 +347,12 @@ class HostTrainer:
             host = {
                 "agent_steps": self.agent_steps,
                 "broken": self.collector.broken,
+                "broken_in_a_row": self.collector.broken_in_a_row.tolist(),
+                "skipped": self.skipped,
+                "finished_at": self.finished_at,
                 "updates": self.updates,
                 "pretrained": self.pretrained,
-                "every": {name: every.last for name, every in self.every.items()},
+                "every": {name: [every.interval, every.last] for name, every in self.every.items()},
                 "rng": self.rng.bit_generator.state,
                 "pending": [indices.to_json() for indices in self.prefetch.pending],
                 "pending_shape": self._batch_shape,
@@ -353,19 +382,22 @@ class HostTrainer:
         self._manifest = host["replay"]
         disk.load(self.replay, self.rundir.replay, self._manifest)
         self.collector.agent_steps = int(host["agent_steps"])
-        self.collector.broken = int(host["broken"])
+        self.collector.broken, self.skipped = int(host["broken"]), int(host["skipped"])
+        self.collector.broken_in_a_row[:] = host["broken_in_a_row"]
+        self.finished_at = host["finished_at"]
         self.updates, self.pretrained = int(host["updates"]), bool(host["pretrained"])
-        for name, last in host["every"].items():
-            self.every[name].last = int(last)
+        for name, (interval, last) in host["every"].items():
+            # A cadence that was changed counts from here: it must not make up for steps done under the old one.
+            self.every[name].start(last if interval == self.every[name].interval else self.agent_steps)
         self.rng.bit_generator.state = host["rng"]
-        if host["pending_shape"] == self._batch_shape:  # or the run goes on with other batches than it was stopped with
-            for indices in host["pending"]:
-                self.prefetch.request(Indices.from_json(indices))
         self.collector.scores.load(host["scores"])
         self.means.sums.update(host["means"]["sums"])
         self.means.counts.update(host["means"]["counts"])
         self.metrics.truncate(int(host["metrics_offset"]))
         self._restore_environments(host["envs"])
+        if host["pending_shape"] == self._batch_shape:  # or the run goes on with other batches than it was stopped with
+            for indices in host["pending"]:
+                self.prefetch.request(Indices.from_json(indices))
         self.progress.log(f"resumed at agent step {step:,}, update {self.updates:,}")
 
     def _restore_environments(self, saved: dict[str, Any]) -> None:

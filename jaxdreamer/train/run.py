@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from rich.console import Console
 
 from jaxdreamer import config as configs
@@ -71,6 +70,8 @@ def train_agent(
     """
     enable_compilation_cache()
     rundir = RunDir(logdir)
+    if make is not None:
+        config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
     config, changes = _settle_config(rundir, config)
     make_one = make or (lambda: make_env(config.env))
 
@@ -84,25 +85,30 @@ def train_agent(
         with rundir, Progress(config.run.frames, console=console) as progress:
             for key, (old, new) in changes.items():
                 progress.log(f"changed since the run began: {key} {old} -> {new}")
-            configs.save(config, rundir.config)
-            _settle_spec(rundir, envs.spec, envs.spaces)
+            resuming = bool(checkpoint.steps(rundir.checkpoints))
+            if resuming:
+                _check_spec(rundir, envs.spec)
             for line in describe(envs.spec):
                 progress.log(line)
-            with MetricsLog(rundir.metrics, make_sinks(sinks, rundir.path)) as metrics:
+            with MetricsLog(rundir.metrics) as metrics:
                 trainer = HostTrainer(config, envs, make_envs, rundir, metrics, progress)
-                if checkpoint.steps(rundir.checkpoints):
+                if resuming:
                     trainer.restore()
                 else:
                     metrics.truncate(0)  # lines of a start that never came to a checkpoint
+                metrics.add_sinks(make_sinks(sinks, rundir.path, trainer.env_frames if resuming else None))
+                # Only now is nothing left that could refuse: a failed start must not leave its settings behind.
+                write_json(rundir.config, configs.to_dict(config))
+                _write_spec(rundir, envs.spec, envs.spaces)
                 with _stop_on_signal(trainer, progress):
-                    finished = trainer.run()
-                if not finished:
+                    evaluation = trainer.run()
+                if evaluation is None:
                     progress.log(
                         f"stopped and saved at {trainer.env_frames:,} frames; go on with: "
                         f"jaxdreamer train --logdir {logdir}"
                     )
                     return Result(rundir.path, False, None)
-                return Result(rundir.path, True, trainer.evaluate(final=True))
+                return Result(rundir.path, True, evaluation)
     finally:
         (trainer or envs).close()
 
@@ -126,24 +132,34 @@ def evaluate_agent(
         make: as for :func:`train_agent`.
         film: save a film of the first episode there (.gif, or .mp4 with the extra ``video``).
     """
+    if episodes is not None and episodes < 1:
+        raise ConfigError(f"episodes must be at least 1, found {episodes}")
+    if film is not None and Path(film).suffix not in (".gif", ".mp4"):
+        raise ConfigError(f"a film is .gif or .mp4, found {film}")
     enable_compilation_cache()
     config, spec = load_run(logdir)
     networks = make_networks(config.model, spec)
     like = jax.eval_shape(networks.init, jax.random.key(0))
     params, _, _ = checkpoint.restore_params(RunDir(logdir).checkpoints, like, prefix=("train", "params"))
     make_one = make or (lambda: make_env(config.env))
+
+    def make_envs(lanes: int, env_seed: int) -> VectorEnv:
+        envs = VectorEnv([make_one] * lanes, seed=env_seed)
+        _check_spec(RunDir(logdir), envs.spec)
+        return envs
+
     seed = config.seed if seed is None else seed
     play = make_evaluate(make_policy(config, spec, networks))
     evaluation = play(
         params,
-        lambda lanes, env_seed: VectorEnv([make_one] * lanes, seed=env_seed),
+        make_envs,
         episodes or config.run.eval_episodes,
         seed=seed,
         key=jax.random.split(jax.random.key(config.seed), 3)[2],
         film=film is not None,
     )
     if film is not None and evaluation.frames is not None:
-        video.save_video(film, evaluation.frames)
+        video.save_video(film, evaluation.frames, evaluation.frame_rate)
     return evaluation
 
 
@@ -180,7 +196,8 @@ def enable_compilation_cache() -> None:
 def _settle_config(rundir: RunDir, config: Config) -> tuple[Config, dict[str, tuple[Any, Any]]]:
     """The configuration to run with, and what it changes of a run that is there already."""
     if not rundir.exists:
-        if rundir.path.is_dir() and any(rundir.path.iterdir()):
+        ours = (rundir.path / "lock").exists()  # a start that was refused before it came to anything
+        if rundir.path.is_dir() and any(rundir.path.iterdir()) and not ours:
             raise ConfigError(f"{rundir.path} is not empty and holds no run of jaxdreamer: choose another --logdir")
         return config, {}
     if not checkpoint.steps(rundir.checkpoints):
@@ -197,15 +214,17 @@ def _settle_config(rundir: RunDir, config: Config) -> tuple[Config, dict[str, tu
     return config, changes
 
 
-def _settle_spec(rundir: RunDir, spec: EnvSpec, spaces: dict[str, Any] | None) -> None:
+def _check_spec(rundir: RunDir, spec: EnvSpec) -> None:
+    stored = EnvSpec.from_dict(read_json(rundir.spec))
+    if stored != spec:
+        raise ConfigError(
+            f"{rundir.path}: the environment is not what the run was trained on: observations and actions were "
+            f"{stored.to_dict()}, now {spec.to_dict()}; is it another task, or another version of its library?"
+        )
+
+
+def _write_spec(rundir: RunDir, spec: EnvSpec, spaces: dict[str, Any] | None) -> None:
     """Keep the spec, and the environment's own spaces beside it: a loaded agent acts in its units without it."""
-    if rundir.spec.exists():
-        stored = EnvSpec.from_dict(read_json(rundir.spec))
-        if stored != spec:
-            raise ConfigError(
-                f"{rundir.path}: the environment is not what the run began with: observations or actions were "
-                f"{stored.to_dict()}, now {spec.to_dict()}; is another version of its library installed?"
-            )
     described = {name: None if space is None else describe_space(space) for name, space in (spaces or {}).items()}
     write_json(rundir.spec, {**spec.to_dict(), "spaces": described or None})
 
@@ -229,10 +248,3 @@ def _stop_on_signal(trainer: HostTrainer, progress: Progress) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def returns_of(records: list[dict[str, Any]], key: str = "eval/return") -> tuple[np.ndarray, np.ndarray]:
-    """A curve from records of a metrics file: (env frames, values)."""
-    points = [(record["env_frames"], record[key]) for record in records if record.get(key) is not None]
-    frames, values = zip(*points) if points else ((), ())
-    return np.array(frames), np.array(values)

@@ -136,13 +136,15 @@ def test_the_updated_model_dreams_from_posteriors_of_the_old_one():
 @pytest.mark.parametrize(
     ("updates", "copied"), [(0, True), (1, False), (19, False), (20, True), (21, False), (40, True)]
 )
-def test_target_critic_is_copied_before_every_20th_update_the_first_included(updates, copied):
+def test_target_critic_is_copied_after_every_20th_update_the_first_included(updates, copied):
     state = cases.state("dreamer_v2")
     state = state._replace(
         updates=jnp.asarray(updates, jnp.int32), target_critic=jax.tree.map(lambda x: x + 1, state.target_critic)
     )
     new, _ = cases.learner("dreamer_v2").update(state, cases.batch())
-    assert cases.trees_equal(new.target_critic, state.params["critic"] if copied else state.target_critic)
+    # Not to the bit: XLA may compute the sum of parameter and update once for each of the two.
+    expected = new.params["critic"] if copied else state.target_critic
+    cases.assert_trees_close(new.target_critic, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_the_target_critic_makes_the_returns():
