@@ -39,13 +39,15 @@ def speed() -> str:
         "torch_glibc_keeps_memory": "PyTorch, glibc told to keep its memory",
     }
     ours = update["seconds"]["jaxdreamer"]["median"]
-    lines = [f"{update['question'].capitalize()}:", "", "| | median seconds | times as long |", "|---|---|---|"]
+    question = update["question"]
+    lines = [f"{question[0].upper()}{question[1:]}:", "", "| | median seconds | times as long |", "|---|---|---|"]
     for key, title in names.items():
         median = update["seconds"][key]["median"]
         lines.append(f"| {title} | {median:.2f} | {median / ours:.2f} |")
     lines += ["", "500 frames through V1's encoder and decoder, with gradients:", ""]
     lines += ["| | median seconds |", "|---|---|"]
-    lines += [f"| {key} | {value['median']:.2f} |" for key, value in conv["seconds"].items()]
+    titles = {"jaxdreamer": "jaxdreamer", "torch": "PyTorch", "plain_xla": "JAX with XLA's own convolutions"}
+    lines += [f"| {title} | {conv['seconds'][key]['median']:.2f} |" for key, title in titles.items()]
     machine = update["stamp"]["machine"]
     return "\n".join([*lines, "", f"On {machine['cores']} cores ({machine['cpu']})."])
 
