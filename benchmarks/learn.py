@@ -22,7 +22,10 @@ TASKS = {
         "asked": "mean return of 10 noise-free episodes of at least -250, within 900 s",
     },
     "cartpole": {
-        "words": ["--preset", "classic", "--env", "CartPole-v1", "frames=12000", "eval_episodes=20"],
+        "words": [
+            *("--preset", "classic", "--env", "CartPole-v1", "frames=12000", "eval_episodes=20"),
+            *("discount_loss_coeff=5", "actor_learning_rate=5e-5"),
+        ],
         "asked": "mean return of 20 noise-free episodes of at least 400, within 900 s",
     },
 }
