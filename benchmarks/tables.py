@@ -15,6 +15,10 @@ def result(name: str) -> dict:
     return json.loads((HERE / "results" / f"{name}.json").read_text())
 
 
+def _cores(machine: dict) -> str:
+    return f"{machine['cores']} core{'s' if machine['cores'] > 1 else ''} ({machine['cpu']})"
+
+
 def learning() -> str:
     lines = ["| task | seed | return of the final evaluation | frames | seconds |", "|---|---|---|---|---|"]
     for name, title in (("pendulum", "Pendulum-v1"), ("cartpole", "CartPole-v1")):
@@ -26,9 +30,7 @@ def learning() -> str:
                 f"{run['env_frames']:,} | {run['seconds']:.0f} |"
             )
     machine = result("learn_pendulum")["stamp"]["machine"]
-    return "\n".join(
-        [*lines, "", f"Without exploration, on {machine['cores']} cores ({machine['cpu']}), compiling included."]
-    )
+    return "\n".join([*lines, "", f"Without exploration, on {_cores(machine)}, compiling included."])
 
 
 def speed() -> str:
@@ -49,7 +51,7 @@ def speed() -> str:
     titles = {"jaxdreamer": "jaxdreamer", "torch": "PyTorch", "plain_xla": "JAX with XLA's own convolutions"}
     lines += [f"| {title} | {conv['seconds'][key]['median']:.2f} |" for key, title in titles.items()]
     machine = update["stamp"]["machine"]
-    return "\n".join([*lines, "", f"On {machine['cores']} cores ({machine['cpu']})."])
+    return "\n".join([*lines, "", f"On {_cores(machine)}."])
 
 
 def main() -> int:
