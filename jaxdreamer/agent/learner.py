@@ -14,7 +14,7 @@ from jaxdreamer.agent.behavior import behavior_loss
 from jaxdreamer.agent.optim import make_optimizers
 from jaxdreamer.agent.world_model import world_model_loss
 from jaxdreamer.config import Config
-from jaxdreamer.nets.networks import Networks, make_networks
+from jaxdreamer.nets.networks import STATISTICS, Networks, make_networks
 from jaxdreamer.ops.trees import all_finite, select, tree_norm
 from jaxdreamer.types import Array, Batch, EnvSpec, Metrics, OptimizerStates, TrainState
 
@@ -50,14 +50,16 @@ def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key, key_model, key_behavior = jax.random.split(state.key, 3)
-        params = state.params
+        params = {**state.params, "model": networks.track(state.params["model"], batch.obs)}
 
         def model_loss(model):
             return world_model_loss(networks, config, model, batch, key_model)
 
         (_, output), model_grads = jax.value_and_grad(model_loss, has_aux=True)(params["model"])
         model_updates, model_optimizer = optimizers.model.update(model_grads, state.optimizers.model, params["model"])
-        model = optax.apply_updates(params["model"], model_updates)
+        # Statistics are counted, not learned: no gradient reaches them, but the weight decay would.
+        statistics = {name: tree for name, tree in params["model"].items() if name == STATISTICS}
+        model = {**optax.apply_updates(params["model"], model_updates), **statistics}
 
         target_critic = state.target_critic if period else params["critic"]
         start = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), output.latent)
@@ -100,7 +102,7 @@ def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None
         )
         # A norm is not finite exactly where one of its gradients is not (or is too large to square, as bad a sign).
         good = all_finite({name: value for name, value in metrics.items() if name.startswith(("loss/", "grad_norm/"))})
-        params, target_critic, states = select(good, updated, (params, state.target_critic, state.optimizers))
+        params, target_critic, states = select(good, updated, (state.params, state.target_critic, state.optimizers))
         bad = 1 - good.astype(jnp.int32)
         in_a_row = jnp.where(good, 0, state.skipped_in_a_row + 1)
         state = TrainState(params, target_critic, states, state.updates + 1, state.skipped + bad, in_a_row, key)

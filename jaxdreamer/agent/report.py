@@ -55,7 +55,7 @@ def open_loop(networks: Networks, params: PyTree, batch: Batch, *, context: int,
     )
     latents = jax.tree.map(lambda a, b: jnp.concatenate([a, b[1:]]), latent, dream.latent[0])
     decoded = {name: dist.mode() for name, dist in networks.decode(params, features(latents)).items()}
-    truth = networks.targets(batch.obs)
+    truth = networks.targets(params, batch.obs)
     error = {
         name: jnp.mean(jnp.square(decoded[name] - truth[name]), axis=tuple(range(1, truth[name].ndim)))
         for name in truth

@@ -69,7 +69,7 @@ def world_model_loss(
     feat = features(latent)
 
     terms: Metrics = {}  # an observation may bear any name, "reward" too: its term has a prefix of its own
-    targets = networks.targets(batch.obs)
+    targets = networks.targets(params, batch.obs)
     for name, dist in networks.decode(params, feat).items():
         scale = 1.0 if targets[name].ndim > 3 else loss.vector_loss_coeff
         terms[f"loss/obs/{name}"] = -scale * jnp.mean(log_likelihood(dist, targets[name], batch_ndim=2))

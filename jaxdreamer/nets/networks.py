@@ -1,7 +1,9 @@
 """All networks of an agent as a NamedTuple of pure functions of their parameters: what the rest of the library sees.
 
 Parameters are one dictionary: ``{"model": {"encoder", "rssm", "decoder", "reward"[, "discount"]}, "actor", "critic"}``,
-float32 leaves. Features are ``concat(stoch, deter)`` in that order, as the released code has it.
+float32 leaves. Features are ``concat(stoch, deter)`` in that order, as the released code has it. With
+``model.normalize_inputs`` the model also holds ``"normalizer"``, statistics of the vector observations, which ``track``
+updates and no gradient reaches.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdreamer.config import ModelConfig
 from jaxdreamer.nets.cells import RSSM
@@ -21,8 +24,10 @@ from jaxdreamer.nets.encoders import ConvEncoder
 from jaxdreamer.nets.heads import Actor, ScalarHead, VectorDecoder
 from jaxdreamer.nets.layers import MLP
 from jaxdreamer.ops.distributions import Categoricals, Normal, UnitNormal
-from jaxdreamer.ops.transforms import image_to_float, symlog
+from jaxdreamer.ops.transforms import image_to_float, merge_moments, no_moments, standardize, symlog
 from jaxdreamer.types import Array, ArraySpec, EnvSpec, Latent, Observation, PyTree
+
+STATISTICS = "normalizer"  # the part of params["model"] that is counted, not learned
 
 
 class RSSMFunctions(NamedTuple):
@@ -42,7 +47,8 @@ class Networks(NamedTuple):
     init: Callable[[Array], PyTree]  # key -> all parameters
     rssm: RSSMFunctions
     encode: Callable[[PyTree, Observation], Array]  # (params["model"], raw observations) -> embed [..., E]
-    targets: Callable[[Observation], Observation]  # raw observations -> what ``decode`` predicts
+    targets: Callable[[PyTree, Observation], Observation]  # (params["model"], raw) -> what ``decode`` predicts
+    track: Callable[[PyTree, Observation], PyTree]  # (params["model"], raw) -> params["model"] with these counted in
     decode: Callable[[PyTree, Array], dict[str, Any]]  # (params["model"], feat [..., F]) -> a distribution per key
     reward: Callable[[PyTree, Array], Any]  # (params["model"], feat) -> distribution of the reward on arriving
     discount: Callable[[PyTree, Array], Any] | None  # (params["model"], feat) -> Bernoulli; None without the head
@@ -99,8 +105,21 @@ def make_networks(config: ModelConfig, spec: EnvSpec) -> Networks:
             return Categoricals(jnp.zeros((*shape, config.stoch_size, config.classes))).noise(key)
         return Normal(jnp.zeros((*shape, stoch_size)), jnp.ones((*shape, stoch_size))).noise(key)
 
-    def preprocess(obs: Observation) -> Observation:
+    normalized = [key for key, s in spec.obs.items() if config.normalize_inputs and s.kind == "vector"]
+
+    def squash(obs: Observation) -> Observation:
         return {key: _preprocess(obs[key], s, config.symlog_inputs) for key, s in spec.obs.items()}
+
+    def preprocess(params: PyTree, obs: Observation) -> Observation:
+        moments = lax.stop_gradient(params[STATISTICS]) if normalized else {}
+        return {key: standardize(x, moments[key]) if key in moments else x for key, x in squash(obs).items()}
+
+    def track(params: PyTree, obs: Observation) -> PyTree:
+        if not normalized:
+            return params
+        seen = squash(obs)
+        moments = {key: merge_moments(params[STATISTICS][key], seen[key]) for key in normalized}
+        return {**params, STATISTICS: moments}
 
     def init(key: Array) -> PyTree:
         keys = jax.random.split(key, 7)
@@ -108,13 +127,15 @@ def make_networks(config: ModelConfig, spec: EnvSpec) -> Networks:
         latent, action = initial(()), jnp.zeros((spec.action.size,))
         feat = features(latent)
         model = {
-            "encoder": _params(encoder, keys[0], preprocess(obs)),
+            "encoder": _params(encoder, keys[0], squash(obs)),
             "rssm": _params(rssm, keys[1], latent, action, jnp.zeros((embed_size,))),
             "decoder": _params(decoder, keys[2], feat),
             "reward": _params(reward, keys[3], feat),
         }
         if config.discount_head:
             model["discount"] = _params(discount, keys[4], feat)
+        if normalized:
+            model[STATISTICS] = {key: no_moments(math.prod(spec.obs[key].shape)) for key in normalized}
         return {"model": model, "actor": _params(actor, keys[5], feat), "critic": _params(critic, keys[6], feat)}
 
     def call(module: nn.Module, name: str, method: str = "__call__") -> Callable[..., Any]:
@@ -130,8 +151,9 @@ def make_networks(config: ModelConfig, spec: EnvSpec) -> Networks:
             posterior=call(rssm, "rssm", "posterior"),
             noise=noise,
         ),
-        encode=lambda params, obs: encoder.apply({"params": params["encoder"]}, preprocess(obs)),
+        encode=lambda params, obs: encoder.apply({"params": params["encoder"]}, preprocess(params, obs)),
         targets=preprocess,
+        track=track,
         decode=call(decoder, "decoder"),
         reward=call(reward, "reward"),
         discount=call(discount, "discount") if config.discount_head else None,

@@ -183,6 +183,20 @@ def test_a_batch_with_a_nan_is_skipped_and_leaves_no_trace(version):
     assert not cases.trees_equal(good.key, state.key)
 
 
+def test_statistics_of_the_observations_are_counted_and_not_learned():
+    config = cases.config("dreamer_v2", normalize_inputs=True, weight_decay=0.1)
+    learner = make_learner(config, cases.VECTOR)
+    update, state, batch = jax.jit(learner.update), learner.init(jax.random.key(0)), cases.batch()
+    new, _ = update(state, batch)
+    seen = np.asarray(batch.obs["state"]).reshape(-1, batch.obs["state"].shape[-1])
+    moments = new.params["model"]["normalizer"]["state"]
+    assert moments.count == len(seen)
+    np.testing.assert_allclose(moments.mean, seen.mean(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(moments.variance, seen.var(axis=0), rtol=1e-4)
+    bad, _ = update(new, with_nan(batch))
+    assert cases.trees_equal(bad.params, new.params)
+
+
 def test_many_updates_in_one_scan_equal_one_after_another(version="dreamer_v1"):
     learner, state = cases.learner(version), cases.state(version)
     batches = [cases.batch(seed=seed) for seed in range(3)]
