@@ -14,14 +14,20 @@ if TYPE_CHECKING:
     from jaxdreamer.agent.learner import Learner, make_learner, update_many
     from jaxdreamer.agent.policy import Policy, make_policy
     from jaxdreamer.agent.rssm import imagine, observe
-    from jaxdreamer.config import Config, ConfigError, preset
+    from jaxdreamer.config import Config, ConfigError, MissingExtra, preset
     from jaxdreamer.deploy.pretrained import Agent, load_agent
+    from jaxdreamer.envs.base import EnvError
     from jaxdreamer.envs.gymnasium_env import wrap
     from jaxdreamer.envs.registry import make_env, register
     from jaxdreamer.envs.vector import VectorEnv
+    from jaxdreamer.envs.wrappers import AgentEnv
     from jaxdreamer.nets.networks import Networks, features, make_networks
-    from jaxdreamer.ops.returns import lambda_return
-    from jaxdreamer.train.run import evaluate_agent, train_agent
+    from jaxdreamer.ops.distributions import policy_mode
+    from jaxdreamer.ops.returns import discount_weights, lambda_return
+    from jaxdreamer.ops.transforms import symexp, symlog, two_hot
+    from jaxdreamer.record.video import save_video
+    from jaxdreamer.replay.host import HostReplay, available_memory
+    from jaxdreamer.train.run import evaluate_agent, load_run, train_agent
     from jaxdreamer.types import (
         ActionPart,
         ActionSpec,
@@ -38,32 +44,44 @@ __all__ = [
     "ActionPart",
     "ActionSpec",
     "Agent",
+    "AgentEnv",
     "ArraySpec",
     "Batch",
     "Config",
     "ConfigError",
+    "EnvError",
     "EnvSpec",
+    "HostReplay",
     "Latent",
     "Learner",
+    "MissingExtra",
     "Networks",
     "Policy",
     "PolicyState",
     "Timestep",
     "TrainState",
     "VectorEnv",
+    "available_memory",
+    "discount_weights",
     "evaluate_agent",
     "features",
     "imagine",
     "lambda_return",
     "load_agent",
+    "load_run",
     "make_env",
     "make_learner",
     "make_networks",
     "make_policy",
     "observe",
+    "policy_mode",
     "preset",
     "register",
+    "save_video",
+    "symexp",
+    "symlog",
     "train_agent",
+    "two_hot",
     "update_many",
     "wrap",
 ]
@@ -73,14 +91,20 @@ _HOMES = {
     "agent.learner": ("Learner", "make_learner", "update_many"),
     "agent.policy": ("Policy", "make_policy"),
     "agent.rssm": ("imagine", "observe"),
-    "config": ("Config", "ConfigError", "preset"),
+    "config": ("Config", "ConfigError", "MissingExtra", "preset"),
     "deploy.pretrained": ("Agent", "load_agent"),
+    "envs.base": ("EnvError",),
     "envs.gymnasium_env": ("wrap",),
     "envs.registry": ("make_env", "register"),
     "envs.vector": ("VectorEnv",),
+    "envs.wrappers": ("AgentEnv",),
     "nets.networks": ("Networks", "features", "make_networks"),
-    "ops.returns": ("lambda_return",),
-    "train.run": ("evaluate_agent", "train_agent"),
+    "ops.distributions": ("policy_mode",),
+    "ops.returns": ("discount_weights", "lambda_return"),
+    "ops.transforms": ("symexp", "symlog", "two_hot"),
+    "record.video": ("save_video",),
+    "replay.host": ("HostReplay", "available_memory"),
+    "train.run": ("evaluate_agent", "load_run", "train_agent"),
     "types": (
         "ActionPart",
         "ActionSpec",

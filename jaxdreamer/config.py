@@ -155,6 +155,9 @@ class BehaviorConfig:
     """Share of the dynamics gradient in both."""
     actor_entropy: float = 0.0
     """Weight of the entropy bonus."""
+    actor_input_gradient: bool = False
+    """Let the actor's gradient also flow through the dreamed states it reads, not through its actions alone. Neither V1
+    nor V2 does; torchwm does."""
     returns_from_start: bool = False
     """Train the critic on the real start state too (V2), or on dreamed ones only (V1)."""
     target_critic_every: int = 0

@@ -45,7 +45,8 @@ def behavior_loss(
 
     V1 has s = 1, V2 s = 0 (``behavior.returns_from_start``): V1 leaves z_0 out of its sequences, so its weights
     ``w`` start from z_1. A start that is terminal counts for nothing beyond its own reward where ends are learned.
-    The actor sees features through a stop-gradient: only the action carries its gradient on, through the model.
+    The actor sees features through a stop-gradient: only the action carries its gradient on, through the model
+    (unless ``behavior.actor_input_gradient``).
 
     Args:
         trained: ``{"actor": ..., "critic": ...}``, the parameters to differentiate by.
@@ -62,9 +63,10 @@ def behavior_loss(
     key_dream, key_entropy = jax.random.split(key)
     # A pure REINFORCE gradient needs nothing from the rollout: constants here spare the whole backward pass.
     acting = lax.stop_gradient(trained["actor"]) if gradient == "reinforce" else trained["actor"]
+    seen = (lambda feat: feat) if settings.actor_input_gradient else lax.stop_gradient
 
     dream = imagine(
-        policy=lambda latent, k: networks.actor(acting, lax.stop_gradient(features(latent))).sample(k),
+        policy=lambda latent, k: networks.actor(acting, seen(features(latent))).sample(k),
         step=prior_step(networks.rssm, model),
         start=lax.stop_gradient(start),
         horizon=horizon,

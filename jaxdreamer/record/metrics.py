@@ -180,11 +180,19 @@ def curve(records: Iterable[Mapping[str, Any]], y: str, x: str = "env_frames") -
     return [(record[x], record[y]) for record in records if record.get(x) is not None and record.get(y) is not None]
 
 
-def make_sinks(names: Iterable[str], folder: str | os.PathLike[str], resume_frames: int | None = None) -> list[Sink]:
-    """Sinks by name, ``tensorboard`` and ``wandb``. Raises MissingExtra, with the pip line, or ValueError."""
+def make_sinks(
+    names: Iterable[str | Sink], folder: str | os.PathLike[str], resume_frames: int | None = None
+) -> list[Sink]:
+    """Sinks by name, ``tensorboard`` and ``wandb``; one that is no name is a sink already.
+
+    Raises MissingExtra, with the pip line, or ValueError.
+    """
     makers = {"tensorboard": tensorboard_sink, "wandb": wandb_sink}
-    sinks = []
+    sinks: list[Sink] = []
     for name in names:
+        if not isinstance(name, str):
+            sinks.append(name)
+            continue
         if name not in makers:
             raise ValueError(f"unknown metrics sink {name!r}; there are: {', '.join(makers)}")
         sinks.append(makers[name](folder, resume_frames))

@@ -75,6 +75,7 @@ class Scores:
             "train/return": float(np.mean(self.returns)),
             "train/return_max": float(np.max(self.returns)),
             "train/return_min": float(np.min(self.returns)),
+            "train/return_std": float(np.std(self.returns)),
             "train/length": float(np.mean(self.lengths)),
             "train/episodes": len(self.returns),
         }

@@ -140,6 +140,18 @@ class HostTrainer:
         self._since = (time.perf_counter(), 0, 0)
         self._manifest: dict[str, Any] | None = None
         self.stop_requested = False
+        self.on_save: Callable[[TrainState, int], None] | None = None  # see train_agent
+        self.has_learned = False  # before this run: see begin_with
+
+    def begin_with(self, start: TrainState) -> None:
+        """Learn on from another run's state; it is copied. ConfigError where it is of other networks."""
+        expected, found = (jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (self.state, start))
+        if expected != found:
+            raise ConfigError(
+                "start: the train state given is of other networks or optimizers than this configuration's: "
+                f"expected {expected}, found {found}"
+            )
+        self.state, self.has_learned = jax.tree.map(jnp.copy, start), True
 
     # ---- the loop ------------------------------------------------------------------------------------------------
 
@@ -175,7 +187,7 @@ class HostTrainer:
 
     def step(self) -> None:
         """One entry of every environment, and whatever is due after it."""
-        prefilling = self.agent_steps < self.config.run.prefill
+        prefilling = self.agent_steps < self.config.run.prefill and not self.has_learned
         with self._timed("collect"):
             self.collector.step(None if prefilling else self.state.params)
         steps = self.agent_steps
@@ -352,6 +364,7 @@ class HostTrainer:
                 "finished_at": self.finished_at,
                 "updates": self.updates,
                 "pretrained": self.pretrained,
+                "has_learned": self.has_learned,
                 "every": {name: [every.interval, every.last] for name, every in self.every.items()},
                 "rng": self.rng.bit_generator.state,
                 "pending": [indices.to_json() for indices in self.prefetch.pending],
@@ -366,6 +379,8 @@ class HostTrainer:
             checkpoint.save(self.rundir.checkpoints, self.agent_steps, self._tree(), host, keep)
             kept = checkpoint.hosts(self.rundir.checkpoints).values()
             disk.prune(self.rundir.replay, [item["replay"] for item in kept])
+        if self.on_save is not None:
+            self.on_save(self.state, self.env_frames)
 
     def _tree(self) -> PyTree:
         return {"train": self.state, "acting": self.collector.acting}
@@ -386,6 +401,7 @@ class HostTrainer:
         self.collector.broken_in_a_row[:] = host["broken_in_a_row"]
         self.finished_at = host["finished_at"]
         self.updates, self.pretrained = int(host["updates"]), bool(host["pretrained"])
+        self.has_learned = bool(host.get("has_learned", False))
         for name, (interval, last) in host["every"].items():
             # A cadence that was changed counts from here: it must not make up for steps done under the old one.
             self.every[name].start(last if interval == self.every[name].interval else self.agent_steps)

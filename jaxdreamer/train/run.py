@@ -23,12 +23,12 @@ from jaxdreamer.envs.spaces import describe_space
 from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint, video
-from jaxdreamer.record.metrics import MetricsLog, make_sinks
+from jaxdreamer.record.metrics import MetricsLog, Sink, make_sinks
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir, read_json, write_json
 from jaxdreamer.train.evaluate import Evaluation, make_evaluate
 from jaxdreamer.train.host import HostTrainer, check_trainable
-from jaxdreamer.types import EnvSpec
+from jaxdreamer.types import EnvSpec, TrainState
 
 # A run's stored experience and parameters mean nothing under another value of these.
 FIXED = ("seed", "env.", "model.", "replay.capacity")
@@ -43,6 +43,8 @@ class Result:
     """False where it was stopped before its budget was spent; the same call again goes on."""
     evaluation: Evaluation | None
     """The final evaluation of a finished run."""
+    state: TrainState
+    """What was learned: parameters, target critic, optimizers, counters."""
 
 
 def train_agent(
@@ -50,8 +52,10 @@ def train_agent(
     logdir: str | os.PathLike[str],
     *,
     make: Callable[[], Env] | None = None,
-    sinks: Iterable[str] = (),
+    sinks: Iterable[str | Sink] = (),
     console: Console | None = None,
+    start: TrainState | None = None,
+    on_save: Callable[[TrainState, int], None] | None = None,
 ) -> Result:
     """Train as ``config`` says, writing to ``logdir``; a folder that holds a run already is resumed.
 
@@ -59,8 +63,13 @@ def train_agent(
         config: see :func:`jaxdreamer.config.preset`.
         logdir: made if need be. Where it holds a run, settings that differ are shown by name, and applied or refused.
         make: makes one environment, instead of ``config.env.id``; see ``envs.gymnasium_env.wrap`` for instances.
-        sinks: further places for metrics: ``"tensorboard"``, ``"wandb"``.
+        sinks: further places for metrics: ``"tensorboard"``, ``"wandb"``, or objects with a sink's methods
+            (:class:`jaxdreamer.record.metrics.Sink`).
         console: where to report; standard error by default.
+        start: what a new run begins to learn from, instead of fresh parameters; its prefill is then played by this policy.
+            A run that is resumed goes on with its own.
+        on_save: called with the train state and the env frames so far after each checkpoint, the last one included. The
+            state's arrays are the caller's to read until it returns.
 
     Ctrl-C, or SIGTERM, ends the run after the current step with a checkpoint.
 
@@ -92,9 +101,12 @@ def train_agent(
                 progress.log(line)
             with MetricsLog(rundir.metrics) as metrics:
                 trainer = HostTrainer(config, envs, make_envs, rundir, metrics, progress)
+                trainer.on_save = on_save
                 if resuming:
                     trainer.restore()
                 else:
+                    if start is not None:
+                        trainer.begin_with(start)
                     metrics.truncate(0)  # lines of a start that never came to a checkpoint
                 metrics.add_sinks(make_sinks(sinks, rundir.path, trainer.env_frames if resuming else None))
                 # Only now is nothing left that could refuse: a failed start must not leave its settings behind.
@@ -107,8 +119,8 @@ def train_agent(
                         f"stopped and saved at {trainer.env_frames:,} frames; go on with: "
                         f"jaxdreamer train --logdir {logdir}"
                     )
-                    return Result(rundir.path, False, None)
-                return Result(rundir.path, True, evaluation)
+                    return Result(rundir.path, False, None, trainer.state)
+                return Result(rundir.path, True, evaluation, trainer.state)
     finally:
         (trainer or envs).close()
 

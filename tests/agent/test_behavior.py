@@ -224,6 +224,14 @@ def test_the_dynamics_gradient_goes_through_actions_and_states_but_not_into_the_
     np.testing.assert_allclose(found, (up - down) / 2e-5, rtol=1e-3)
 
 
+@pytest.mark.parametrize("version", ["dreamer_v1", "dreamer_v2"])
+def test_with_the_input_gradient_the_policys_eyes_move_too(version):
+    config = toy_config(version, actor_gradient="dynamics", actor_entropy=0.0, actor_input_gradient=True)
+    found = jax.grad(lambda theta: toy_loss(config, theta=theta, with_discount=False)[0])(THETA)
+    up, down = (toy_oracle(config, theta=THETA + e, with_discount=False)[0] for e in (1e-5, -1e-5))
+    np.testing.assert_allclose(found, (up - down) / 2e-5, rtol=1e-3)
+
+
 def test_weights_carry_no_gradient():
     """The discount head's path into the weights is cut: only returns depend on the action."""
     config = toy_config("dreamer_v2", actor_gradient="dynamics", actor_entropy=0.0)

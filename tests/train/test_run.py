@@ -400,6 +400,67 @@ def test_a_finished_run_is_evaluated_once_and_adds_no_lines_when_started_again(t
     assert metrics.read(finished.logdir / "metrics.jsonl") == before
 
 
+class Notes:
+    """A sink that keeps what it is given."""
+
+    name = "notes"
+
+    def __init__(self):
+        self.records, self.closed = [], False
+
+    def write(self, record, step):
+        self.records.append((step, record))
+
+    def image(self, name, image, step):
+        raise AssertionError("no images here")
+
+    def close(self):
+        self.closed = True
+
+
+def test_ones_own_sink_gets_every_record_and_saves_are_told(tmp_path):
+    notes, saves = Notes(), []
+    config = tiny("frames=120", "time_limit=20", "eval_episodes=1", "checkpoint_every=50")
+    result = train_agent(
+        config,
+        tmp_path,
+        console=quiet(),
+        sinks=[notes],
+        on_save=lambda state, frames: saves.append(
+            (frames, int(state.updates), np.asarray(state.params["actor"]["out"]["bias"]))
+        ),
+    )
+    assert [record for _, record in notes.records] == metrics.read(tmp_path / "metrics.jsonl") and notes.closed
+    assert all(step == record["env_frames"] for step, record in notes.records)
+    assert [frames for frames, _, _ in saves] == [50, 100, 120]
+    assert saves[0][1] < saves[1][1] < saves[2][1] == int(result.state.updates)
+    np.testing.assert_array_equal(saves[-1][2], result.state.params["actor"]["out"]["bias"])
+    assert not np.array_equal(saves[0][2], saves[-1][2])
+
+
+def test_a_run_can_begin_from_what_another_has_learned(tmp_path):
+    first = train_agent(tiny("frames=80", "time_limit=20", "eval_episodes=1"), tmp_path / "first", console=quiet())
+    bias = np.asarray(first.state.params["actor"]["out"]["bias"])
+    begun = train_agent(  # no update is due: what comes out went in
+        tiny("frames=30", "time_limit=20", "eval_episodes=1"), tmp_path / "second", console=quiet(), start=first.state
+    )
+    np.testing.assert_array_equal(begun.state.params["actor"]["out"]["bias"], bias)
+    assert int(begun.state.updates) == int(first.state.updates) > 0
+    # Its prefill is the policy's, not chance's: the parameters decide what is played.
+    fresh = train_agent(tiny("frames=30", "time_limit=20", "eval_episodes=1"), tmp_path / "fresh", console=quiet())
+    played = [stored_actions(tmp_path / name, step=30) for name in ("second", "fresh")]
+    assert not np.array_equal(*played)
+    assert fresh.state is not None and not first.state.params["actor"]["out"]["bias"].is_deleted()
+    with pytest.raises(ConfigError, match="start: the train state given is of other networks"):
+        train_agent(tiny("units=17"), tmp_path / "third", console=quiet(), start=first.state)
+
+
+def stored_actions(folder, step):
+    replay = HostReplay(load_run(folder)[1], capacity=2000, lanes=1, length=8, cross_episodes=True)
+    disk.load(replay, folder / "replay", checkpoint.hosts(folder / "checkpoints")[step]["replay"])
+    return replay.read_rows(0, replay.total)["action"]
+
+
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(ConfigError, match="not empty and holds no run"):
