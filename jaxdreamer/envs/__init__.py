@@ -6,7 +6,7 @@ Importing it imports neither jax nor gymnasium, and no module of it ever imports
 from jaxdreamer.config import MissingExtra
 from jaxdreamer.envs.base import Env, EnvError, SpaceError
 from jaxdreamer.envs.gymnasium_env import wrap
-from jaxdreamer.envs.registry import backends, make_env, register
+from jaxdreamer.envs.registry import backends, make_env, make_vector, register
 from jaxdreamer.envs.vector import VectorEnv, episode_seed
 from jaxdreamer.envs.wrappers import AgentEnv, Simulator
 
@@ -21,6 +21,7 @@ __all__ = [
     "backends",
     "episode_seed",
     "make_env",
+    "make_vector",
     "register",
     "wrap",
 ]

@@ -131,6 +131,10 @@ class Collector:
         timestep = self.envs.step(action)
         self.agent_steps += int(np.sum(~timestep.is_first))
         timestep = self._mend(timestep)
+        if self.latest is not None:
+            # A reset that no end came before: the environment broke off, and its episode ends at its last entry.
+            for lane in np.flatnonzero(timestep.is_first & ~np.asarray(self.latest.is_last)):
+                self._replay.close_episode(int(lane))
         self._replay.add(timestep, np.where(timestep.is_first[:, None], np.float32(0), action))
         self.scores.add(timestep)
         self.latest = timestep

@@ -64,12 +64,11 @@ def make_evaluate(policy: Policy) -> Callable[..., Evaluation]:
             seed: of the environments. Equal seeds and parameters give equal episodes where the task allows it.
             key: for the latents' samples.
             film: draw every entry of the first episode.
-            lanes: most environments at once.
+            lanes: most environments at once; one may bring several lanes.
         """
-        count = min(episodes, lanes)
-        wanted = [len(range(lane, episodes, count)) for lane in range(count)]
-        envs = make_envs(count, seed + EVAL_SEED_OFFSET)
+        envs = make_envs(min(episodes, lanes), seed + EVAL_SEED_OFFSET)
         try:
+            wanted = [len(range(lane, episodes, envs.num_envs)) for lane in range(envs.num_envs)]
             return _play(act, policy, params, envs, wanted, key, film)
         finally:
             envs.close()

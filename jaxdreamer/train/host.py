@@ -95,11 +95,11 @@ class HostTrainer:
         self.calls, self.per_call = calls_per_training(run.updates, run.updates_per_call)
         # Between asking for a batch and gathering it, each lane adds at most this many entries (a reset may follow
         # every step); windows that these would overwrite are not sampled.
-        guard = 2 * (-(-run.train_every // config.env.num_envs) + 1)
+        guard = 2 * (-(-run.train_every // envs.num_envs) + 1)
         self.replay = HostReplay(
             envs.spec,
             capacity=config.replay.capacity,
-            lanes=config.env.num_envs,
+            lanes=envs.num_envs,
             length=config.replay.batch_length,
             cross_episodes=config.replay.cross_episodes,
             guard=guard,

@@ -18,7 +18,7 @@ from jaxdreamer import config as configs
 from jaxdreamer.agent.policy import make_policy
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.envs.base import Env
-from jaxdreamer.envs.registry import make_env
+from jaxdreamer.envs.registry import make_vector
 from jaxdreamer.envs.spaces import describe_space
 from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.nets.networks import make_networks
@@ -82,10 +82,9 @@ def train_agent(
     if make is not None:
         config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
     config, changes = _settle_config(rundir, config)
-    make_one = make or (lambda: make_env(config.env))
 
-    def make_envs(lanes: int, seed: int) -> VectorEnv:
-        return VectorEnv([make_one] * lanes, seed=seed)
+    def make_envs(count: int, seed: int) -> VectorEnv:
+        return make_vector(config.env, count, seed, make=make)
 
     envs = make_envs(config.env.num_envs, config.seed)
     trainer = None
@@ -153,10 +152,9 @@ def evaluate_agent(
     networks = make_networks(config.model, spec)
     like = jax.eval_shape(networks.init, jax.random.key(0))
     params, _, _ = checkpoint.restore_params(RunDir(logdir).checkpoints, like, prefix=("train", "params"))
-    make_one = make or (lambda: make_env(config.env))
 
-    def make_envs(lanes: int, env_seed: int) -> VectorEnv:
-        envs = VectorEnv([make_one] * lanes, seed=env_seed)
+    def make_envs(count: int, env_seed: int) -> VectorEnv:
+        envs = make_vector(config.env, count, env_seed, make=make)
         _check_spec(RunDir(logdir), envs.spec)
         return envs
 

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from jaxdreamer import config as configs
 from jaxdreamer.config import ConfigError
+from jaxdreamer.envs import backends, make_env, make_vector, register, registry
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.gymnasium_env import wrap
 from jaxdreamer.envs.toy import CountingEnv
@@ -82,6 +83,45 @@ def test_final_observations_are_stored_and_resets_are_entries_of_their_own(make_
     # The action of an entry is the one that led to it: a one-hot choice, whose index sum the environment reported.
     acted = rows["obs/state"][:, 0, 2]
     np.testing.assert_array_equal(acted[times > 0], rows["action"][times[:] > 0, 0].sum(-1))
+
+
+def test_an_episode_that_breaks_off_is_closed_at_its_last_entry(make_trainer):
+    trainer = make_trainer(tiny("frames=30", "num_envs=2"), terminate_at=8, truncate_at=0)
+    for _ in range(4):
+        trainer.step()
+    trainer.envs.abandon(1)  # as where a simulator died and another took its place
+    for _ in range(3):
+        trainer.step()
+    rows = trainer.replay.read_rows(0, trainer.replay.total)
+    assert rows["is_first"].T.astype(int).tolist() == [[1, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 1, 0, 0]]
+    assert rows["is_last"].T.astype(int).tolist() == [[0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0]]
+    assert not rows["is_terminal"].any()
+
+
+def test_a_backend_may_bring_its_own_lanes(tmp_path):
+    """Two agents an environment: replay, training and evaluation follow the number of lanes there are."""
+    made = []
+
+    def make_lanes(config, count, seed):
+        made.append(VectorEnv([wrap(CountingEnv(truncate_at=4), config) for _ in range(2 * count)], seed=seed))
+        return made[-1]
+
+    register("pairs", make_lanes, lanes=True)
+    try:
+        config = tiny("frames=60", "num_envs=2", "backend=pairs", "eval_episodes=3", "batch_length=4")
+        result = train_agent(config, tmp_path / "run", console=quiet())
+        again = evaluate_agent(tmp_path / "run")
+        with pytest.raises(ConfigError, match="brings its own lanes: use make_vector"):
+            make_env(config.env)
+        assert "pairs" in backends()
+        register("pairs", lambda config: wrap(CountingEnv(), config))  # replaced by one of single environments
+        assert make_env(config.env).spec.obs and make_vector(config.env, 3).num_envs == 3
+    finally:
+        registry._BACKENDS.pop("pairs")
+    assert [vector.num_envs for vector in made] == [4, 6, 6]
+    assert result.evaluation.returns == again.returns == [1 + 2 + 3 + 4] * 3
+    lines = metrics.read(tmp_path / "run" / "metrics.jsonl")
+    assert lines[-1]["agent_steps"] == 60
 
 
 @pytest.mark.parametrize(
