@@ -8,21 +8,25 @@ index stays meaningful (and can be written into a checkpoint) however often the 
 from __future__ import annotations
 
 import hashlib
-import math
-import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdreamer.config import ConfigError
+from jaxdreamer.replay.layout import (
+    ReplayTooLarge,
+    available_memory,
+    by_name,
+    bytes_by_field,
+    check_row,
+    describe_ring,
+    entry_layout,
+    refuse_if_too_large,
+    rows_for,
+)
 from jaxdreamer.types import Batch, EnvSpec, Timestep
 
-__all__ = ["HostReplay", "Indices", "ReplayTooLarge", "available_memory"]
-
-
-class ReplayTooLarge(ConfigError, MemoryError):
-    """The replay asked for does not fit into this machine's memory."""
+__all__ = ["HostReplay", "Indices", "ReplayTooLarge"]
 
 
 class ReplayEmpty(ConfigError, LookupError):
@@ -76,24 +80,18 @@ class HostReplay:
     ):
         self.spec, self.lanes, self.length = spec, int(lanes), int(length)
         self.cross_episodes, self.guard = cross_episodes, int(guard)
-        self.rows_max = int(capacity) // self.lanes
-        if self.rows_max < self.length + self.guard:
-            raise ConfigError(
-                f"replay.capacity {capacity} leaves {self.rows_max} entries for each of {lanes} environments, but "
-                f"sequences of {length} with {guard} entries of room for the writer need {self.length + self.guard}: "
-                f"set replay.capacity to at least {(self.length + self.guard) * self.lanes}"
-            )
-        layout: dict[str, tuple[tuple[int, ...], np.dtype]] = {
-            f"obs/{key}": (tuple(item.shape), np.dtype(item.dtype)) for key, item in spec.obs.items()
-        }
-        layout |= {"action": ((spec.action.size,), np.dtype(np.float32)), "reward": ((), np.dtype(np.float32))}
-        layout |= {key: ((), np.dtype(bool)) for key in ("is_first", "is_last", "is_terminal")}
-        layout |= {"episode": ((), np.dtype(np.int64)), "valid": ((), np.dtype(bool))}
-        self._bytes = {
-            key: self.rows_max * self.lanes * math.prod(shape) * dtype.itemsize
-            for key, (shape, dtype) in layout.items()
-        }
-        self._refuse_if_too_large(memory_fraction)
+        self.rows_max = rows_for(capacity=capacity, lanes=self.lanes, length=self.length, guard=self.guard)
+        layout = entry_layout(spec) | {"episode": ((), np.dtype(np.int64)), "valid": ((), np.dtype(bool))}
+        self._bytes = bytes_by_field(layout, self.capacity)
+        refuse_if_too_large(
+            self.describe(),
+            nbytes=self.nbytes,
+            rows=self.rows_max,
+            lanes=self.lanes,
+            available=available_memory(),
+            owner="this machine",
+            fraction=memory_fraction,
+        )
         try:
             # Zeros come as untouched virtual memory: the resident size grows with the rows written, then stays.
             arrays = {k: np.zeros((self.rows_max, self.lanes, *s), d) for k, (s, d) in layout.items()}
@@ -125,21 +123,7 @@ class HostReplay:
 
     def describe(self) -> str:
         """One line for the start of a run: entries, bytes, and bytes by key."""
-        parts = ", ".join(f"{key} {_human(size)}" for key, size in self._bytes.items() if size >= 0.01 * self.nbytes)
-        return (
-            f"replay: {self.capacity:,} entries ({self.rows_max:,} x {self.lanes} environments) "
-            f"take {_human(self.nbytes)} of host memory ({parts})"
-        )
-
-    def _refuse_if_too_large(self, fraction: float) -> None:
-        available = available_memory()
-        if self.nbytes <= fraction * available:
-            return
-        fits = int(fraction * available / (self.nbytes / self.rows_max)) * self.lanes
-        raise ReplayTooLarge(
-            f"{self.describe()}, but this machine has {_human(available)} available, of which the replay may take "
-            f"{fraction:.0%}: set replay.capacity to {fits} or less, or make env.image_size smaller"
-        )
+        return describe_ring(self._bytes, rows=self.rows_max, lanes=self.lanes, where="host")
 
     # ---- state ---------------------------------------------------------------------------------------------------
 
@@ -221,18 +205,11 @@ class HostReplay:
         self._total = row + 1
 
     def _checked(self, timestep: Timestep, action: Any) -> dict[str, np.ndarray]:
-        if set(timestep.obs) != set(self.spec.obs):
-            raise ValueError(f"expected observation keys {sorted(self.spec.obs)}, found {sorted(timestep.obs)}")
-        values = {f"obs/{key}": value for key, value in timestep.obs.items()}
-        values |= {"action": action} | timestep._asdict()
-        del values["obs"]
+        row = Batch(action=action, **timestep._asdict())
+        values = {key: np.asarray(value) for key, value in by_name(row).items()}
+        check_row(values, self._arrays)
         for key, value in values.items():
-            value = np.asarray(value)
             wanted = self._arrays[key]
-            if value.shape != wanted.shape[1:]:
-                raise ValueError(f"{key}: expected shape {wanted.shape[1:]} (environments first), found {value.shape}")
-            if not np.can_cast(value.dtype, wanted.dtype, "same_kind"):
-                raise ValueError(f"{key}: expected dtype {wanted.dtype}, found {value.dtype}")
             with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused below
                 values[key] = value = value.astype(wanted.dtype, copy=False)
             if value.dtype.kind == "f" and not np.isfinite(value).all():
@@ -430,53 +407,3 @@ class HostReplay:
                 digest.update(key.encode())
                 digest.update(value.tobytes())
         return digest.hexdigest()
-
-
-def available_memory() -> int:
-    """Bytes a new allocation may take: the machine's available memory, or less where a cgroup limits this process."""
-    import psutil
-
-    return min([psutil.virtual_memory().available, *_cgroup_room()])
-
-
-def _cgroup_room(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> list[int]:
-    """Bytes left under every cgroup limit found (version 2 and 1, own group and root), page cache not counted."""
-    folders = [Path(root), Path(root, "memory")]
-    try:
-        for line in Path(own).read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers == "" or "memory" in controllers.split(","):
-                base = Path(root) if controllers == "" else Path(root, "memory")
-                group = base / path.lstrip("/")
-                folders += [group, *(parent for parent in group.parents if base in parent.parents)]
-    except (OSError, ValueError):
-        pass
-    room = []
-    for folder in folders:
-        for limit_name, usage_name, cache_name in (
-            ("memory.max", "memory.current", "inactive_file"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-        ):
-            try:
-                limit = int((folder / limit_name).read_text())  # "max" is no number: no limit
-                used = int((folder / usage_name).read_text())
-            except (OSError, ValueError):
-                continue
-            room.append(max(0, limit - used + _stat(folder / "memory.stat", cache_name)))
-    return room
-
-
-def _stat(path: os.PathLike[str], name: str) -> int:
-    try:
-        lines = (line.split() for line in Path(path).read_text().splitlines())
-        return next((int(value) for key, value in lines if key == name), 0)
-    except (OSError, ValueError):
-        return 0
-
-
-def _human(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.4g} TB"

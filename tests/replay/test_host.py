@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdreamer.config import ConfigError
-from jaxdreamer.replay import host
+from jaxdreamer.replay import host, layout
 from jaxdreamer.replay.host import Indices, ReplayTooLarge
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec, Timestep
 from tests.replay.feed import Feed, make
@@ -267,9 +267,9 @@ def test_a_cgroup_limit_counts(tmp_path):
     (tmp_path / "memory" / "memory.usage_in_bytes").write_text("1000\n")
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("1\n")
-    assert sorted(host._cgroup_room(str(tmp_path), str(own))) == [350, 4000]
-    assert host._cgroup_room(str(tmp_path / "nothing"), str(tmp_path / "none")) == []
-    assert 0 < host.available_memory() <= psutil.virtual_memory().total
+    assert sorted(layout.cgroup_room(str(tmp_path), str(own))) == [350, 4000]
+    assert layout.cgroup_room(str(tmp_path / "nothing"), str(tmp_path / "none")) == []
+    assert 0 < layout.available_memory() <= psutil.virtual_memory().total
 
 
 def test_memory_is_flat_once_the_ring_is_full():

@@ -1,0 +1,263 @@
+"""Experience on the accelerator: a pure ring, time x lanes, in the dtypes the environment uses.
+
+The module-level functions are the replay; :func:`make_device_replay` checks the sizes and binds them. All are pure and
+work under ``jax.jit``, ``jax.vmap`` (over a leading axis of seeds) and ``jax.lax.scan``; none calls back to the host. A
+program that donates the state, or carries it through a scan, writes rows in place: the ring exists once.
+
+What a row, a lane and a window are is :mod:`~jaxdreamer.replay.host`'s. What differs: nothing here can raise about
+*values*, as they are known on the device only. The caller sees to it that entries are finite and that the entry after
+``is_last`` is a reset.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdreamer.config import ConfigError
+from jaxdreamer.replay.layout import (
+    available_memory,
+    by_name,
+    bytes_by_field,
+    check_row,
+    describe_ring,
+    entry_layout,
+    refuse_if_too_large,
+    rows_for,
+)
+from jaxdreamer.types import Array, Batch, EnvSpec, Timestep
+
+_INT32_MAX = 2**31 - 1
+# Positions, ages and counts of windows are int32, and sums of two of them must be as well.
+_MOST_ENTRIES = 2**30
+
+
+class DeviceReplayState(NamedTuple):
+    """The ring. ``position`` and ``filled`` stay below ``rows + 1``, so a run of any length overflows neither."""
+
+    entries: Batch  # each field [rows, lanes, ...] in its own dtype
+    age: Array  # int32 [rows, lanes], entries since the lane's episode began: 0 at is_first; stops at 2**31 - 1
+    position: Array  # int32 [], where the next row goes
+    filled: Array  # int32 [], rows that hold something
+
+
+class DeviceReplay(NamedTuple):
+    """What :func:`make_device_replay` binds."""
+
+    init: Callable[[], DeviceReplayState]
+    add: Callable[[DeviceReplayState, Timestep, Array], DeviceReplayState]
+    close: Callable[[DeviceReplayState, Array], DeviceReplayState]
+    can_sample: Callable[[DeviceReplayState], Array]
+    sample: Callable[[DeviceReplayState, Array], Batch]
+    describe: Callable[[], str]  # one line for the start of a run: entries, bytes, and bytes by field
+    rows: int
+    nbytes: int  # of one ring; ``copies`` of them are what was checked against the memory
+
+
+def init(spec: EnvSpec, *, rows: int, lanes: int) -> DeviceReplayState:
+    """An empty ring."""
+    made = {key: jnp.zeros((rows, lanes, *shape), dtype) for key, (shape, dtype) in entry_layout(spec).items()}
+    obs = {key: made[f"obs/{key}"] for key in spec.obs}
+    entries = Batch(obs, **{key: made[key] for key in Batch._fields if key != "obs"})
+    return DeviceReplayState(entries, jnp.zeros((rows, lanes), jnp.int32), jnp.int32(0), jnp.int32(0))
+
+
+def add(state: DeviceReplayState, timestep: Timestep, action: Array) -> DeviceReplayState:
+    """Append one row; over the oldest one where the ring is full.
+
+    Args:
+        state: the ring; in place where it is donated or a scan's carry.
+        timestep: arrays with a leading lane axis.
+        action: float32 [lanes, A], what led to ``timestep``. On reset entries it is stored as zero, and so is the
+            reward.
+
+    Raises:
+        ValueError: when traced, for a key, shape or dtype that is not the ring's.
+    """
+    row = jax.tree.map(jnp.asarray, Batch(action=action, **timestep._asdict()))
+    check_row(by_name(row), by_name(state.entries))
+    first = row.is_first
+    row = row._replace(action=jnp.where(first[:, None], 0, row.action), reward=jnp.where(first, 0, row.reward))
+    # The lane's age is carried from row to row, so it stays right when the episode's first entry is overwritten.
+    before = jnp.minimum(_newest(state, state.age), _INT32_MAX - 1)
+    age = jnp.where(first | (state.filled == 0), 0, before + 1)
+    put = functools.partial(_put, position=state.position)
+    return DeviceReplayState(
+        entries=jax.tree.map(put, state.entries, row),
+        age=put(state.age, age),
+        position=(state.position + 1) % _rows(state),
+        filled=jnp.minimum(state.filled + 1, _rows(state)),
+    )
+
+
+def close(state: DeviceReplayState, mask: Array) -> DeviceReplayState:
+    """End the current episode of the lanes in ``mask`` (bool [lanes]) at their newest entry, without being terminal.
+
+    For an episode whose next state is of no use (not finite). Nothing happens to a lane whose newest entry ends an
+    episode already, nor to an empty ring.
+    """
+    mask = jnp.asarray(mask)
+    if mask.shape != state.age.shape[1:] or mask.dtype != bool:
+        raise ValueError(f"mask: expected bool {state.age.shape[1:]}, found {mask.dtype} {mask.shape}")
+    ends = state.entries.is_last
+    closed = _newest(state, ends) | (mask & (state.filled > 0))
+    return state._replace(entries=state.entries._replace(is_last=_put(ends, closed, _newest_position(state))))
+
+
+def can_sample(state: DeviceReplayState, *, length: int, cross_episodes: bool) -> Array:
+    """Whether there is a window of ``length`` entries to sample: bool []."""
+    if cross_episodes:
+        return state.filled >= length
+    return _whole(state, length).any()
+
+
+def sample(state: DeviceReplayState, key: Array, *, length: int, batch_size: int, cross_episodes: bool) -> Batch:
+    """Windows of one lane's consecutive entries, each allowed one equally likely, independently, with replacement.
+
+    A window lies within the rows the ring holds, so never across the place where the next row goes; without
+    ``cross_episodes`` it also lies within one episode.
+
+    Returns:
+        Batch [T, B, ...] with T = ``length`` and B = ``batch_size``. Meaningless where :func:`can_sample` is false:
+        whoever samples asks first.
+    """
+    choose = _choose_any if cross_episodes else _choose_whole
+    start, lane = choose(state, key, length, batch_size)
+    rows = (start[None] + jnp.arange(length)[:, None]) % _rows(state)
+    return jax.tree.map(lambda leaf: leaf.at[rows, lane].get(mode="clip"), state.entries)
+
+
+def _choose_any(state: DeviceReplayState, key: Array, length: int, count: int) -> tuple[Array, Array]:
+    """Positions of first entries and lanes, int32 [count], of windows anywhere in the ring."""
+    start_key, lane_key = jax.random.split(key)
+    start = jax.random.randint(start_key, (count,), 0, state.filled - length + 1)
+    return _oldest(state) + start, jax.random.randint(lane_key, (count,), 0, state.age.shape[1])
+
+
+def _choose_whole(state: DeviceReplayState, key: Array, length: int, count: int) -> tuple[Array, Array]:
+    """Positions of first entries and lanes, int32 [count], of windows inside one episode.
+
+    All windows are counted, by row and by block of rows; a window's number then leads to its block, row and lane. A
+    running sum over all entries would do as well, but costs several times as much as these sums of sums.
+    """
+    rows = _rows(state)
+    block = math.isqrt(rows - 1) + 1
+    by_row = jnp.pad(_whole(state, length).sum(1, dtype=jnp.int32), (0, -rows % block)).reshape(-1, block)
+    by_block = by_row.sum(1)
+    number = jax.random.randint(key, (count,), 0, by_block.sum())
+    chosen, number = _find(by_block, number)
+    row, number = _find(by_row[chosen], number)
+    end = chosen * block + row
+    lane, _ = _find((state.age[end] >= length - 1).astype(jnp.int32), number)
+    return end - (length - 1) + rows, lane
+
+
+def _find(counts: Array, number: Array) -> tuple[Array, Array]:
+    """Which of ``counts`` [n] or [B, n] holds item ``number`` [B], counting from 0, and its number in there."""
+    ends = jnp.broadcast_to(jnp.cumsum(counts, axis=-1), (*number.shape, counts.shape[-1]))
+    index = jnp.minimum((ends <= number[:, None]).sum(-1, dtype=jnp.int32), counts.shape[-1] - 1)
+    before = jnp.where(index > 0, jnp.take_along_axis(ends, jnp.maximum(index - 1, 0)[:, None], -1)[:, 0], 0)
+    return index, number - before
+
+
+def _whole(state: DeviceReplayState, length: int) -> Array:
+    """bool [rows, lanes]: whether the window of ``length`` entries that ends here is in the ring and one episode's."""
+    order = (jnp.arange(_rows(state)) - _oldest(state)) % _rows(state)  # 0: the oldest row
+    complete = (order >= length - 1) & (order < state.filled)
+    return complete[:, None] & (state.age >= length - 1)
+
+
+def _rows(state: DeviceReplayState) -> int:
+    return state.age.shape[0]
+
+
+def _oldest(state: DeviceReplayState) -> Array:
+    return (state.position - state.filled) % _rows(state)
+
+
+def _newest_position(state: DeviceReplayState) -> Array:
+    return (state.position - 1) % _rows(state)
+
+
+def _newest(state: DeviceReplayState, leaf: Array) -> Array:
+    """The newest row of one of the ring's arrays: [lanes, ...]."""
+    return lax.dynamic_index_in_dim(leaf, _newest_position(state), keepdims=False)
+
+
+def _put(leaf: Array, row: Array, position: Array) -> Array:
+    """``leaf`` [rows, lanes, ...] with ``row`` [lanes, ...] at ``position``."""
+    # Flat, because under vmap this is a scatter, and XLA's CPU code for one moves bytes ten times faster in one axis.
+    flat, row = leaf.reshape(leaf.shape[0], -1), row.astype(leaf.dtype).reshape(-1)
+    return lax.dynamic_update_index_in_dim(flat, row, position, 0).reshape(leaf.shape)
+
+
+def make_device_replay(
+    spec: EnvSpec,
+    *,
+    capacity: int,
+    lanes: int,
+    length: int,
+    batch_size: int,
+    cross_episodes: bool,
+    copies: int = 1,
+    memory_fraction: float = 0.8,
+) -> DeviceReplay:
+    """Check that the ring fits, and bind this module's functions to its sizes. Nothing is allocated before ``init``.
+
+    Args:
+        spec: what the environment hands over.
+        capacity: entries over all lanes; rounded down to a multiple of ``lanes``.
+        lanes: environments stepped side by side.
+        length: T, entries of every sampled window.
+        batch_size: B, windows of a sampled batch.
+        cross_episodes: whether a window may run over an episode's end into the next episode.
+        copies: rings that will exist side by side, one for each of the seeds trained in one program.
+        memory_fraction: share of the device's memory that all copies together may take; of the memory available on
+            this machine where the device is the CPU. A device that does not tell its memory refuses by itself.
+
+    Raises:
+        ReplayTooLarge: more memory asked for than that.
+        ConfigError: the ring is too short to hold one window, or has more entries than int32 can count.
+    """
+    rows = rows_for(capacity=capacity, lanes=lanes, length=length)
+    if rows * lanes > _MOST_ENTRIES:
+        raise ConfigError(f"replay.capacity {capacity}: a replay on the device holds at most {_MOST_ENTRIES} entries")
+    sizes = bytes_by_field(entry_layout(spec), rows * lanes) | {"age": rows * lanes * 4}
+    nbytes = sum(sizes.values())
+    device = jax.local_devices()[0]
+    where = "host" if device.platform == "cpu" else device.device_kind
+    describe = functools.partial(describe_ring, sizes, rows=rows, lanes=lanes, where=where, copies=copies)
+    available = _memory_of(device)
+    if available is not None:
+        refuse_if_too_large(
+            describe(),
+            nbytes=nbytes * copies,
+            rows=rows,
+            lanes=lanes,
+            available=available,
+            owner="this machine" if device.platform == "cpu" else "the device",
+            fraction=memory_fraction,
+        )
+    return DeviceReplay(
+        init=functools.partial(init, spec, rows=rows, lanes=lanes),
+        add=add,
+        close=close,
+        can_sample=functools.partial(can_sample, length=length, cross_episodes=cross_episodes),
+        sample=functools.partial(sample, length=length, batch_size=batch_size, cross_episodes=cross_episodes),
+        describe=describe,
+        rows=rows,
+        nbytes=nbytes,
+    )
+
+
+def _memory_of(device: jax.Device) -> int | None:
+    """Bytes the device's allocator may hand out in all; None where it does not say."""
+    if device.platform == "cpu":
+        return available_memory()
+    return (device.memory_stats() or {}).get("bytes_limit")
