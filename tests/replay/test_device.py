@@ -97,7 +97,7 @@ row_events = st.tuples(st.sets(st.integers(0, 2), max_size=2), st.sets(st.intege
 @settings(max_examples=40, deadline=None)
 @given(
     events=st.lists(row_events, min_size=1, max_size=24),
-    size=st.sampled_from([(7, 3, 3), (4, 1, 4)]),
+    size=st.sampled_from([(7, 3, 3), (4, 1, 4), (5, 2, 1)]),
     cross=st.booleans(),
     terminal=st.booleans(),
 )
@@ -157,7 +157,7 @@ def test_a_window_never_holds_the_oldest_and_the_newest_row_side_by_side():
             assert (np.diff(tags, axis=0) == 1).all() and tags.min() >= len(feed.lanes[0]) - 7
 
 
-def test_one_row_more_than_a_window_less_than_full_gives_the_first_window():
+def test_the_first_window_is_there_with_its_last_row():
     ring = Ring(7, 3, 3)
     feed = Feed(ring)
     for held in range(1, 4):
@@ -175,6 +175,17 @@ def test_episodes_longer_than_the_ring_and_than_int32():
     for _ in range(9):
         feed.add()
     np.testing.assert_array_equal(ring.state.age, np.full((7, 3), 2**31 - 1))
+    assert check_each(feed, ring.sample()) == feed.valid()
+
+
+def test_a_ring_may_begin_in_the_middle_of_an_episode():
+    ring = Ring(7, 3, 3, cross_episodes=False)
+    feed = Feed(ring)
+    feed.ended, feed.episode = [False] * 3, [0] * 3
+    for held in range(1, 4):
+        feed.add()
+        assert ring.state.age[held - 1].tolist() == [held - 1] * 3
+        assert bool(ring.replay.can_sample(ring.state)) == (held == 3)
     assert check_each(feed, ring.sample()) == feed.valid()
 
 
@@ -399,7 +410,8 @@ def test_size_is_told_and_true():
     line = replay.describe()
     assert "1,002 entries (501 x 2 environments)" in line and "12.4 MB of host memory" in line and "obs/image" in line
     line = make(1003, lanes=2, copies=4).describe()
-    assert "1,002 entries" in line and "each of 4 seeds" in line and "49.5 MB" in line
+    assert "1,002 entries" in line and "each of 4 seeds" in line
+    assert "take 49.5 MB" in line and "obs/image 49.3 MB" in line
 
 
 @pytest.mark.parametrize("copies", [1, 4])
