@@ -58,10 +58,10 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from jaxdreamer.record.rundir import RunLocked
 
     errors: tuple[type[Exception], ...] = (ConfigError, EnvError, RunLocked)
-    if "jaxdreamer.train.host" in sys.modules:  # or none of its errors can have been raised
+    if "jaxdreamer.train.journal" in sys.modules:  # or none of its errors can have been raised
         from jaxdreamer.record.checkpoint import CheckpointDamaged, CheckpointMismatch, CheckpointMissing
         from jaxdreamer.replay.disk import ReplayDamaged
-        from jaxdreamer.train.host import Diverged
+        from jaxdreamer.train.journal import Diverged
 
         errors += (Diverged, CheckpointDamaged, CheckpointMismatch, CheckpointMissing, ReplayDamaged)
     return errors

@@ -58,6 +58,8 @@ class EnvConfig:
     """Observation keys to leave out, as globs."""
     action_bound: float = 0.0
     """Half-width given to action dimensions without finite bounds. 0: such a space is refused."""
+    brax_backend: Literal["generalized", "spring", "positional", "mjx"] = "generalized"
+    """Brax's physics."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,9 @@ class RunConfig:
     """How many checkpoints stay on disk."""
     video: bool = True
     """Save a policy video and an open-loop prediction with each evaluation, where images are seen."""
+    loop: Literal["auto", "device", "host"] = "auto"
+    """Where environments are stepped: inside the compiled program, or in this process. auto: on the device wherever the
+    environment is made of pure functions."""
 
 
 @dataclass(frozen=True)

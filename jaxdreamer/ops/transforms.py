@@ -41,7 +41,7 @@ def symmetric_bins(limit: float, count: int) -> Array:
 class Moments(NamedTuple):
     """Mean and variance, number by number, of the vectors seen so far."""
 
-    count: Array  # float32 [], vectors seen, no more than the limit
+    number: Array  # float32 [], vectors seen, no more than the limit
     mean: Array  # float32 [D]
     variance: Array  # float32 [D]
 
@@ -66,11 +66,11 @@ def merge_moments(moments: Moments, x: Array, limit: float = 1e6) -> Moments:
     Source: Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample variances (1979).
     """
     x = jnp.asarray(x, jnp.float32).reshape(-1, moments.mean.shape[-1])
-    count = moments.count + x.shape[0]
-    share = x.shape[0] / count
+    number = moments.number + x.shape[0]
+    share = x.shape[0] / number
     delta = jnp.mean(x, axis=0) - moments.mean
     variance = (1.0 - share) * moments.variance + share * jnp.var(x, axis=0) + share * (1.0 - share) * jnp.square(delta)
-    return Moments(jnp.minimum(count, limit), moments.mean + share * delta, variance)
+    return Moments(jnp.minimum(number, limit), moments.mean + share * delta, variance)
 
 
 def standardize(x: Array, moments: Moments, smallest: float = 1e-3, clip: float = 10.0) -> Array:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,37 +25,11 @@ from jaxdreamer.replay.host import HostReplay, Indices
 from jaxdreamer.replay.prefetch import Gatherer, Prefetcher
 from jaxdreamer.train.collect import Collector
 from jaxdreamer.train.evaluate import Evaluation, make_evaluate
+from jaxdreamer.train.journal import Clock, Means, check_updates, save_open_loop
 from jaxdreamer.train.schedule import Every, calls_per_training
 from jaxdreamer.types import Batch, EnvSpec, Metrics, PyTree, TrainState
 
 _log = logging.getLogger("jaxdreamer")
-
-MAX_SKIPPED_IN_A_ROW = 20
-
-
-class Diverged(RuntimeError):
-    """Too many updates in a row had a loss or gradient that was not finite."""
-
-
-class Means:
-    """Means of metrics between two lines of the log."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, float] = defaultdict(float)
-        self.counts: dict[str, int] = defaultdict(int)
-
-    def add(self, metrics: dict[str, float]) -> None:
-        """Count one call's metrics; values that are not finite are left out."""
-        for name, value in metrics.items():
-            if np.isfinite(value):
-                self.sums[name] += float(value)
-                self.counts[name] += 1
-
-    def take(self) -> dict[str, float]:
-        """The means so far; starts anew."""
-        means = {name: total / self.counts[name] for name, total in self.sums.items()}
-        self.__init__()  # type: ignore[misc]
-        return means
 
 
 class HostTrainer:
@@ -136,8 +107,7 @@ class HostTrainer:
             "checkpoint": Every(run.checkpoint_every),
         }
         self.means = Means()
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._since = (time.perf_counter(), 0, 0)
+        self.clock = Clock()
         self._manifest: dict[str, Any] | None = None
         self.stop_requested = False
         self.on_save: Callable[[TrainState, int], None] | None = None  # see train_agent
@@ -167,7 +137,7 @@ class HostTrainer:
 
     def run(self) -> Evaluation | None:
         """Train until the budget is spent, evaluate and save; None, and just saved, where a stop was requested."""
-        self._since = (time.perf_counter(), self.env_frames, self.updates)
+        self.clock.start(self.env_frames, self.updates)
         while not self._spent and not self.stop_requested:
             self.step()
         if not self._spent:
@@ -188,7 +158,7 @@ class HostTrainer:
     def step(self) -> None:
         """One entry of every environment, and whatever is due after it."""
         prefilling = self.agent_steps < self.config.run.prefill and not self.has_learned
-        with self._timed("collect"):
+        with self.clock.timed("collect"):
             self.collector.step(None if prefilling else self.state.params)
         steps = self.agent_steps
         if steps >= self.config.run.prefill:
@@ -224,12 +194,12 @@ class HostTrainer:
 
     def train(self) -> None:
         """One compiled call of ``per_call`` updates; its metrics are read when the next one is under way."""
-        with self._timed("sample"):
+        with self.clock.timed("sample"):
             if not self.prefetch.pending:
                 self._request()
             batch = self.prefetch.get()
             self._request()
-        with self._timed("train"):
+        with self.clock.timed("train"):
             train = self._train or self._compile(batch)
             self.state, *metrics = train(self.state, batch)
             self.updates += self.per_call
@@ -264,16 +234,7 @@ class HostTrainer:
             return
         (means, told), self._unread = jax.device_get(self._unread), None
         self.skipped = int(told["skipped"])
-        skipped = int(told["skipped_in_a_row"])
-        if skipped >= MAX_SKIPPED_IN_A_ROW:
-            bad = [name for name, value in told.items() if name.startswith("loss/") and not np.isfinite(value)]
-            terms = [name for name in bad if name not in ("loss/model", "loss/actor", "loss/critic")] or bad
-            raise Diverged(
-                f"{skipped} updates in a row were skipped because they were not finite, up to update {self.updates} at "
-                f"agent step {self.agent_steps}; first to look at: {', '.join(terms) or 'the gradients'}. Parameters are "
-                "those of the last good update. Check the environment's rewards and observations for inf and nan, then "
-                "lower the learning rates."
-            )
+        check_updates(told, updates=self.updates, agent_steps=self.agent_steps)
         self.means.add(means)
 
     # ---- reporting -----------------------------------------------------------------------------------------------
@@ -286,25 +247,21 @@ class HostTrainer:
         scalars["skipped"] = self.skipped
         scalars["env/broken_entries"] = self.collector.broken
         scalars["train_ratio"] = self.config.train_ratio
-        now = time.perf_counter()
-        then, frames, updates = self._since
-        elapsed = max(now - then, 1e-9)
-        scalars["time/frames_per_second"] = (self.env_frames - frames) / elapsed
-        scalars["time/updates_per_second"] = (self.updates - updates) / elapsed
-        for name, seconds in self.seconds.items():
-            scalars[f"time/share_{name}"] = seconds / elapsed
-        self.seconds.clear()
-        self._since = (now, self.env_frames, self.updates)
+        scalars |= self.clock.take(self.env_frames, self.updates)
         self._write(scalars)
 
     def _write(self, scalars: dict[str, float]) -> None:
-        self.metrics.write(scalars, agent_steps=self.agent_steps, env_frames=self.env_frames, updates=self.updates)
+        self.metrics.write(scalars, **self._counters)
+
+    @property
+    def _counters(self) -> dict[str, int]:
+        return {"agent_steps": self.agent_steps, "env_frames": self.env_frames, "updates": self.updates}
 
     def evaluate(self, final: bool = False, write: bool = True) -> Evaluation:
         """Play without exploration, on environments and seeds of their own; log it, and save pictures."""
         sees_images = any(spec.kind == "image" for spec in self.spec.obs.values())
         film = self.config.run.video and (final or sees_images) and self.envs.can_render
-        with self._timed("evaluate"):
+        with self.clock.timed("evaluate"):
             evaluation = self._evaluate(
                 self.state.params,
                 self._make_envs,
@@ -317,44 +274,26 @@ class HostTrainer:
             if evaluation.frames is not None:
                 video.save_video(self.rundir.videos / f"policy-{name}.gif", evaluation.frames, evaluation.frame_rate)
             if sees_images and self.config.run.video and self.pretrained and write:
-                self.save_open_loop(name)
+                self.save_open_loop()
         if write:
             self._write(evaluation.metrics())
         self.progress.update(self.env_frames, self.updates, eval_return=float(np.mean(evaluation.returns)))
         return evaluation
 
-    def save_open_loop(self, name: str) -> None:
+    def save_open_loop(self) -> None:
         """Save pictures of what the model makes of four sequences from replay, and log its errors."""
         rng = np.random.default_rng(self.agent_steps)  # its own: pictures must not change what is learned
         batch = self.replay.gather(self.replay.sample_indices(rng, 4))
         report = jax.device_get(self._open_loop(self.state.params["model"], batch, jax.random.key(self.config.seed)))
         context = max(1, self.config.replay.batch_length // 4)
-        for key, error in report.error.items():
-            self._write({f"open_loop/{key}_seen": error[:context].mean(), f"open_loop/{key}": error[context:].mean()})
-        for key, truth in report.truth.items():
-            if self.spec.obs[key].kind != "image":
-                continue
-            model = report.model[key]
-            rows = [
-                video.open_loop_image(truth[:, b], model[:context, b], model[context:, b])
-                for b in range(truth.shape[1])
-            ]
-            image = np.concatenate(rows)
-            video.save_image(self.rundir.videos / f"open_loop-{key}-{name}.png", image)
-            self.metrics.image(f"open_loop/{key}", image, env_frames=self.env_frames)
-
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - start
+        save_open_loop(report, self.spec, self.rundir, self.metrics, context=context, counters=self._counters)
 
     # ---- saving and resuming -------------------------------------------------------------------------------------
 
     def save(self) -> None:
         """Write a checkpoint of everything, atomically; the replay only what is new of it."""
         self._read_metrics()
-        with self._timed("save"):
+        with self.clock.timed("save"):
             self._manifest = disk.save(self.replay, self.rundir.replay, self._manifest)
             host = {
                 "agent_steps": self.agent_steps,
@@ -370,7 +309,7 @@ class HostTrainer:
                 "pending": [indices.to_json() for indices in self.prefetch.pending],
                 "pending_shape": self._batch_shape,
                 "scores": self.collector.scores.state(),
-                "means": {"sums": dict(self.means.sums), "counts": dict(self.means.counts)},
+                "means": self.means.state(),
                 "metrics_offset": self.metrics.offset,
                 "envs": self.envs.state(),
                 "replay": self._manifest,
@@ -407,8 +346,7 @@ class HostTrainer:
             self.every[name].start(last if interval == self.every[name].interval else self.agent_steps)
         self.rng.bit_generator.state = host["rng"]
         self.collector.scores.load(host["scores"])
-        self.means.sums.update(host["means"]["sums"])
-        self.means.counts.update(host["means"]["counts"])
+        self.means.load(host["means"])
         self.metrics.truncate(int(host["metrics_offset"]))
         self._restore_environments(host["envs"])
         if host["pending_shape"] == self._batch_shape:  # or the run goes on with other batches than it was stopped with

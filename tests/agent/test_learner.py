@@ -190,7 +190,7 @@ def test_statistics_of_the_observations_are_counted_and_not_learned():
     new, _ = update(state, batch)
     seen = np.asarray(batch.obs["state"]).reshape(-1, batch.obs["state"].shape[-1])
     moments = new.params["model"]["normalizer"]["state"]
-    assert moments.count == len(seen)
+    assert moments.number == len(seen)
     np.testing.assert_allclose(moments.mean, seen.mean(axis=0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(moments.variance, seen.var(axis=0), rtol=1e-4)
     bad, _ = update(new, with_nan(batch))

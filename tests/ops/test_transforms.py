@@ -98,7 +98,7 @@ def test_merged_moments_are_those_of_all_vectors_at_once():
     for part in parts:
         moments = transforms.merge_moments(moments, part)
     everything = np.concatenate([part.reshape(-1, 2) for part in parts])
-    assert moments.count == len(everything)
+    assert moments.number == len(everything)
     np.testing.assert_allclose(moments.mean, everything.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(moments.variance, everything.var(axis=0), rtol=1e-4)
 
@@ -107,7 +107,7 @@ def test_moments_past_their_limit_forget_the_old():
     moments = transforms.Moments(jnp.asarray(10.0), jnp.zeros(1), jnp.ones(1))
     for _ in range(20):  # each time the old weigh 10, the new 10: the mean's distance to 4 halves
         moments = transforms.merge_moments(moments, jnp.full((10, 1), 4.0), limit=10.0)
-    assert moments.count == 10
+    assert moments.number == 10
     np.testing.assert_allclose(moments.mean, 4.0, rtol=1e-5)
     np.testing.assert_allclose(moments.variance, 0.0, atol=1e-4)
 

@@ -28,7 +28,8 @@ from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.replay import disk
 from jaxdreamer.replay.host import HostReplay
-from jaxdreamer.train.host import Diverged, HostTrainer
+from jaxdreamer.train.host import HostTrainer
+from jaxdreamer.train.journal import Diverged
 from jaxdreamer.train.run import evaluate_agent, load_run, train_agent
 
 TINY = ["prefill=40", "pretrain=2", "train_every=10", "updates=2", "updates_per_call=2", "eval_every=0", "log_every=50",

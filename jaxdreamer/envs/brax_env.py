@@ -1,0 +1,91 @@
+"""Brax's environments as functions, on each of its physics backends; pixels by the ray-caster, inside the program."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra, nearest
+from jaxdreamer.envs.functional import FunctionalEnv
+from jaxdreamer.envs.raycast import make_renderer
+from jaxdreamer.types import ActionPart, ActionSpec, Array, ArraySpec, EnvSpec, Observation, PyTree
+
+TIME_LIMIT = 1000  # steps; the episode length that Brax's own training and the published returns use
+
+
+def import_brax() -> Any:
+    """``brax.envs``, without the lines that importing it prints about libraries it can do without.
+
+    Raises:
+        MissingExtra: Brax is not installed.
+    """
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            from brax import envs
+    except ImportError as error:
+        raise MissingExtra(
+            "jaxdreamer[brax]", f"env.backend=brax needs Brax, which cannot be imported: {error}"
+        ) from error
+    return envs
+
+
+def names() -> list[str]:
+    """The environments that the installed Brax registers."""
+    return sorted(import_brax()._envs)
+
+
+def make_functional(config: EnvConfig) -> FunctionalEnv:
+    """The Brax environment ``config.id`` on the physics ``config.brax_backend``, as ``config.obs`` wants it seen.
+
+    Observations: ``state``, Brax's own vector, and ``image``, uint8 at ``config.image_size`` from the model's tracking
+    camera. Actions are Brax's own, [-1, 1]. Brax's environments know no time limit; theirs is 1,000 steps.
+
+    Raises:
+        ConfigError: no such environment. MissingExtra: Brax is not installed.
+    """
+    envs = import_brax()
+    if config.id not in envs._envs:
+        raise ConfigError(
+            f"env.id: Brax has no environment {config.id!r}{nearest(config.id, envs._envs)}; there are: {', '.join(names())}"
+        )
+    env = envs.get_environment(config.id, backend=config.brax_backend)
+    height, width = config.image_size
+    drawable = getattr(env, "sys", None) is not None and env.sys.ngeom > 0
+    sees_state, sees_image = config.obs != "pixels", config.obs in ("pixels", "both")
+    if sees_image and not drawable:
+        raise ConfigError(f"env.obs={config.obs}: Brax's {config.id} has nothing to draw; use env.obs=state")
+    draw = make_renderer(env.sys, height=height, width=width) if drawable else None
+
+    example = jax.eval_shape(env.reset, jax.eval_shape(lambda: jax.random.key(0)))
+    specs: dict[str, ArraySpec] = {}
+    if sees_state:
+        specs |= {name: ArraySpec(x.shape, "float32", "vector") for name, x in _named(example.obs).items()}
+    if sees_image:
+        specs["image"] = ArraySpec((height, width, 3), "uint8", "image")
+
+    def step(state: PyTree, action: Array) -> tuple[PyTree, Array, Array]:
+        state = env.step(state, action)
+        return state, state.reward, state.done > 0.5
+
+    def observe(state: PyTree) -> Observation:
+        obs = {name: x.astype(jnp.float32) for name, x in _named(state.obs).items()} if sees_state else {}
+        return obs | ({"image": draw(state.pipeline_state.x)} if sees_image and draw else {})
+
+    film = make_renderer(env.sys, height=max(height, 128), width=max(width, 128)) if drawable else None
+    return FunctionalEnv(
+        spec=EnvSpec(specs, ActionSpec((ActionPart("continuous", env.action_size),))),
+        reset=env.reset,
+        step=step,
+        observe=observe,
+        time_limit=TIME_LIMIT,
+        frame_rate=1.0 / float(env.dt) if drawable else 30.0,
+        render=(lambda state: film(state.pipeline_state.x)) if film else None,
+    )
+
+
+def _named(obs: Any) -> dict[str, Array]:
+    return dict(obs) if isinstance(obs, dict) else {"state": obs}

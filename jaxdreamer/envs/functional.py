@@ -1,0 +1,142 @@
+"""Environments as pure functions, and lanes of them in agent steps: what runs inside a compiled program.
+
+A backend supplies a :class:`FunctionalEnv`, which knows nothing of agent steps; :func:`make_lanes` adds lanes, action
+repeat, time limit, reset and the care for broken states, once for all backends. The simulator libraries' own wrappers are
+not used: Brax's, for one, overwrite an episode's final observation, restart each lane from its first state for ever, and
+step on past a termination inside an action repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdreamer.ops.trees import all_finite
+from jaxdreamer.types import Array, EnvSpec, Observation, PyTree, Timestep
+
+
+@dataclass(frozen=True)
+class FunctionalEnv:
+    """ONE environment as pure functions of its state: single simulator steps, and an observation when it is asked for.
+
+    ``reset(key) -> state``; ``step(state, action) -> (state, reward, terminal)``; ``observe(state) -> observation``.
+
+    The state is any pytree of arrays of fixed shapes. ``key`` is a typed key; equal keys give equal episodes. ``action`` is
+    the agent's, float32 [A]: numbers in [-1, 1], choices one-hot; scaling to other units is the environment's. ``reward``
+    is a float scalar in the task's own units, ``terminal`` a bool scalar: the task itself ended (never: time ran out).
+    Observations are what ``spec`` says, without a lane axis. Nothing is said about a step after the end: it is not taken.
+    """
+
+    spec: EnvSpec
+    reset: Callable[[Array], PyTree]
+    step: Callable[[PyTree, Array], tuple[PyTree, Array, Array]]
+    observe: Callable[[PyTree], Observation]
+    time_limit: int = 0
+    """Longest episode in simulator steps; reaching it ends the episode without being terminal. 0: none."""
+    frame_rate: float = 30.0
+    """Simulator steps per second of the task's own time."""
+    render: Callable[[PyTree], Array] | None = None
+    """state -> uint8 [H, W, 3], for films; None where the task cannot be drawn."""
+    finite: Callable[[PyTree], Array] = all_finite
+    """state -> bool []: whether it can be gone on with. By default: every floating-point number in it is finite."""
+
+
+class LaneState(NamedTuple):
+    """Where the lanes are."""
+
+    env: PyTree  # the environment's own states, [B, ...]
+    key: Array  # typed keys [B], for the resets to come
+    steps: Array  # int32 [B], agent steps done in the episode
+    frames: Array  # int32 [B], simulator steps done in the episode
+    due: Array  # bool [B], the next entry is a reset
+
+
+class Lanes(NamedTuple):
+    """B copies of an environment in lockstep: every call advances every lane by exactly one entry.
+
+    A lane whose previous entry was ``is_last``, and every fresh lane, is reset instead of stepped: its entry is ``is_first``
+    with reward 0, its action is ignored (the caller stores a zero action there), and the episode starts from a key that was
+    never used before. So the final observation and the next episode's first are two entries.
+
+    A lane whose state or reward stops being finite is reset at once and marked ``broken``: its previous entry was its
+    episode's last good one, and nothing that is not finite is ever handed out.
+    """
+
+    spec: EnvSpec
+    num_envs: int  # B
+    init: Callable[[Array], LaneState]  # key -> fresh lanes
+    step: Callable[
+        [LaneState, Array], tuple[LaneState, Timestep, Array]
+    ]  # (state, [B, A]) -> (.., [B, ..], broken [B])
+    observe: Callable[[PyTree], Observation]  # of FunctionalEnv, for B states
+    frame_rate: float  # agent steps per second of the task's own time
+
+
+def make_lanes(env: FunctionalEnv, count: int, *, action_repeat: int = 1, time_limit: int = 0) -> Lanes:
+    """Lanes of an environment in agent steps.
+
+    One agent step is ``action_repeat`` simulator steps with the same action, fewer where the episode ends; the rewards are
+    added up and one observation is made. ``time_limit`` counts agent steps (0: the environment's own limit alone); reaching
+    either truncates. A step that both ends the task and runs out of time is terminal.
+    """
+    most_frames = env.time_limit or jnp.iinfo(jnp.int32).max
+
+    def reset(key: Array) -> PyTree:
+        # Some simulators start with weakly typed numbers; a scan's carry must keep its types.
+        return jax.tree.map(lambda x: lax.convert_element_type(x, jnp.asarray(x).dtype), env.reset(key))
+
+    def init(key: Array) -> LaneState:
+        keys = jax.vmap(jax.random.split)(jax.random.split(key, count))
+        zero = jnp.zeros((count,), jnp.int32)
+        # These first states are never seen, only their shapes matter: every lane is due to be reset.
+        return LaneState(jax.vmap(reset)(keys[:, 0]), keys[:, 1], zero, zero, jnp.ones((count,), bool))
+
+    def advance(state: PyTree, frames: Array, action: Array) -> tuple[PyTree, Array, Array, Array]:
+        """One agent step of one lane: (state, frames, reward, terminal)."""
+
+        def once(carry, _):
+            state, frames, total, terminal = carry
+            new, reward, ended = env.step(state, action)
+            going = ~terminal & (frames < most_frames)
+            state = jax.tree.map(lambda a, b: jnp.where(going, a, b).astype(b.dtype), new, state)
+            total = jnp.where(going, total + reward.astype(jnp.float32), total)
+            return (state, frames + going, total, terminal | (going & ended.astype(bool))), None
+
+        start = (state, frames, jnp.zeros(()), jnp.zeros((), bool))
+        return lax.scan(once, start, None, length=action_repeat)[0]
+
+    def step(lanes: LaneState, action: Array) -> tuple[LaneState, Timestep, Array]:
+        state, frames, reward, terminal = jax.vmap(advance)(lanes.env, lanes.frames, action)
+        broken = ~lanes.due & ~(jax.vmap(env.finite)(state) & jnp.isfinite(reward))
+        first = lanes.due | broken
+
+        def renew(_):
+            keys = jax.vmap(jax.random.split)(lanes.key)
+            fresh = jax.vmap(reset)(keys[:, 0])
+            return jax.tree.map(lambda new, old: _where(first, new, old), (fresh, keys[:, 1]), (state, lanes.key))
+
+        # Most moments have no reset in any lane; then none is computed (unless a vmap makes a choice of the condition).
+        state, key = lax.cond(jnp.any(first), renew, lambda _: (state, lanes.key), None)
+        steps, frames = jnp.where(first, 0, lanes.steps + 1), jnp.where(first, 0, frames)
+        terminal = terminal & ~first
+        out_of_time = frames >= most_frames
+        if time_limit:
+            out_of_time |= steps >= time_limit
+        last = terminal | (out_of_time & ~first)
+        # A reset can fail too: its entry is blank, and the lane is reset again.
+        failed = first & ~jax.vmap(env.finite)(state)
+        obs = {name: _where(failed, jnp.zeros_like(x), x) for name, x in jax.vmap(env.observe)(state).items()}
+        timestep = Timestep(obs, jnp.where(first, 0.0, reward), first, last, terminal)
+        return LaneState(state, key, steps, frames, last | failed), timestep, broken | failed
+
+    return Lanes(env.spec, count, init, step, jax.vmap(env.observe), env.frame_rate / action_repeat)
+
+
+def _where(mask: Array, new: Array, old: Array) -> Array:
+    """Lane by lane: ``new`` where ``mask`` [B] holds. Typed keys are welcome."""
+    return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - mask.ndim)), new, old)

@@ -1,0 +1,128 @@
+"""What a run writes down while it goes on: means of metrics, rates, pictures, and the alarm where learning broke down."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from jaxdreamer.agent.report import OpenLoop
+from jaxdreamer.record import video
+from jaxdreamer.record.metrics import MetricsLog
+from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.types import EnvSpec
+
+MAX_SKIPPED_IN_A_ROW = 20
+
+
+class Diverged(RuntimeError):
+    """Too many updates in a row had a loss or gradient that was not finite."""
+
+
+def check_updates(told: Mapping[str, Any], *, updates: int, agent_steps: int) -> None:
+    """Raise Diverged where too many updates in a row were skipped.
+
+    ``told`` holds the metrics of the update that ended the longest run of skipped ones, ``skipped_in_a_row`` among them.
+    """
+    skipped = int(told["skipped_in_a_row"])
+    if skipped < MAX_SKIPPED_IN_A_ROW:
+        return
+    bad = [name for name, value in told.items() if name.startswith("loss/") and not np.isfinite(value)]
+    terms = [name for name in bad if name not in ("loss/model", "loss/actor", "loss/critic")] or bad
+    raise Diverged(
+        f"{skipped} updates in a row were skipped because they were not finite, up to update {updates} at "
+        f"agent step {agent_steps}; first to look at: {', '.join(terms) or 'the gradients'}. Parameters are "
+        "those of the last good update. Check the environment's rewards and observations for inf and nan, then "
+        "lower the learning rates."
+    )
+
+
+class Means:
+    """Means of metrics between two lines of the log."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = defaultdict(float)
+        self.counts: dict[str, int] = defaultdict(int)
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        """Count one call's metrics; values that are not finite are left out."""
+        for name, value in metrics.items():
+            if np.isfinite(value):
+                self.sums[name] += float(value)
+                self.counts[name] += 1
+
+    def take(self) -> dict[str, float]:
+        """The means so far; starts anew."""
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        self.__init__()  # type: ignore[misc]
+        return means
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """JSON-ready."""
+        return {"sums": dict(self.sums), "counts": dict(self.counts)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state` returned."""
+        self.__init__()  # type: ignore[misc]
+        self.sums.update(state["sums"])
+        self.counts.update(state["counts"])
+
+
+class Clock:
+    """Where the time goes, and how fast frames and updates come."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.start(0, 0)
+
+    def start(self, frames: int, updates: int) -> None:
+        """Count from here."""
+        self.seconds.clear()
+        self._since = (time.perf_counter(), frames, updates)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to ``name``."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - start
+
+    def take(self, frames: int, updates: int) -> dict[str, float]:
+        """Frames and updates per second and the shares of the time since the last call; starts anew."""
+        then, old_frames, old_updates = self._since
+        elapsed = max(time.perf_counter() - then, 1e-9)
+        scalars = {
+            "time/frames_per_second": (frames - old_frames) / elapsed,
+            "time/updates_per_second": (updates - old_updates) / elapsed,
+        }
+        scalars |= {f"time/share_{name}": seconds / elapsed for name, seconds in self.seconds.items()}
+        self.start(frames, updates)
+        return scalars
+
+
+def save_open_loop(
+    report: OpenLoop, spec: EnvSpec, rundir: RunDir, metrics: MetricsLog, *, context: int, counters: dict[str, int]
+) -> None:
+    """Save pictures of what the model makes of sequences from replay, and log its errors.
+
+    Args:
+        report: on the host. context: entries that the model saw.
+        counters: ``agent_steps``, ``env_frames`` and ``updates``, for the log.
+    """
+    for key, error in report.error.items():
+        scalars = {f"open_loop/{key}_seen": error[:context].mean(), f"open_loop/{key}": error[context:].mean()}
+        metrics.write(scalars, **counters)
+    for key, truth in report.truth.items():
+        if spec.obs[key].kind != "image":
+            continue
+        model = report.model[key]
+        rows = [
+            video.open_loop_image(truth[:, b], model[:context, b], model[context:, b]) for b in range(truth.shape[1])
+        ]
+        image = np.concatenate(rows)
+        video.save_image(rundir.videos / f"open_loop-{key}-{counters['env_frames']:012d}.png", image)
+        metrics.image(f"open_loop/{key}", image, env_frames=counters["env_frames"])
