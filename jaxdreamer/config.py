@@ -60,6 +60,30 @@ class EnvConfig:
     """Half-width given to action dimensions without finite bounds. 0: such a space is refused."""
     brax_backend: Literal["generalized", "spring", "positional", "mjx"] = "generalized"
     """Brax's physics."""
+    unity_file_name: str = ""
+    """Unity: the player, without its suffix. Empty: wait for the Unity Editor's Play button."""
+    unity_behavior_name: str = ""
+    """Unity: whose agents are the lanes, with or without ?team=. Empty: the player's only behaviour."""
+    unity_worker_id: int = 0
+    """Unity: added to the base port."""
+    unity_base_port: int = 5005
+    """Unity: the first port to try; ports in use are passed over."""
+    unity_no_graphics: bool = True
+    """Unity: run the player without drawing. Image sensors need false, and a display."""
+    unity_time_scale: float = 20.0
+    """Unity: how many times faster than real time the player runs."""
+    unity_quality_level: int = 1
+    """Unity: the player's quality level."""
+    unity_timeout_wait: int = 60
+    """Unity: seconds a player has to connect, and to answer."""
+    unity_additional_args: tuple[str, ...] = ()
+    """Unity: further words of the player's command line."""
+    unity_log_folder: str = ""
+    """Unity: where logs of players are kept. Empty: a temporary folder, removed at the end."""
+    unity_max_restarts: int = 5
+    """Unity: how many times in a run a player that died is started again."""
+    unity_python: str = ""
+    """Unity: the interpreter that has mlagents-envs. Empty: this one."""
 
 
 @dataclass(frozen=True)

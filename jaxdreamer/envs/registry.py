@@ -26,8 +26,10 @@ _BACKENDS: dict[str, Any] = {  # Make or str
     "gym": "jaxdreamer.envs.gymnasium_env:make",
     "toy": "jaxdreamer.envs.toy:make",
 }
-_LANES: dict[str, Any] = {}  # MakeLanes or str
-_ALIASES = {"gymnasium": "gym"}
+_LANES: dict[str, Any] = {  # MakeLanes or str
+    "unity_mlagents": "jaxdreamer.envs.unity_env:make_lanes",
+}
+_ALIASES = {"gymnasium": "gym", "unity": "unity_mlagents", "mlagents": "unity_mlagents"}
 
 
 def register(name: str, make: Make | MakeLanes | str, *, lanes: bool = False) -> None:

@@ -32,6 +32,11 @@ from jaxdreamer.types import EnvSpec, TrainState
 
 # A run's stored experience and parameters mean nothing under another value of these.
 FIXED = ("seed", "env.", "model.", "replay.capacity")
+# Of these, what only says where and how a simulator is run: another machine may need it otherwise.
+FREE = tuple(
+    f"env.unity_{name}"
+    for name in ("file_name", "worker_id", "base_port", "timeout_wait", "additional_args", "log_folder", "python")
+)
 
 
 @dataclass(frozen=True)
@@ -214,7 +219,7 @@ def _settle_config(rundir: RunDir, config: Config) -> tuple[Config, dict[str, tu
         return config, {}  # it ended before its first checkpoint: there is nothing to go on with, and nothing to lose
     changes = configs.difference(configs.load(rundir.config), config)
     changes.pop("preset", None)
-    refused = {key: change for key, change in changes.items() if key.startswith(FIXED)}
+    refused = {key: change for key, change in changes.items() if key.startswith(FIXED) and key not in FREE}
     if refused:
         lines = "\n".join(f"  {key}: the run has {old!r}, asked for {new!r}" for key, (old, new) in refused.items())
         raise ConfigError(
