@@ -1,0 +1,308 @@
+"""What a picture needs of a model in MuJoCo's format, read once with NumPy: shapes, materials, lights, camera, sky.
+
+The model is any object with the fields of MuJoCo's ``mjModel``; mujoco itself is not imported. Which geoms are drawn, what
+colours they have and where cameras and lights are follow MuJoCo's renderer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdreamer.config import ConfigError, nearest
+
+PLANE, SPHERE, CAPSULE, ELLIPSOID, CYLINDER, BOX = 0, 2, 3, 4, 5, 6  # mjtGeom
+SHAPES = {1: "hfield", 7: "mesh", 8: "sdf"}  # mjtGeom too: what cannot be drawn
+FIXED, TRACK, TRACKCOM, TARGETBODY, TARGETBODYCOM = range(5)  # mjtCamLight
+TEXTURE_2D, SKYBOX = 0, 2  # mjtTexture
+RGB_ROLE = 1  # mjtTextureRole
+DIRECTIONAL, SPOT = 1, 0  # mjtLightType, as far as MuJoCo's renderer knows it
+GROUPS = 3  # geoms of this group and above are hidden by default
+DEFAULT_RGBA = np.array([0.5, 0.5, 0.5, 1])  # of a geom without colour: its material's counts
+
+
+class Material(NamedTuple):
+    """How a surface answers light; colours in [0, 1]. Hashable: equal materials are one."""
+
+    rgba: tuple[float, ...]
+    specular: float
+    shininess: float
+    emission: float
+    texture: tuple[tuple[float, ...], ...]
+    """Colours of the texture's quadrants: (low u, low v), (low u, high v), (high u, low v), (high u, high v)"""
+    repeat: tuple[float, float]
+    """Periods of a plane's texture per metre along its x and y; (0, 0): one colour"""
+
+
+class Geom(NamedTuple):
+    """One shape: where in its body's frame, how large, of which material."""
+
+    kind: int
+    body: int
+    pos: np.ndarray
+    """[3]"""
+    rot: np.ndarray
+    """[3, 3]"""
+    size: np.ndarray
+    """[3] as MuJoCo has it: radius, half-lengths; a plane's are 0 where it is infinite"""
+    material: Material
+
+
+class Mount(NamedTuple):
+    """How a camera or a light hangs in the world of B bodies.
+
+    position = shift + sum_b weights_b (pos_b + rot_b offsets_b): fixed to a body, following it, or following a centre of
+    mass, as the weights say. Axes: ``rot`` in the frame of ``body`` (0, the world: constant), or looking at ``target``.
+    """
+
+    weights: np.ndarray
+    """[B]"""
+    offsets: np.ndarray
+    """[B, 3]"""
+    shift: np.ndarray
+    """[3]"""
+    rot: np.ndarray
+    """[3, 3], columns right, up, backward: the view is along -z"""
+    body: int
+    target: tuple[np.ndarray, np.ndarray] | None
+    """weights [B] and offsets [B, 3] of the point looked at"""
+
+
+class Light(NamedTuple):
+    """One light; colours are [3] in [0, 1]."""
+
+    ambient: np.ndarray
+    diffuse: np.ndarray
+    specular: np.ndarray
+    directional: bool
+    cutoff: float
+    """Half-angle of a spot's cone in degrees"""
+    exponent: float
+    attenuation: np.ndarray
+    """[3]: constant, linear and quadratic in the distance"""
+    separate: bool
+    """Drawn in a pass of its own: each pass saturates at 1, then they are added"""
+    mount: Mount | None
+    """None: the headlight, which shines where the camera looks"""
+
+
+class Camera(NamedTuple):
+    """Where the eye is, and its vertical field of view in degrees."""
+
+    mount: Mount
+    fovy: float
+
+
+class Scene(NamedTuple):
+    """All of a model that a picture needs."""
+
+    geoms: tuple[Geom, ...]
+    lights: tuple[Light, ...]
+    sky: np.ndarray | None
+    """[1 + R + 1, 3]: straight down, R rows up the sides of the sky's cube, straight up; None: black"""
+    near: float
+    """Nothing nearer is drawn, metres"""
+    far: float
+    """Half the extent of an infinite plane, metres"""
+    quads: int
+    """Quads along a plane's side, at whose vertices it is lit"""
+
+
+def read_scene(model: Any) -> Scene:
+    """Scene of a MuJoCo model; ConfigError names visible geoms whose shapes cannot be drawn."""
+    geoms, refused = [], []
+    for i in range(int(model.ngeom)):
+        material = _material(model, i)
+        if model.geom_group[i] >= GROUPS or material.rgba[3] == 0:
+            continue
+        kind = int(model.geom_type[i])
+        if kind in SHAPES:
+            refused.append(f"{model.geom(i).name or i} ({SHAPES[kind]})")
+        rot = quaternion_matrix(model.geom_quat[i])
+        geoms.append(
+            Geom(
+                kind, int(model.geom_bodyid[i]), _floats(model.geom_pos[i]), rot, _floats(model.geom_size[i]), material
+            )
+        )
+    if refused:
+        raise ConfigError(
+            f"pixels: planes, spheres, capsules, ellipsoids, cylinders and boxes can be drawn, but not the geoms "
+            f"{', '.join(refused)}; use obs=state, or move them to group {GROUPS} or above to leave them out"
+        )
+    extent = float(model.stat.extent)
+    near, far = float(model.vis.map.znear) * extent, float(model.vis.map.zfar) * extent
+    return Scene(tuple(geoms), _lights(model), _sky(model), near, far, int(model.vis.quality.numquads))
+
+
+def read_camera(model: Any, camera: int | str | None) -> Camera:
+    """A camera by index or name, -1 the free camera; None: the first that tracks a body, else the first, else the free.
+
+    ConfigError names the cameras there are.
+    """
+    count = int(model.ncam)
+    names = [model.camera(i).name for i in range(count)]
+    if camera is None:
+        following = [i for i in range(count) if model.cam_mode[i] != FIXED]
+        index = following[0] if following else min(count, 1) - 1
+    elif isinstance(camera, str) and camera in names:
+        index = names.index(camera)
+    elif isinstance(camera, int) and -1 <= camera < count:
+        index = camera
+    else:
+        known = ", ".join(f"{i} ({name})" if name else str(i) for i, name in enumerate(names))
+        hint = nearest(camera, names) if isinstance(camera, str) else ""
+        raise ConfigError(
+            f"unknown camera {camera!r}{hint}; this model has {known or 'none'}, and -1 is the free camera"
+        )
+    if index < 0:
+        return _free_camera(model)
+    if model.cam_projection[index] != 0 or model.cam_sensorsize[index].any():
+        raise ConfigError(f"camera {camera!r} is orthographic or has intrinsics; only fields of view (fovy) are drawn")
+    return Camera(_mount(model, "cam", index, quaternion_matrix(model.cam_quat[index])), float(model.cam_fovy[index]))
+
+
+def quaternion_matrix(quat: Any) -> np.ndarray:
+    """Rotation matrix [3, 3] of a unit quaternion (w, x, y, z)."""
+    w, x, y, z = np.asarray(quat, np.float64)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    ).astype(np.float32)
+
+
+def _free_camera(model: Any) -> Camera:
+    """MuJoCo's default view: 1.5 extents from the model's centre."""
+    view = model.vis.global_
+    azimuth, elevation = np.radians(float(view.azimuth)), np.radians(float(view.elevation))
+    level = np.array([np.cos(azimuth), np.sin(azimuth), 0])
+    forward = np.cos(elevation) * level + [0, 0, np.sin(elevation)]
+    up = -np.sin(elevation) * level + [0, 0, np.cos(elevation)]
+    rot = np.stack([np.cross(forward, up), up, -forward], -1).astype(np.float32)
+    shift = _floats(model.stat.center) - np.float32(1.5 * float(model.stat.extent)) * forward.astype(np.float32)
+    bodies = int(model.nbody)
+    mount = Mount(np.zeros(bodies, np.float32), np.zeros((bodies, 3), np.float32), shift, rot, 0, None)
+    return Camera(mount, float(view.fovy))
+
+
+def _mount(model: Any, kind: str, index: int, rot: np.ndarray) -> Mount:
+    """Of the camera (kind ``cam``) or light ``index`` whose axes in its body's frame are ``rot``."""
+
+    def field(name: str) -> np.ndarray:
+        return getattr(model, f"{kind}_{name}")[index]
+
+    mode, body = int(field("mode")), int(field("bodyid"))
+    target = None
+    shift = np.zeros(3, np.float32)
+    if mode in (TRACK, TRACKCOM):
+        weights, offsets = _point(model, body, of_mass=mode == TRACKCOM)
+        shift = _floats(field("pos0" if mode == TRACK else "poscom0"))
+        rot = _floats(field("mat0")).reshape(3, 3) if kind == "cam" else _along(field("dir0"))
+        body = 0
+    else:
+        weights, offsets = _point(model, body, of_mass=False)
+        offsets[body] = field("pos")
+        if mode in (TARGETBODY, TARGETBODYCOM) and field("targetbodyid") >= 0:
+            target = _point(model, int(field("targetbodyid")), of_mass=mode == TARGETBODYCOM)
+    return Mount(weights, offsets, shift, rot, body, target)
+
+
+def _point(model: Any, body: int, *, of_mass: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [B] and offsets [B, 3] of a body's origin, or of the centre of mass of it and all that hangs on it."""
+    count = int(model.nbody)
+    if not of_mass:
+        return np.eye(count, dtype=np.float32)[body], np.zeros((count, 3), np.float32)
+    member = np.zeros(count, bool)
+    member[body] = True
+    for child in range(body + 1, count):  # parents come before their children
+        member[child] = member[model.body_parentid[child]]
+    mass = np.where(member, model.body_mass, 0)
+    if mass.sum() == 0:
+        return _point(model, body, of_mass=False)
+    return _floats(mass / mass.sum()), _floats(model.body_ipos)
+
+
+def _along(direction: Any) -> np.ndarray:
+    """Axes [3, 3] whose -z is the direction; what its x and y are is of no matter."""
+    backward = -np.asarray(direction, np.float64) / np.linalg.norm(direction)
+    side = np.cross(np.eye(3)[np.argmin(np.abs(backward))], backward)
+    side /= np.linalg.norm(side)
+    return np.stack([side, np.cross(backward, side), backward], -1).astype(np.float32)
+
+
+def _material(model: Any, geom: int) -> Material:
+    """Colours multiply: the geom's (where it has its own, else the material's) and the texture's."""
+    index, own = int(model.geom_matid[geom]), _floats(model.geom_rgba[geom])
+    white = ((1.0, 1.0, 1.0),) * 4
+    if index < 0:  # MuJoCo's defaults
+        return Material(tuple(own.tolist()), 0.5, 0.5, 0.0, white, (0.0, 0.0))
+    rgba = _floats(model.mat_rgba[index]) if np.array_equal(own, DEFAULT_RGBA) else own
+    texture, repeat = white, (0.0, 0.0)
+    image = int(model.mat_texid[index][RGB_ROLE])
+    if image >= 0:
+        pixels = _pixels(model, image)
+        if model.geom_type[geom] == PLANE and model.tex_type[image] == TEXTURE_2D:
+            top, bottom = np.array_split(pixels, 2)  # v grows downwards
+            quadrants = [part for half in zip(np.array_split(top, 2, 1), np.array_split(bottom, 2, 1)) for part in half]
+            texture = tuple(tuple(part.mean((0, 1)).tolist()) for part in quadrants)
+            size = np.asarray(model.geom_size[geom][:2], np.float64)
+            per_metre = model.mat_texuniform[index] | (size == 0)
+            repeat = tuple((0.5 * model.mat_texrepeat[index] / np.where(per_metre, 1, size)).tolist())
+        else:
+            texture = (tuple(pixels.mean((0, 1)).tolist()),) * 4
+    specular, shininess = float(model.mat_specular[index]), float(model.mat_shininess[index])
+    return Material(tuple(rgba.tolist()), specular, shininess, float(model.mat_emission[index]), texture, repeat)
+
+
+def _pixels(model: Any, texture: int) -> np.ndarray:
+    """[H, W, 3] in [0, 1]."""
+    height, width = int(model.tex_height[texture]), int(model.tex_width[texture])
+    channels, start = int(model.tex_nchannel[texture]), int(model.tex_adr[texture])
+    pixels = np.asarray(model.tex_data[start : start + height * width * channels], np.float32) / 255
+    return np.broadcast_to(pixels.reshape(height, width, channels)[..., :3], (height, width, 3))
+
+
+def _sky(model: Any) -> np.ndarray | None:
+    """The first skybox as a column of colours; its sides are averaged, its lid and floor are one colour each."""
+    for texture in range(int(model.ntex)):
+        if model.tex_type[texture] == SKYBOX:
+            pixels = _pixels(model, texture)
+            width = pixels.shape[1]
+            faces = np.broadcast_to(pixels.reshape(-1, width, width, 3), (6, width, width, 3))
+            sides = faces[[0, 1, 4, 5]].mean((0, 2))  # right, left, front, back; up and down are 2 and 3
+            return np.concatenate([faces[3].mean((0, 1))[None], sides[::-1], faces[2].mean((0, 1))[None]])
+    return None
+
+
+def _lights(model: Any) -> tuple[Light, ...]:
+    lights = []
+    head = model.vis.headlight
+    if head.active:
+        colours = [_floats(getattr(head, name)) for name in ("ambient", "diffuse", "specular")]
+        lights.append(Light(*colours, True, 180.0, 0.0, np.array([1, 0, 0], np.float32), False, None))
+    for i in range(int(model.nlight)):
+        if not model.light_active[i]:
+            continue
+        if int(model.light_type[i]) not in (DIRECTIONAL, SPOT):
+            continue  # MuJoCo's renderer ignores the other types as well
+        colours = [_floats(getattr(model, f"light_{name}")[i]) for name in ("ambient", "diffuse", "specular")]
+        mount = _mount(model, "light", i, _along(model.light_dir[i]))
+        lights.append(
+            Light(
+                *colours,
+                bool(model.light_type[i] == DIRECTIONAL),
+                float(model.light_cutoff[i]),
+                float(model.light_exponent[i]),
+                _floats(model.light_attenuation[i]),
+                bool(model.light_castshadow[i]),
+                mount,
+            )
+        )
+    return tuple(lights)
+
+
+def _floats(values: Any) -> np.ndarray:
+    return np.array(values, np.float32)
