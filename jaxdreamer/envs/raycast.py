@@ -124,7 +124,7 @@ def cast(
     grounds = [
         (geom, s, _vertex_light(scene, geom, s, lamps)) for geom, s in zip(scene.geoms, shapes) if geom.kind == PLANE
     ]
-    bodies = [(geom, s) for geom, s in zip(scene.geoms, shapes) if geom.kind != PLANE]
+    bodies = [index for index, geom in enumerate(scene.geoms) if geom.kind != PLANE]
 
     def band(_, item):
         y, colour = item
@@ -137,7 +137,7 @@ def cast(
             colour = _over(colour, vector([shone[i] * texture[i] for i in range(3)]), seen)
             depth = jnp.where(seen > 0.5, hit.t, depth)
         if bodies:
-            material, hit = _front(*map(list, zip(*bodies)), rays)  # type: ignore[misc]
+            material, hit = _front([scene.geoms[i] for i in bodies], [shapes[i] for i in bodies], rays)
             seen = jnp.where(hit.t < depth, hit.cover, 0) * material.rgba[3]
             point = vector([hit.t * c for c in rays.d])
             shone = _shine(material, point, hit.normal, lamps)
@@ -230,14 +230,11 @@ def _front(geoms: list[Geom], shapes: list[Shape], rays: Rays) -> tuple[Material
         found, _ = jax.lax.scan(meet, found, (np.array(numbers, np.int32), stacked), unroll=unroll)
     which = found[0] & mask
     own = Shape(*(_choose(column, which) for column in zip(*shapes)))
-    hit = None
-    for kind in dict.fromkeys(kinds):
-        here = kind(own, rays)
-        this = _choose([other is kind for other in kinds], which)
-        hit = (
-            here
-            if hit is None
-            else Hit(*jax.tree.map(lambda a, b, this=this: jnp.where(this, a, b), tuple(here), tuple(hit)))
+    hit = kinds[0](own, rays)
+    for other in [kind for kind in dict.fromkeys(kinds) if kind is not kinds[0]]:
+        chosen = _choose([kind is other for kind in kinds], which)
+        hit = Hit(
+            *jax.tree.map(lambda a, b, chosen=chosen: jnp.where(chosen, a, b), tuple(other(own, rays)), tuple(hit))
         )
     material = Material(*(_choose(column, which) for column in zip(*(geom.material for geom in geoms))))
     return material, hit._replace(cover=found[1])

@@ -155,7 +155,9 @@ def plane(geom: Geom, shape: Shape, rays: Rays, far: float) -> tuple[Hit, Vector
     slope = 1 / jnp.where(jnp.abs(nd) < TINY, TINY, nd)
     t = nc * slope
     cover = jnp.where(t > rays.near, jnp.where(nc < 0, 1.0, 0.3), 0) * geom.material.rgba[3]
-    where, periods, steps = [], [], [[], []]
+    where: list[Array] = []
+    periods: list[Array] = []
+    steps: list[list[Array]] = [[], []]
     for axis in (0, 1):
         e, half, repeat = shape.axes[axis], float(geom.size[axis]) or far, geom.material.repeat[axis]
         ed = dot(e, d) * slope
@@ -166,7 +168,7 @@ def plane(geom: Geom, shape: Shape, rays: Rays, far: float) -> tuple[Hit, Vector
         where.append(jnp.clip(0.5 + 0.5 * at / half, 0, 1))
         periods.append((repeat if axis == 0 else -repeat) * at - 0.5)  # v runs against y
         steps = [[*steps[i], repeat * step[i]] for i in (0, 1)]
-    texture = geom.material.texture[0]
+    texture = vector(geom.material.texture[0])
     if any(geom.material.repeat):
         blur = jnp.sqrt(jnp.maximum(*(a * a + b * b for a, b in steps)))
         low = [_lower_half(period, blur) if r else 1.0 for period, r in zip(periods, geom.material.repeat)]
@@ -194,9 +196,9 @@ def _inside(shape: Shape, rays: Rays) -> tuple[Vector, Vector]:
     return eye, vector([dot(axis, rays.d) for axis in shape.axes])
 
 
-def _world(shape: Shape, vector: Sequence[Array]) -> Vector:
+def _world(shape: Shape, own: Sequence[Array]) -> Vector:
     """From a shape's own frame to the camera's."""
-    return vector([sum(shape.axes[j][i] * vector[j] for j in range(3)) for i in range(3)])
+    return vector([sum(shape.axes[j][i] * own[j] for j in range(3)) for i in range(3)])
 
 
 def parts(array: Array) -> Vector:

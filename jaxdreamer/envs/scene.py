@@ -236,7 +236,7 @@ def _along(direction: Any) -> np.ndarray:
 def _material(model: Any, geom: int) -> Material:
     """Colours multiply: the geom's (where it has its own, else the material's) and the texture's."""
     index, own = int(model.geom_matid[geom]), _floats(model.geom_rgba[geom])
-    white = ((1.0, 1.0, 1.0),) * 4
+    white: tuple[tuple[float, ...], ...] = ((1.0, 1.0, 1.0),) * 4
     if index < 0:  # MuJoCo's defaults
         return Material(tuple(own.tolist()), 0.5, 0.5, 0.0, white, (0.0, 0.0))
     rgba = _floats(model.mat_rgba[index]) if np.array_equal(own, DEFAULT_RGBA) else own
@@ -250,7 +250,8 @@ def _material(model: Any, geom: int) -> Material:
             texture = tuple(tuple(part.mean((0, 1)).tolist()) for part in quadrants)
             size = np.asarray(model.geom_size[geom][:2], np.float64)
             per_metre = model.mat_texuniform[index] | (size == 0)
-            repeat = tuple((0.5 * model.mat_texrepeat[index] / np.where(per_metre, 1, size)).tolist())
+            u, v = 0.5 * model.mat_texrepeat[index] / np.where(per_metre, 1, size)
+            repeat = float(u), float(v)
         else:
             texture = (tuple(pixels.mean((0, 1)).tolist()),) * 4
     specular, shininess = float(model.mat_specular[index]), float(model.mat_shininess[index])
@@ -278,28 +279,28 @@ def _sky(model: Any) -> np.ndarray | None:
 
 
 def _lights(model: Any) -> tuple[Light, ...]:
+    def colours(source: Any, prefix: str, *index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        def colour(name: str) -> np.ndarray:
+            values = getattr(source, prefix + name)
+            return _floats(values[index] if index else values)
+
+        return colour("ambient"), colour("diffuse"), colour("specular")
+
     lights = []
     head = model.vis.headlight
     if head.active:
-        colours = [_floats(getattr(head, name)) for name in ("ambient", "diffuse", "specular")]
-        lights.append(Light(*colours, True, 180.0, 0.0, np.array([1, 0, 0], np.float32), False, None))
+        ambient, diffuse, specular = colours(head, "")
+        lights.append(Light(ambient, diffuse, specular, True, 180.0, 0.0, _floats([1, 0, 0]), False, None))
     for i in range(int(model.nlight)):
-        if not model.light_active[i]:
-            continue
-        if int(model.light_type[i]) not in (DIRECTIONAL, SPOT):
-            continue  # MuJoCo's renderer ignores the other types as well
-        colours = [_floats(getattr(model, f"light_{name}")[i]) for name in ("ambient", "diffuse", "specular")]
+        kind = int(model.light_type[i])
+        if not model.light_active[i] or kind not in (DIRECTIONAL, SPOT):
+            continue  # MuJoCo's renderer ignores other types as well
+        ambient, diffuse, specular = colours(model, "light_", i)
+        cutoff, exponent = float(model.light_cutoff[i]), float(model.light_exponent[i])
+        attenuation, separate = _floats(model.light_attenuation[i]), bool(model.light_castshadow[i])
         mount = _mount(model, "light", i, _along(model.light_dir[i]))
         lights.append(
-            Light(
-                *colours,
-                bool(model.light_type[i] == DIRECTIONAL),
-                float(model.light_cutoff[i]),
-                float(model.light_exponent[i]),
-                _floats(model.light_attenuation[i]),
-                bool(model.light_castshadow[i]),
-                mount,
-            )
+            Light(ambient, diffuse, specular, kind == DIRECTIONAL, cutoff, exponent, attenuation, separate, mount)
         )
     return tuple(lights)
 
