@@ -79,10 +79,12 @@ class TrainOptions:
     preset: str | None = None
     logdir: Path | None = None
     sinks: tuple[str, ...] = ()
+    seeds: int = 0
+    """Agents side by side, each in a folder of its own; 0: one, in the folder itself."""
 
 
-def parse_train(arguments: Sequence[str]) -> tuple[Config, Path, tuple[str, ...]]:
-    """Configuration, run folder and metric sinks from the words after ``jaxdreamer train``.
+def parse_train(arguments: Sequence[str]) -> tuple[Config, Path, TrainOptions]:
+    """Configuration, run folder and further options from the words after ``jaxdreamer train``.
 
     Where the folder holds a run and no preset is named, the run's own configuration is what the settings change.
     """
@@ -90,8 +92,12 @@ def parse_train(arguments: Sequence[str]) -> tuple[Config, Path, tuple[str, ...]
 
     words, options = _split_words(arguments)
     logdir = options.logdir
-    stored = logdir / "config.json" if logdir else None
-    if stored is not None and stored.exists() and options.preset is None:
+    stored = (
+        next(iter(sorted(logdir.glob("seed-*/config.json" if options.seeds else "config.json"))), None)
+        if logdir
+        else None
+    )
+    if stored is not None and options.preset is None:
         base = configs.load(stored)
     else:
         base = configs.preset(options.preset or "dreamer_v1")
@@ -104,6 +110,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Config, Path, tuple[str, ...]
             "Train an agent. Beside the settings below, which start from a preset:\n"
             "--preset NAME[,NAME...]  where the settings start from; `jaxdreamer presets` lists them\n"
             "--logdir DIR             where the run is written; a run that is there already goes on\n"
+            "--seeds N                train N agents side by side on the device, each in DIR/seed-K\n"
             "--tensorboard, --wandb   write metrics there too\n"
             "--env ID, --obs MODE     short for --env.id and --env.obs\n"
             "key=value                any setting, by its name with or without its group\n"
@@ -114,7 +121,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Config, Path, tuple[str, ...]
     if logdir is None:
         task = config.env.id.replace("/", "-")
         logdir = Path("runs") / f"{task}-{config.preset.replace(',', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return config, logdir, options.sinks
+    return config, logdir, options
 
 
 def _split_words(arguments: Sequence[str]) -> tuple[list[str], TrainOptions]:
@@ -127,7 +134,7 @@ def _split_words(arguments: Sequence[str]) -> tuple[list[str], TrainOptions]:
     while pending:
         word = pending.pop(0)
         flag, has_value, value = word.partition("=")
-        if flag in ("--preset", "--logdir"):
+        if flag in ("--preset", "--logdir", "--seeds"):
             if not has_value and not pending:
                 raise ConfigError(f"{flag} needs a value")
             taken[flag[2:]] = value if has_value else pending.pop(0)
@@ -150,7 +157,10 @@ def _split_words(arguments: Sequence[str]) -> tuple[list[str], TrainOptions]:
         else:
             words.append(word)
     logdir = Path(taken["logdir"]) if "logdir" in taken else None
-    return words, TrainOptions(taken.get("preset"), logdir, tuple(sinks))
+    seeds = taken.get("seeds", "0")
+    if not seeds.isdigit():
+        raise ConfigError(f"--seeds takes a number of agents, found {seeds!r}")
+    return words, TrainOptions(taken.get("preset"), logdir, tuple(sinks), int(seeds))
 
 
 def _spell(value: Any) -> list[str]:
@@ -160,16 +170,27 @@ def _spell(value: Any) -> list[str]:
 
 
 def _train(arguments: Sequence[str]) -> int:
-    config, logdir, sinks = parse_train(arguments)
+    config, logdir, options = parse_train(arguments)
     from rich.console import Console
 
-    from jaxdreamer.record import metrics
-    from jaxdreamer.train.run import train_agent
+    from jaxdreamer.train.run import train_agent, train_seeds
 
     console = Console(stderr=True)
-    result = train_agent(config, logdir, sinks=sinks, console=console)
-    if result.evaluation is None:
-        return 130
+    if options.seeds:
+        results = train_seeds(config, logdir, options.seeds, sinks=options.sinks, console=console)
+    else:
+        results = [train_agent(config, logdir, sinks=options.sinks, console=console)]
+    for result in results:
+        if result.evaluation is None:
+            return 130
+        _tell(result, console)
+    return 0
+
+
+def _tell(result: Any, console: Any) -> None:
+    """What a finished run came to."""
+    from jaxdreamer.record import metrics
+
     scores = result.evaluation.metrics()
     points = metrics.curve(metrics.read(result.logdir / "metrics.jsonl"), "eval/return")
     frames, values = zip(*points)
@@ -181,8 +202,9 @@ def _train(arguments: Sequence[str]) -> int:
     films = sorted((result.logdir / "videos").glob("policy-*"))
     if films:
         console.print(f"film of the learned policy: {films[-1]}", soft_wrap=True)
-    console.print(f"everything is in {result.logdir}; play it again with: jaxdreamer evaluate {logdir}", soft_wrap=True)
-    return 0
+    console.print(
+        f"everything is in {result.logdir}; play it again with: jaxdreamer evaluate {result.logdir}", soft_wrap=True
+    )
 
 
 def spark(values: Sequence[float]) -> str:

@@ -108,9 +108,9 @@ def test_words_and_flags_mean_the_same():
     words, _, _ = cli.parse_train(["--preset=dreamer_v2", "env=CartPole-v1", "deter_size=33"])
     assert flags == words == configs.preset("dreamer_v2", env="CartPole-v1", deter_size=33)
     assert cli.parse_train(["--run.video", "false", "--env.image-size", "48", "64"])[0].run.video is False
-    pixels, _, sinks = cli.parse_train(["--obs", "pixels", "image_size=48x64", "kl_balance=0.5", "--tensorboard"])
+    pixels, _, options = cli.parse_train(["--obs", "pixels", "image_size=48x64", "kl_balance=0.5", "--tensorboard"])
     assert pixels.env.obs == "pixels" and pixels.env.image_size == (48, 64) and pixels.loss.kl_balance == 0.5
-    assert sinks == ("tensorboard",)
+    assert options.sinks == ("tensorboard",)
     assert cli.parse_train(["exclude=a,b*", "video=false", "kl_balance=none"])[0].env.exclude == ("a", "b*")
 
 

@@ -5,20 +5,26 @@
 
 and is then ``env.backend=mine`` everywhere. A backend whose environments step together, as the agents of one game do,
 brings its own lanes instead: ``register("mine", make_lanes, lanes=True)`` with ``make_lanes(config, count, seed)``, which
-returns an object with the interface of :class:`~jaxdreamer.envs.vector.VectorEnv`.
+returns an object with the interface of :class:`~jaxdreamer.envs.vector.VectorEnv`. One whose environments are pure
+functions, ``register("mine", make_functional, functional=True)``, is trained on the device; ``make_functional(config)``
+returns a :class:`~jaxdreamer.envs.functional.FunctionalEnv`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxdreamer.config import ConfigError, EnvConfig, nearest
 from jaxdreamer.envs.base import Env
 from jaxdreamer.envs.vector import VectorEnv
 
+if TYPE_CHECKING:  # it imports jax, which workers must not
+    from jaxdreamer.envs.functional import FunctionalEnv
+
 Make = Callable[[EnvConfig], Env]
+MakeFunctional = Callable[[EnvConfig], "FunctionalEnv"]
 MakeLanes = Callable[[EnvConfig, int, int], VectorEnv]
 
 # Named, not imported: a backend's libraries load when it is used.
@@ -29,23 +35,34 @@ _BACKENDS: dict[str, Any] = {  # Make or str
 _LANES: dict[str, Any] = {  # MakeLanes or str
     "unity_mlagents": "jaxdreamer.envs.unity_env:make_lanes",
 }
+_FUNCTIONAL: dict[str, Any] = {  # MakeFunctional or str
+    "brax": "jaxdreamer.envs.brax_env:make_functional",
+    "pure": "jaxdreamer.envs.pure:make_functional",
+}
 _ALIASES = {"gymnasium": "gym", "unity": "unity_mlagents", "mlagents": "unity_mlagents"}
 
 
-def register(name: str, make: Make | MakeLanes | str, *, lanes: bool = False) -> None:
+def register(
+    name: str, make: Make | MakeLanes | MakeFunctional | str, *, lanes: bool = False, functional: bool = False
+) -> None:
     """Add a backend, or replace the one of that name. ``make`` may be ``"module:function"``, imported on first use.
 
-    With ``lanes`` it is a function of (config, count, seed) that makes the lanes of ``count`` environments at once.
+    With ``lanes`` it is a function of (config, count, seed) that makes the lanes of ``count`` environments at once; with
+    ``functional`` one of (config) that returns pure functions.
     In worker processes, which start afresh, only a module that is imported there is known; the text form always is.
     """
-    _BACKENDS.pop(name, None)
-    _LANES.pop(name, None)
-    (_LANES if lanes else _BACKENDS)[name] = make
+    if lanes and functional:
+        raise ConfigError(
+            f"backend {name}: pure functions bring no lanes of their own; give one of lanes and functional"
+        )
+    for kind in (_BACKENDS, _LANES, _FUNCTIONAL):
+        kind.pop(name, None)
+    (_LANES if lanes else _FUNCTIONAL if functional else _BACKENDS)[name] = make
 
 
 def backends() -> list[str]:
     """The registered names, sorted."""
-    return sorted([*_BACKENDS, *_LANES])
+    return sorted([*_BACKENDS, *_LANES, *_FUNCTIONAL])
 
 
 def make_env(config: EnvConfig) -> Env:
@@ -53,7 +70,26 @@ def make_env(config: EnvConfig) -> Env:
     name = _resolve(config.backend)
     if name in _LANES:
         raise ConfigError(f"env.backend={name} brings its own lanes: use make_vector instead of make_env")
+    if name in _FUNCTIONAL:
+        from jaxdreamer.envs.hosted import host
+
+        return host(make_functional(config), config)
     return _load(_BACKENDS[name])(config)
+
+
+def is_functional(config: EnvConfig) -> bool:
+    """Whether the backend's environments are pure functions, which can be trained on the device."""
+    return _ALIASES.get(config.backend, config.backend) in _FUNCTIONAL
+
+
+def make_functional(config: EnvConfig) -> FunctionalEnv:
+    """The pure functions that ``config.backend`` makes of ``config``; ConfigError where it makes none."""
+    name = _resolve(config.backend)
+    if name not in _FUNCTIONAL:
+        raise ConfigError(
+            f"env.backend={name} steps its environments on the host; on the device run: {', '.join(sorted(_FUNCTIONAL))}"
+        )
+    return _load(_FUNCTIONAL[name])(config)
 
 
 def make_vector(config: EnvConfig, count: int, seed: int = 0, *, make: Callable[[], Env] | None = None) -> VectorEnv:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from itertools import chain
@@ -12,12 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdreamer.agent.policy import Policy
+from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.envs.functional import FunctionalEnv, make_lanes
 from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.train.collect import Acting, make_act
+from jaxdreamer.train.program import make_episodes, make_film
 from jaxdreamer.types import Array, PyTree
 
 _log = logging.getLogger("jaxdreamer")
 
+FILM_STEPS = 500  # longest film from the device, in agent steps
 EVAL_SEED_OFFSET = 1_000_003  # evaluation episodes are never training episodes: their seeds start elsewhere
 
 
@@ -114,3 +119,43 @@ def _draw(envs: VectorEnv, frames: list[np.ndarray]) -> bool:
         _log.warning("no film: drawing the environment failed: %s", error)
         return False
     return True
+
+
+def make_device_evaluate(config: Config, env: FunctionalEnv, policy: Policy) -> Callable[..., Evaluation]:
+    """``evaluate(params, episodes, seed, film=False)``: like :func:`make_evaluate`, but on the device.
+
+    Every episode has a lane of its own, so that short ones do not crowd out long. ``film`` draws one more episode.
+
+    Raises:
+        ConfigError: nothing limits the length of an episode.
+    """
+    settings = config.env
+    repeat, limit = settings.action_repeat, settings.time_limit
+    longest = limit or -(-env.time_limit // repeat)
+    if not longest:
+        raise ConfigError(
+            f"env.time_limit: {settings.id} has no time limit of its own, so an evaluation might never end; set one"
+        )
+
+    def lanes(count: int):
+        return make_lanes(env, count, action_repeat=repeat, time_limit=limit)
+
+    @functools.cache
+    def play(count: int):
+        return jax.jit(make_episodes(lanes(count), policy))
+
+    @functools.cache
+    def draw():
+        assert env.render is not None
+        return jax.jit(make_film(lanes(1), policy, env.render, min(longest, FILM_STEPS)))
+
+    def evaluate(params: PyTree, episodes: int, *, seed: int, film: bool = False) -> Evaluation:
+        key = jax.random.key(seed + EVAL_SEED_OFFSET)
+        found = jax.device_get(play(episodes)(params, key))
+        frames = None
+        if film and env.render is not None:
+            drawn, count = jax.device_get(draw()(params, key))
+            frames = drawn[: int(count)]
+        return Evaluation(found.returns.tolist(), found.lengths.tolist(), frames, env.frame_rate / repeat)
+
+    return evaluate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -18,7 +19,8 @@ from jaxdreamer import config as configs
 from jaxdreamer.agent.policy import make_policy
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.envs.base import Env
-from jaxdreamer.envs.registry import make_vector
+from jaxdreamer.envs.functional import FunctionalEnv
+from jaxdreamer.envs.registry import is_functional, make_functional, make_vector
 from jaxdreamer.envs.spaces import describe_space
 from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.nets.networks import make_networks
@@ -26,7 +28,8 @@ from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog, Sink, make_sinks
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir, read_json, write_json
-from jaxdreamer.train.evaluate import Evaluation, make_evaluate
+from jaxdreamer.train.device import DeviceTrainer, Run
+from jaxdreamer.train.evaluate import Evaluation, make_device_evaluate, make_evaluate
 from jaxdreamer.train.host import HostTrainer, check_trainable
 from jaxdreamer.types import EnvSpec, TrainState
 
@@ -56,7 +59,7 @@ def train_agent(
     config: Config,
     logdir: str | os.PathLike[str],
     *,
-    make: Callable[[], Env] | None = None,
+    make: Callable[[], Env] | FunctionalEnv | None = None,
     sinks: Iterable[str | Sink] = (),
     console: Console | None = None,
     start: TrainState | None = None,
@@ -67,7 +70,8 @@ def train_agent(
     Args:
         config: see :func:`jaxdreamer.config.preset`.
         logdir: made if need be. Where it holds a run, settings that differ are shown by name, and applied or refused.
-        make: makes one environment, instead of ``config.env.id``; see ``envs.gymnasium_env.wrap`` for instances.
+        make: makes one environment, instead of ``config.env.id``; see ``envs.gymnasium_env.wrap`` for instances. Or pure
+            functions, :class:`~jaxdreamer.envs.functional.FunctionalEnv`, which are trained on the device.
         sinks: further places for metrics: ``"tensorboard"``, ``"wandb"``, or objects with a sink's methods
             (:class:`jaxdreamer.record.metrics.Sink`).
         console: where to report; standard error by default.
@@ -83,9 +87,73 @@ def train_agent(
         Diverged: 20 updates in a row were not finite.
     """
     enable_compilation_cache()
-    rundir = RunDir(logdir)
     if make is not None:
         config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
+    pure = _pure(config, make)
+    if pure is not None:
+        return _on_device([config], [RunDir(logdir)], pure, sinks, console, start, on_save)[0]
+    assert not isinstance(make, FunctionalEnv)
+    return _on_host(config, RunDir(logdir), make, sinks, console, start, on_save)
+
+
+def train_seeds(
+    config: Config,
+    logdir: str | os.PathLike[str],
+    seeds: int,
+    *,
+    make: FunctionalEnv | None = None,
+    sinks: Iterable[str] = (),
+    console: Console | None = None,
+) -> list[Result]:
+    """Train ``seeds`` agents in one compiled program: seeds ``config.seed``, ``config.seed + 1``, ...
+
+    Each writes a run of its own to ``logdir/seed-N``, with the numbers (to rounding) that it would have alone; all are
+    resumed together, or each alone from its folder. Needs an environment of pure functions. Otherwise as
+    :func:`train_agent`.
+    """
+    enable_compilation_cache()
+    if seeds < 1:
+        raise ConfigError(f"seeds must be at least 1, found {seeds}")
+    if make is not None:
+        config = configs.replace(config, {"env.backend": "custom"})
+    pure = _pure(config, make)
+    if pure is None:
+        raise ConfigError(
+            f"seeds side by side need an environment of pure functions on the device, and env.backend={config.env.backend} "
+            "steps its environments on the host: start a run for each seed instead (--seed N)"
+        )
+    each = [configs.replace(config, {"seed": config.seed + index}) for index in range(seeds)]
+    folders = [RunDir(Path(logdir) / f"seed-{one.seed}") for one in each]
+    return _on_device(each, folders, pure, sinks, console, None, None)
+
+
+def _pure(config: Config, make: Any) -> FunctionalEnv | None:
+    """The environment as pure functions, where it has them and the device is not ruled out."""
+    if isinstance(make, FunctionalEnv):
+        if config.run.loop == "host":
+            raise ConfigError(
+                "run.loop=host: give make=... as a function that returns envs.hosted.host(env, config.env)"
+            )
+        return make
+    if make is None and config.run.loop != "host" and is_functional(config.env):
+        return make_functional(config.env)
+    if config.run.loop == "device":
+        raise ConfigError(
+            "run.loop=device needs an environment of pure functions (env.backend=brax or pure, or one registered with "
+            f"functional=True), found env.backend={config.env.backend}"
+        )
+    return None
+
+
+def _on_host(
+    config: Config,
+    rundir: RunDir,
+    make: Callable[[], Env] | None,
+    sinks: Iterable[str | Sink],
+    console: Console | None,
+    start: TrainState | None,
+    on_save: Callable[[TrainState, int], None] | None,
+) -> Result:
     config, changes = _settle_config(rundir, config)
 
     def make_envs(count: int, seed: int) -> VectorEnv:
@@ -96,22 +164,11 @@ def train_agent(
     try:
         check_trainable(config, envs.spec)
         with rundir, Progress(config.run.frames, console=console) as progress:
-            for key, (old, new) in changes.items():
-                progress.log(f"changed since the run began: {key} {old} -> {new}")
-            resuming = bool(checkpoint.steps(rundir.checkpoints))
-            if resuming:
-                _check_spec(rundir, envs.spec)
-            for line in describe(envs.spec):
-                progress.log(line)
+            resuming = _announce(progress, changes, rundir, envs.spec)
             with MetricsLog(rundir.metrics) as metrics:
                 trainer = HostTrainer(config, envs, make_envs, rundir, metrics, progress)
                 trainer.on_save = on_save
-                if resuming:
-                    trainer.restore()
-                else:
-                    if start is not None:
-                        trainer.begin_with(start)
-                    metrics.truncate(0)  # lines of a start that never came to a checkpoint
+                _begin(trainer, resuming, start, [metrics])
                 metrics.add_sinks(make_sinks(sinks, rundir.path, trainer.env_frames if resuming else None))
                 # Only now is nothing left that could refuse: a failed start must not leave its settings behind.
                 write_json(rundir.config, configs.to_dict(config))
@@ -119,14 +176,85 @@ def train_agent(
                 with _stop_on_signal(trainer, progress):
                     evaluation = trainer.run()
                 if evaluation is None:
-                    progress.log(
-                        f"stopped and saved at {trainer.env_frames:,} frames; go on with: "
-                        f"jaxdreamer train --logdir {logdir}"
-                    )
-                    return Result(rundir.path, False, None, trainer.state)
-                return Result(rundir.path, True, evaluation, trainer.state)
+                    _say_stopped(progress, trainer, rundir.path)
+                return Result(rundir.path, evaluation is not None, evaluation, trainer.state)
     finally:
         (trainer or envs).close()
+
+
+def _on_device(
+    each: list[Config],
+    folders: list[RunDir],
+    env: FunctionalEnv,
+    sinks: Iterable[str | Sink],
+    console: Console | None,
+    start: TrainState | None,
+    on_save: Callable[[TrainState, int], None] | None,
+) -> list[Result]:
+    """Each seed's run in its folder, together."""
+    settled = [_settle_config(rundir, config) for rundir, config in zip(folders, each)]
+    each = [config for config, _ in settled]
+    config = each[0]
+    check_trainable(config, env.spec)
+    with contextlib.ExitStack() as stack:
+        for rundir in folders:
+            stack.enter_context(rundir)
+        progress = stack.enter_context(Progress(config.run.frames, console=console))
+        resuming = [_announce(progress, settled[i][1], folders[i], env.spec, i == 0) for i in range(len(folders))]
+        if len(set(resuming)) > 1:
+            there = ", ".join(str(rundir.path) for rundir, holds in zip(folders, resuming) if holds)
+            raise ConfigError(f"only some of the seeds have a run to go on with: {there}; choose another --logdir")
+        logs = [stack.enter_context(MetricsLog(rundir.metrics)) for rundir in folders]
+        runs = [Run(one.seed, rundir, log) for one, rundir, log in zip(each, folders, logs)]
+        trainer = DeviceTrainer(config, env, runs, progress)
+        trainer.on_save = on_save
+        _begin(trainer, resuming[0], start, logs)
+        for one, rundir, log in zip(each, folders, logs):
+            log.add_sinks(make_sinks(sinks, rundir.path, trainer.env_frames if resuming[0] else None))
+            write_json(rundir.config, configs.to_dict(one))
+            _write_spec(rundir, env.spec, None)
+        with _stop_on_signal(trainer, progress):
+            evaluations = trainer.run()
+        if evaluations is None:
+            _say_stopped(progress, trainer, folders[0].path if len(folders) == 1 else folders[0].path.parent)
+        states = [trainer.state_of(index) for index in range(len(folders))]
+        found: list[Any] = list(evaluations) if evaluations else [None] * len(folders)
+        return [
+            Result(rundir.path, evaluation is not None, evaluation, state)
+            for rundir, evaluation, state in zip(folders, found, states)
+        ]
+
+
+def _announce(
+    progress: Progress, changes: dict[str, tuple[Any, Any]], rundir: RunDir, spec: EnvSpec, aloud: bool = True
+) -> bool:
+    """Say what is about to be trained; whether the folder holds a run to go on with."""
+    if aloud:
+        for key, (old, new) in changes.items():
+            progress.log(f"changed since the run began: {key} {old} -> {new}")
+    resuming = bool(checkpoint.steps(rundir.checkpoints))
+    if resuming:
+        _check_spec(rundir, spec)
+    if aloud:
+        for line in describe(spec):
+            progress.log(line)
+    return resuming
+
+
+def _begin(
+    trainer: HostTrainer | DeviceTrainer, resuming: bool, start: TrainState | None, logs: Iterable[MetricsLog]
+) -> None:
+    if resuming:
+        trainer.restore()
+        return
+    if start is not None:
+        trainer.begin_with(start)
+    for metrics in logs:
+        metrics.truncate(0)  # lines of a start that never came to a checkpoint
+
+
+def _say_stopped(progress: Progress, trainer: HostTrainer | DeviceTrainer, logdir: Path) -> None:
+    progress.log(f"stopped and saved at {trainer.env_frames:,} frames; go on with: jaxdreamer train --logdir {logdir}")
 
 
 def evaluate_agent(
@@ -134,7 +262,7 @@ def evaluate_agent(
     *,
     episodes: int | None = None,
     seed: int | None = None,
-    make: Callable[[], Env] | None = None,
+    make: Callable[[], Env] | FunctionalEnv | None = None,
     film: str | os.PathLike[str] | None = None,
 ) -> Evaluation:
     """Play the newest checkpoint of a run without exploration.
@@ -156,23 +284,25 @@ def evaluate_agent(
     config, spec = load_run(logdir)
     networks = make_networks(config.model, spec)
     like = jax.eval_shape(networks.init, jax.random.key(0))
+    seed = config.seed if seed is None else seed
     params, _, _ = checkpoint.restore_params(RunDir(logdir).checkpoints, like, prefix=("train", "params"))
 
-    def make_envs(count: int, env_seed: int) -> VectorEnv:
-        envs = make_vector(config.env, count, env_seed, make=make)
-        _check_spec(RunDir(logdir), envs.spec)
-        return envs
+    policy = make_policy(config, spec, networks)
+    episodes = episodes or config.run.eval_episodes
+    pure = _pure(config, make)
+    if pure is not None:
+        _check_spec(RunDir(logdir), pure.spec)
+        play_pure = make_device_evaluate(config, pure, policy)
+        evaluation = play_pure(params, episodes, seed=seed, film=film is not None)
+    else:
 
-    seed = config.seed if seed is None else seed
-    play = make_evaluate(make_policy(config, spec, networks))
-    evaluation = play(
-        params,
-        make_envs,
-        episodes or config.run.eval_episodes,
-        seed=seed,
-        key=jax.random.split(jax.random.key(config.seed), 3)[2],
-        film=film is not None,
-    )
+        def make_envs(count: int, env_seed: int) -> VectorEnv:
+            envs = make_vector(config.env, count, env_seed, make=make)  # type: ignore[arg-type]
+            _check_spec(RunDir(logdir), envs.spec)
+            return envs
+
+        key = jax.random.split(jax.random.key(config.seed), 3)[2]
+        evaluation = make_evaluate(policy)(params, make_envs, episodes, seed=seed, key=key, film=film is not None)
     if film is not None and evaluation.frames is not None:
         video.save_video(film, evaluation.frames, evaluation.frame_rate)
     return evaluation
@@ -245,7 +375,7 @@ def _write_spec(rundir: RunDir, spec: EnvSpec, spaces: dict[str, Any] | None) ->
 
 
 @contextmanager
-def _stop_on_signal(trainer: HostTrainer, progress: Progress) -> Iterator[None]:
+def _stop_on_signal(trainer: HostTrainer | DeviceTrainer, progress: Progress) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM asks the loop to save and end; the second Ctrl-C interrupts at once."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signal handlers belong to the main thread; a host program's own are left alone

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from jaxdreamer.config import RunConfig
+
 
 class Every:
     """Due once per ``interval`` steps; an interval of 0 is never due.
@@ -27,8 +31,12 @@ class Every:
         return passed
 
     def due(self, step: int) -> bool:
-        """Whether at least one interval has passed."""
+        """Whether at least one interval has passed since the last time it had."""
         return self.count(step) > 0
+
+    def will_be_due(self, step: int) -> bool:
+        """What :meth:`due` would say; nothing is counted."""
+        return bool(self.interval) and step - self.last >= self.interval
 
 
 def calls_per_training(updates: int, most: int) -> tuple[int, int]:
@@ -38,3 +46,66 @@ def calls_per_training(updates: int, most: int) -> tuple[int, int]:
     """
     per_call = max(size for size in range(1, min(updates, most) + 1) if updates % size == 0)
     return updates // per_call, per_call
+
+
+class Segment(NamedTuple):
+    """Rows to step all lanes, then updates."""
+
+    random: bool
+    rows: int
+    updates: int
+
+
+class Segments:
+    """The order of stepping and learning of a device run, in whole numbers: a pure function of what was done before.
+
+    Here every lane's entry counts, the resets too: all lanes move in lockstep, and how many of them are being reset is
+    known on the device only. Random actions for ``prefill`` entries, then ``pretrain`` updates, then ``updates`` for
+    every ``train_every`` entries, exactly so in the long run whatever the number of lanes, ``most`` updates at a time.
+    """
+
+    def __init__(self, run: RunConfig, lanes: int, length: int = 1, random: bool = True):
+        """``length``: rows that must be there before anything can be learned. ``random``: how to act in the prefill."""
+        self.run, self.lanes, self.random = run, lanes, random
+        self.prefill = max(run.prefill, length * lanes)
+        self.most = max(1, run.updates_per_call)
+        self.rows = max(1, run.train_every // lanes)
+        self.entries = 0
+        self.started = -1  # entries when learning began; -1 before
+        self.planned = 0  # updates planned, pretraining aside
+        self.owed = 0
+
+    def next(self) -> Segment:
+        """The next piece of the run."""
+        if self.owed:
+            updates = min(self.owed, self.most)
+            self.owed -= updates
+            return Segment(False, 0, updates)
+        if self.started < 0:
+            missing = self.prefill - self.entries
+            if missing > 0:
+                rows = min(self.rows, -(-missing // self.lanes))
+                self.entries += rows * self.lanes
+                return Segment(self.random, rows, 0)
+            self.started, self.owed = self.entries, self.run.pretrain
+            return self.next()
+        self.entries += self.rows * self.lanes
+        # Whole trainings where one row is less than train_every; where it is more, exact to the update.
+        done = self.entries - self.started
+        if self.lanes <= self.run.train_every:
+            target = done // self.run.train_every * self.run.updates
+        else:
+            target = done * self.run.updates // self.run.train_every
+        self.owed, self.planned = target - self.planned, target
+        updates = min(self.owed, self.most)
+        self.owed -= updates
+        return Segment(False, self.rows, updates)
+
+    def state(self) -> dict[str, int]:
+        """JSON-ready."""
+        return {name: getattr(self, name) for name in ("entries", "started", "planned", "owed")}
+
+    def load(self, state: dict[str, int]) -> None:
+        """Take over what :meth:`state` returned."""
+        for name, value in state.items():
+            setattr(self, name, int(value))

@@ -1,0 +1,396 @@
+"""The loop for environments made of pure functions: one compiled program, and the host that starts it and writes down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdreamer.agent.learner import make_learner
+from jaxdreamer.agent.policy import make_policy
+from jaxdreamer.agent.report import open_loop
+from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.envs.base import EnvError
+from jaxdreamer.envs.functional import FunctionalEnv, make_lanes
+from jaxdreamer.nets.networks import make_networks
+from jaxdreamer.record import checkpoint, video
+from jaxdreamer.record.metrics import MetricsLog
+from jaxdreamer.record.progress import Progress
+from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.replay.device import make_device_replay
+from jaxdreamer.train.evaluate import Evaluation, make_device_evaluate
+from jaxdreamer.train.journal import Clock, Means, check_updates, save_open_loop
+from jaxdreamer.train.program import Carry, Plan, Report, make_program
+from jaxdreamer.train.schedule import Every, Segment, Segments
+from jaxdreamer.types import PyTree, TrainState
+
+MOST_SEGMENTS = 64  # in one call; more saves no time
+
+
+class Run(NamedTuple):
+    """One seed's place: its folder and its log."""
+
+    seed: int
+    rundir: RunDir
+    metrics: MetricsLog
+
+
+class DeviceTrainer:
+    """One or several seeds of one configuration, trained on the device in one compiled program.
+
+    Args:
+        config: what to do; the seeds are those of ``runs``.
+        env: the environment.
+        runs: where each seed writes; locked by the caller.
+        progress: where to report; it shows the mean over the seeds.
+
+    Cadences, prefill and budget count every entry of every lane, the resets too (see
+    :class:`~jaxdreamer.train.schedule.Segments`); the log tells agent steps and env frames as they were.
+
+    Between calls nothing but a plan goes to the device and nothing but a report comes back, which is read when the next
+    call is under way; both are explicit transfers, all others are disallowed. A checkpoint holds everything,
+    environments and replay included, so a resumed run continues bit for bit.
+    """
+
+    def __init__(self, config: Config, env: FunctionalEnv, runs: Sequence[Run], progress: Progress):
+        self.config, self.spec, self.runs, self.progress = config, env.spec, list(runs), progress
+        run, settings = config.run, config.env
+        lanes = make_lanes(env, settings.num_envs, action_repeat=settings.action_repeat, time_limit=settings.time_limit)
+        replay = make_device_replay(
+            env.spec,
+            capacity=config.replay.capacity,
+            lanes=settings.num_envs,
+            length=config.replay.batch_length,
+            batch_size=config.replay.batch_size,
+            cross_episodes=config.replay.cross_episodes,
+            copies=len(self.runs),
+        )
+        progress.log(replay.describe())
+        networks = make_networks(config.model, env.spec)
+        policy = make_policy(config, env.spec, networks)
+        learner = make_learner(config, env.spec, networks)
+        program = make_program(config, lanes, replay, learner, policy)
+        self.traces = 0  # times the program was traced; a test holds it at one
+
+        def traced(carry: Carry, plan: Plan) -> tuple[Carry, Report]:
+            self.traces += 1
+            return program.run(carry, plan)
+
+        self._many = len(self.runs) > 1
+        self._call_function = jax.vmap(traced, (0, None)) if self._many else traced
+        self._call: Callable[[Carry, Plan], tuple[Carry, Report]] | None = None
+        self._evaluate = make_device_evaluate(config, env, policy)
+
+        def look(params: PyTree, buffer: Any, key: Any) -> Any:
+            batch = jax.tree.map(lambda x: x[:, :4], replay.sample(buffer, key))
+            return open_loop(networks, params, batch, context=self._context, key=key)
+
+        self._open_loop = jax.jit(look)
+        with progress.status("building the networks and the environments"):
+            keys = jnp.stack([jax.random.key(one.seed) for one in self.runs])
+            self.carry: Carry = jax.jit(jax.vmap(program.init))(keys) if self._many else jax.jit(program.init)(keys[0])
+
+        self.segments = Segments(run, settings.num_envs, config.replay.batch_length)
+        per_segment = max(
+            1, min(self.segments.most, self.segments.rows * settings.num_envs * run.updates // run.train_every)
+        )
+        self.per_call = min(MOST_SEGMENTS, max(1, self.segments.most // per_segment))
+        self.every = {
+            "log": Every(run.log_every),
+            "eval": Every(run.eval_every),
+            "checkpoint": Every(run.checkpoint_every),
+        }
+        self._unread: Report | None = None
+        self.told = [Told() for _ in self.runs]
+        self.clock = Clock()
+        self.finished_at: int | None = None
+        self.stop_requested = False
+        self.on_save: Callable[[TrainState, int], None] | None = None  # see train_agent
+
+    def begin_with(self, start: TrainState) -> None:
+        """Learn on from another run's state, in every seed; it is copied. ConfigError where it is of other networks."""
+        mine = self._of(self.carry.train, 0)
+        expected, found = (jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (mine, start))
+        if expected != found:
+            raise ConfigError(
+                "start: the train state given is of other networks or optimizers than this configuration's: "
+                f"expected {expected}, found {found}"
+            )
+        many = lambda x: jnp.stack([x] * len(self.runs)) if self._many else jnp.copy(x)  # noqa: E731
+        self.carry = self.carry._replace(train=jax.tree.map(many, start))
+        self.segments.random = False
+
+    # ---- the loop ------------------------------------------------------------------------------------------------
+
+    @property
+    def env_frames(self) -> int:
+        """Simulator steps of a seed so far, the most of all seeds."""
+        return max(told.agent_steps for told in self.told) * self.config.env.action_repeat
+
+    @property
+    def updates(self) -> int:
+        """Updates of a seed so far."""
+        return max(told.updates for told in self.told)
+
+    @property
+    def state(self) -> TrainState:
+        """What the first seed has learned."""
+        return self.state_of(0)
+
+    def state_of(self, index: int) -> TrainState:
+        """What one seed has learned."""
+        return self._of(self.carry.train, index)
+
+    def _of(self, tree: PyTree, index: int) -> PyTree:
+        return jax.tree.map(lambda x: x[index], tree) if self._many else tree
+
+    @property
+    def _spent(self) -> bool:
+        return (
+            self.segments.entries * self.config.env.action_repeat >= self.config.run.frames and not self.segments.owed
+        )
+
+    @property
+    def _context(self) -> int:
+        return max(1, self.config.replay.batch_length // 4)
+
+    def run(self) -> list[Evaluation] | None:
+        """Train until the budget is spent, evaluate and save; None, and just saved, where a stop was requested."""
+        self.clock.start(self.env_frames, self.updates)
+        while not self._spent and not self.stop_requested:
+            self.step()
+        if not self._spent:
+            self.save()
+            return None
+        if self.finished_at == self.segments.entries:  # resumed with nothing left to do: its lines are written already
+            return self.evaluate(final=True, write=False)
+        self.log()
+        evaluations = self.evaluate(final=True)
+        self.finished_at = self.segments.entries
+        self.save()
+        return evaluations
+
+    def step(self) -> None:
+        """One call of the program, and whatever is due after it."""
+        plan = jax.device_put(self._plan())
+        call = self._call or self._compile(plan)
+        with self.clock.timed("device"), jax.transfer_guard("disallow"):
+            self.carry, report = call(self.carry, plan)
+            self._read()
+        self._unread = report
+        latest = [told.latest for told in self.told if told.latest is not None]
+        self.progress.update(self.env_frames, self.updates, last_return=float(np.mean(latest)) if latest else None)
+        due = {name: every.due(self.segments.entries) for name, every in self.every.items()}
+        if self._spent:
+            return  # run() logs, evaluates and saves at the end
+        if due["eval"]:
+            self.evaluate()
+        if due["log"]:
+            self.log()
+        if due["checkpoint"]:
+            self.save()
+
+    def _plan(self) -> Plan:
+        """The next segments, up to where something is due."""
+        segments: list[Segment] = []
+        while len(segments) < self.per_call and not self._spent:
+            if not self.segments.owed and any(e.will_be_due(self.segments.entries) for e in self.every.values()):
+                break
+            segments.append(self.segments.next())
+        segments += [Segment(False, 0, 0)] * (self.per_call - len(segments))
+        random, rows, updates = zip(*segments)
+        return Plan(np.array(random), np.array(rows, np.int32), np.array(updates, np.int32))
+
+    def _compile(self, plan: Plan) -> Callable[[Carry, Plan], tuple[Carry, Report]]:
+        lanes = f"{self.config.env.num_envs} environments"
+        seeds = f" for {len(self.runs)} seeds" if self._many else ""
+        with self.progress.status(
+            f"compiling the loop: {lanes} of {self.config.env.id} and {self.config.preset}{seeds}"
+        ):
+            self._call = jax.jit(self._call_function, donate_argnums=0).lower(self.carry, plan).compile()
+        return self._call
+
+    def _read(self) -> None:
+        """Take note of the last call's report."""
+        if self._unread is None:
+            return
+        report, self._unread = jax.device_get(self._unread), None
+        for index, told in enumerate(self.told):
+            told.read(self._of(report, index), self.config.env.num_envs)
+
+    # ---- reporting -----------------------------------------------------------------------------------------------
+
+    def log(self) -> None:
+        """Write one line of metrics for each seed."""
+        self._read()
+        rates = self.clock.take(self.env_frames, self.updates)
+        lanes = self.config.env.num_envs
+        entries = min(self.segments.entries, self.config.replay.capacity // lanes * lanes)
+        for one, told in zip(self.runs, self.told):
+            scalars = told.take() | rates
+            scalars["replay/entries"] = entries
+            scalars["train_ratio"] = self.config.train_ratio
+            one.metrics.write(scalars, **self._counters(told))
+
+    def _counters(self, told: Told) -> dict[str, int]:
+        frames = told.agent_steps * self.config.env.action_repeat
+        return {"agent_steps": told.agent_steps, "env_frames": frames, "updates": told.updates}
+
+    def evaluate(self, final: bool = False, write: bool = True) -> list[Evaluation]:
+        """Play whole episodes on the device without exploration, with seeds of their own; log it, and save pictures."""
+        self._read()
+        sees_images = any(spec.kind == "image" for spec in self.spec.obs.values())
+        evaluations = []
+        with self.clock.timed("evaluate"):
+            for index, (one, told) in enumerate(zip(self.runs, self.told)):
+                params = self._of(self.carry.train.params, index)
+                film = self.config.run.video and (final or sees_images)
+                evaluation = self._evaluate(params, self.config.run.eval_episodes, seed=one.seed, film=film)
+                evaluations.append(evaluation)
+                counters = self._counters(told)
+                if evaluation.frames is not None:
+                    path = one.rundir.videos / f"policy-{counters['env_frames']:012d}.gif"
+                    video.save_video(path, evaluation.frames, evaluation.frame_rate)
+                if sees_images and self.config.run.video and told.updates and write:
+                    self._save_open_loop(index, counters)
+                if write:
+                    one.metrics.write(evaluation.metrics(), **counters)
+        mean = float(np.mean([np.mean(evaluation.returns) for evaluation in evaluations]))
+        self.progress.update(self.env_frames, self.updates, eval_return=mean)
+        return evaluations
+
+    def _save_open_loop(self, index: int, counters: dict[str, int]) -> None:
+        one = self.runs[index]
+        model, buffer = self._of((self.carry.train.params["model"], self.carry.replay), index)
+        report = jax.device_get(self._open_loop(model, buffer, jax.random.key(one.seed)))
+        save_open_loop(report, self.spec, one.rundir, one.metrics, context=self._context, counters=counters)
+
+    # ---- saving and resuming -------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a checkpoint of everything for each seed, atomically."""
+        self._read()
+        with self.clock.timed("save"):
+            for index, (one, told) in enumerate(zip(self.runs, self.told)):
+                host = {
+                    "segments": self.segments.state(),
+                    "random_prefill": self.segments.random,
+                    "every": {name: [every.interval, every.last] for name, every in self.every.items()},
+                    "finished_at": self.finished_at,
+                    "told": told.state(),
+                    "metrics_offset": one.metrics.offset,
+                }
+                carry = self._of(self.carry, index)
+                tree = {"train": carry.train, "loop": carry._asdict() | {"train": ()}}
+                keep = self.config.run.keep_checkpoints
+                checkpoint.save(one.rundir.checkpoints, self.segments.entries, tree, host, keep)
+        if self.on_save is not None:
+            self.on_save(self.state, self.env_frames)
+
+    def restore(self) -> None:
+        """Go on from the newest checkpoint that every seed has, undamaged."""
+        common = set.intersection(*(set(checkpoint.steps(one.rundir.checkpoints)) for one in self.runs))
+        if not common:
+            raise ConfigError(
+                "the seeds' folders have no checkpoint in common: "
+                + "; ".join(f"{one.rundir.path}: {checkpoint.steps(one.rundir.checkpoints)}" for one in self.runs)
+            )
+        like = jax.eval_shape(lambda carry: self._of(carry, 0), self.carry)
+        like_tree = {"train": like.train, "loop": like._asdict() | {"train": ()}}
+        for step in sorted(common, reverse=True):
+            try:
+                found = [checkpoint.restore(one.rundir.checkpoints, like_tree, step=step) for one in self.runs]
+            except checkpoint.CheckpointDamaged as error:
+                if step == min(common):
+                    raise
+                self.progress.log(f"checkpoint {step} is damaged and skipped: {error}")
+                continue
+            break
+        carries = [Carry(**(tree["loop"] | {"train": tree["train"]})) for tree, _, _ in found]
+        self.carry = jax.tree.map(lambda *x: jnp.stack(x), *carries) if self._many else carries[0]
+        for one, told, (_, host, _) in zip(self.runs, self.told, found):
+            told.load(host["told"])
+            one.metrics.truncate(int(host["metrics_offset"]))
+        host = found[0][1]
+        self.segments.load(host["segments"])
+        self.segments.random = bool(host["random_prefill"])
+        self.finished_at = host["finished_at"]
+        for name, (interval, last) in host["every"].items():
+            # A cadence that was changed counts from here: it must not make up for steps done under the old one.
+            self.every[name].start(last if interval == self.every[name].interval else self.segments.entries)
+        self.progress.log(f"resumed at {self.env_frames:,} frames, update {self.updates:,}")
+
+    def close(self) -> None:
+        """Nothing is held outside the device."""
+
+
+class Told:
+    """What the host knows of one seed from the reports read so far."""
+
+    def __init__(self) -> None:
+        self.agent_steps = self.updates = self.broken = self.skipped = 0
+        self.latest: float | None = None
+        self.means = Means()
+        self._clear()
+
+    def _clear(self) -> None:
+        self.episodes, self.total, self.squares, self.steps = 0, 0.0, 0.0, 0
+        self.lowest, self.highest = np.inf, -np.inf
+
+    def read(self, report: Report, lanes: int) -> None:
+        """Count one call in. Raises Diverged, and EnvError where most entries were not finite."""
+        stepped, broke = int(report.agent_steps) - self.agent_steps, int(report.broken) - self.broken
+        self.agent_steps, self.broken, self.updates = int(report.agent_steps), int(report.broken), int(report.updates)
+        if broke > max(stepped, 20 * lanes):
+            raise EnvError(
+                f"the environments gave states or rewards that are not finite {broke} times in one call, against {stepped} "
+                "good steps: look at the simulator's time step and at the actions' scale"
+            )
+        if np.isfinite(next(iter(report.means.values()))) or report.told["skipped_in_a_row"] > 0:
+            self.skipped = int(report.told["skipped"])
+            check_updates(report.told, updates=self.updates, agent_steps=self.agent_steps)
+        self.means.add(report.means)
+        scores = report.scores
+        if scores.episodes:
+            self.latest = float(scores.latest)
+            self.episodes += int(scores.episodes)
+            self.total += float(scores.total)
+            self.squares += float(scores.squares)
+            self.steps += int(scores.steps)
+            self.lowest = min(self.lowest, float(scores.lowest))
+            self.highest = max(self.highest, float(scores.highest))
+
+    def take(self) -> dict[str, float]:
+        """Metrics since the last call; starts anew."""
+        scalars = self.means.take()
+        if self.episodes:
+            mean = self.total / self.episodes
+            scalars |= {
+                "train/return": mean,
+                "train/return_max": self.highest,
+                "train/return_min": self.lowest,
+                "train/return_std": float(np.sqrt(max(self.squares / self.episodes - mean**2, 0.0))),
+                "train/length": self.steps / self.episodes,
+                "train/episodes": self.episodes,
+            }
+        self._clear()
+        return scalars | {"skipped": self.skipped, "env/broken_entries": self.broken}
+
+    _NUMBERS = ("agent_steps", "updates", "broken", "skipped", "latest", "episodes", "total", "squares", "steps")
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready."""
+        bounds = [self.lowest, self.highest] if self.episodes else None
+        return {name: getattr(self, name) for name in self._NUMBERS} | {"bounds": bounds, "means": self.means.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state` returned."""
+        self._clear()
+        for name in self._NUMBERS:
+            setattr(self, name, state[name])
+        if state["bounds"]:
+            self.lowest, self.highest = state["bounds"]
+        self.means.load(state["means"])

@@ -1,0 +1,274 @@
+"""The compiled program of a device run: environment, policy, replay and learning as one pure function of its carry.
+
+Nothing here touches the host. :func:`make_program` gives functions for a single seed; :mod:`jaxdreamer.train.device`
+compiles them, with ``vmap`` over seeds where several are trained side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdreamer.agent.learner import Learner
+from jaxdreamer.agent.policy import Policy, random_action
+from jaxdreamer.config import Config
+from jaxdreamer.envs.functional import Lanes, LaneState
+from jaxdreamer.ops.trees import select
+from jaxdreamer.replay.device import DeviceReplay, DeviceReplayState
+from jaxdreamer.types import Array, Metrics, PolicyState, PyTree, Timestep, TrainState
+
+
+class Scores(NamedTuple):
+    """Returns of episodes, in the environment's own units."""
+
+    current: Array  # float32 [B], of the episodes under way
+    length: Array  # int32 [B], their agent steps
+    episodes: Array  # int32 [], ended since the counts were last cleared; the rest is over these
+    total: Array  # float32 []
+    squares: Array  # float32 []
+    lowest: Array  # float32 []
+    highest: Array  # float32 []
+    steps: Array  # int32 []
+    latest: Array  # float32 [], the return that ended last; nan before any
+
+
+class Carry(NamedTuple):
+    """Everything a run is made of."""
+
+    train: TrainState
+    lanes: LaneState
+    timestep: Timestep  # the lanes' latest entries [B, ...]
+    acting: PolicyState  # [B, ...]
+    replay: DeviceReplayState
+    scores: Scores
+    agent_steps: Array  # int32 [], over all lanes; resets are none
+    broken: Array  # int32 [], entries replaced by a reset because they were not finite
+    key: Array  # typed key []
+
+
+class Plan(NamedTuple):
+    """What one call does, segment by segment: step the environments ``rows`` times, then update ``updates`` times.
+
+    The host makes it; the numbers are data, so that every call is the same compiled program.
+    """
+
+    random: Array  # bool [C], whether actions are drawn uniformly instead of by the policy
+    rows: Array  # int32 [C], entries of every lane
+    updates: Array  # int32 [C]
+
+
+class Report(NamedTuple):
+    """What the host is told of one call."""
+
+    means: Metrics  # of the updates; nan where there were none
+    told: Metrics  # the update that ended the longest run of skipped ones
+    scores: Scores  # of the episodes that ended in this call
+    agent_steps: Array
+    broken: Array
+    updates: Array
+
+
+class Episodes(NamedTuple):
+    """Whole episodes, one of each lane."""
+
+    returns: Array  # float32 [E]
+    lengths: Array  # int32 [E], agent steps
+
+
+class Program(NamedTuple):
+    """Pure functions for one seed."""
+
+    init: Callable[[Array], Carry]  # key -> fresh run
+    run: Callable[[Carry, Plan], tuple[Carry, Report]]
+
+
+def make_program(config: Config, lanes: Lanes, replay: DeviceReplay, learner: Learner, policy: Policy) -> Program:
+    """The program of a configuration. ``run`` may be compiled with its carry donated: replay is written in place."""
+    action_spec = lanes.spec.action
+
+    def init(key: Array) -> Carry:
+        key_learner, key_lanes, key = jax.random.split(key, 3)
+        count = lanes.num_envs
+        obs = {k: jnp.zeros((count, *s.shape), s.dtype) for k, s in lanes.spec.obs.items()}
+        nothing = jnp.zeros((count,), bool)
+        # Before the first reset there is no entry; an is_first one makes the policy begin from an empty state.
+        timestep = Timestep(obs, jnp.zeros((count,)), ~nothing, nothing, nothing)
+        zero = jnp.zeros((), jnp.int32)
+        return Carry(
+            learner.init(key_learner),
+            lanes.init(key_lanes),
+            timestep,
+            policy.init(count),
+            replay.init(),
+            no_scores(count),
+            zero,
+            jnp.zeros((), jnp.int32),
+            key,
+        )
+
+    def row(carry: Carry, random: Array) -> Carry:
+        """One entry of every lane."""
+        key, key_random, key_act = jax.random.split(carry.key, 3)
+
+        def by_chance():
+            drawn = random_action(key_random, action_spec, lanes.num_envs)
+            return drawn, PolicyState(carry.acting.latent, drawn)
+
+        def by_policy():
+            return policy.act(
+                carry.train.params, carry.acting, carry.timestep.obs, carry.timestep.is_first, key_act, mode="explore"
+            )
+
+        action, acting = lax.cond(random, by_chance, by_policy)
+        state, timestep, broken = lanes.step(carry.lanes, action)
+        buffer = replay.add(replay.close(carry.replay, broken), timestep, action)
+        return carry._replace(
+            lanes=state,
+            timestep=timestep,
+            acting=acting,
+            replay=buffer,
+            scores=add_scores(carry.scores, timestep),
+            agent_steps=carry.agent_steps + jnp.sum(~timestep.is_first, dtype=jnp.int32),
+            broken=carry.broken + jnp.sum(broken, dtype=jnp.int32),
+            key=key,
+        )
+
+    batch = jax.eval_shape(lambda: replay.sample(replay.init(), jax.random.key(0)))
+    shapes = jax.eval_shape(learner.update, jax.eval_shape(learner.init, jax.eval_shape(jax.random.key, 0)), batch)[1]
+    nothing_told = {name: jnp.zeros(x.shape) for name, x in shapes.items()}
+
+    def update(learning: _Learning, buffer: DeviceReplayState) -> _Learning:
+        key, key_sample = jax.random.split(learning.key)
+        train, metrics = learner.update(learning.train, replay.sample(buffer, key_sample))
+        good = {name: jnp.isfinite(value) for name, value in metrics.items()}
+        sums = {k: learning.sums[k] + jnp.where(good[k], v, 0.0) for k, v in metrics.items()}
+        counts = {k: learning.counts[k] + good[k] for k in metrics}
+        worse = metrics["skipped_in_a_row"] >= learning.told["skipped_in_a_row"]
+        return _Learning(train, key, sums, counts, select(worse, metrics, learning.told))
+
+    def run(carry: Carry, plan: Plan) -> tuple[Carry, Report]:
+        carry = carry._replace(scores=clear_scores(carry.scores))
+
+        def segment(state, part: Plan):
+            carry, sums, counts, told = state
+            carry = lax.fori_loop(0, part.rows, lambda _, c: row(c, part.random), carry)
+            updates = part.updates
+            if not config.replay.cross_episodes:  # else the plan knows that there are windows
+                updates = jnp.where(replay.can_sample(carry.replay), updates, 0)
+            learning = _Learning(carry.train, carry.key, sums, counts, told)
+            learning = lax.fori_loop(0, updates, lambda _, learning: update(learning, carry.replay), learning)
+            carry = carry._replace(train=learning.train, key=learning.key)
+            return (carry, learning.sums, learning.counts, learning.told), None
+
+        zeros = {name: jnp.zeros(()) for name in shapes}
+        (carry, sums, counts, told), _ = lax.scan(segment, (carry, zeros, zeros, nothing_told), plan)
+        means = {name: sums[name] / counts[name] for name in sums if not name.startswith("skipped")}
+        return carry, Report(means, told, carry.scores, carry.agent_steps, carry.broken, carry.train.updates)
+
+    return Program(init, run)
+
+
+class _Learning(NamedTuple):
+    """What a run of updates carries along."""
+
+    train: TrainState
+    key: Array
+    sums: Metrics
+    counts: Metrics
+    told: Metrics
+
+
+def make_episodes(lanes: Lanes, policy: Policy) -> Callable[[PyTree, Array], Episodes]:
+    """``play(params, key)``: one whole episode in every lane, without exploration; equal keys give equal episodes.
+
+    The lanes must have a time limit, or this may never end.
+    """
+
+    def play(params: PyTree, key: Array) -> Episodes:
+        key_lanes, key = jax.random.split(key)
+        state, timestep, _ = lanes.step(lanes.init(key_lanes), jnp.zeros((lanes.num_envs, lanes.spec.action.size)))
+        zero = jnp.zeros((lanes.num_envs,), jnp.int32)
+        start = (state, timestep, policy.init(lanes.num_envs), key, zero.astype(jnp.float32), zero, timestep.is_last)
+
+        def advance(carry):
+            state, timestep, acting, key, returns, lengths, done = carry
+            key, key_act = jax.random.split(key)
+            action, acting = policy.act(params, acting, timestep.obs, timestep.is_first, key_act, mode="greedy")
+            state, timestep, broken = lanes.step(state, action)
+            done = done | broken  # an episode that broke ended at its last good entry
+            returns = jnp.where(done, returns, returns + timestep.reward)
+            lengths = jnp.where(done, lengths, lengths + 1)
+            return state, timestep, acting, key, returns, lengths, done | timestep.is_last
+
+        end = lax.while_loop(lambda carry: ~jnp.all(carry[-1]), advance, start)
+        return Episodes(end[4], end[5])
+
+    return play
+
+
+def make_film(lanes: Lanes, policy: Policy, render: Callable[[PyTree], Array], steps: int) -> Callable[..., Array]:
+    """``film(params, key) -> (frames uint8 [steps + 1, H, W, 3], count)``: the first ``count`` are one episode's.
+
+    ``lanes`` is a single lane; with the key of an evaluation this is not one of its episodes, but one like them.
+    """
+
+    def film(params: PyTree, key: Array):
+        key_lanes, key = jax.random.split(key)
+        state, timestep, _ = lanes.step(lanes.init(key_lanes), jnp.zeros((1, lanes.spec.action.size)))
+
+        def advance(carry, _):
+            state, timestep, acting, key, going = carry
+            frame = render(jax.tree.map(lambda x: x[0], state.env))
+            key, key_act = jax.random.split(key)
+            action, acting = policy.act(params, acting, timestep.obs, timestep.is_first, key_act, mode="greedy")
+            state, timestep_next, broken = lanes.step(state, action)
+            still = going & ~timestep.is_last[0] & ~broken[0]
+            return (state, timestep_next, acting, key, still), (frame, going)
+
+        start = (state, timestep, policy.init(1), key, jnp.ones((), bool))
+        _, (frames, shown) = lax.scan(advance, start, None, length=steps + 1)
+        return frames, jnp.sum(shown)
+
+    return film
+
+
+def no_scores(lanes: int) -> Scores:
+    """Before the first episode."""
+    none, zero = jnp.zeros((), jnp.int32), jnp.zeros(())
+    current, length = jnp.zeros((lanes,)), jnp.zeros((lanes,), jnp.int32)
+    return clear_scores(Scores(current, length, none, zero, zero, zero, zero, none, jnp.full((), jnp.nan)))
+
+
+def clear_scores(scores: Scores) -> Scores:
+    """Begin to count anew; the episodes under way go on."""
+    return scores._replace(
+        episodes=jnp.zeros((), jnp.int32),
+        total=jnp.zeros(()),
+        squares=jnp.zeros(()),
+        lowest=jnp.full((), jnp.inf),
+        highest=jnp.full((), -jnp.inf),
+        steps=jnp.zeros((), jnp.int32),
+    )
+
+
+def add_scores(scores: Scores, timestep: Timestep) -> Scores:
+    """Count one entry of every lane."""
+    current = jnp.where(timestep.is_first, 0.0, scores.current + timestep.reward)
+    length = jnp.where(timestep.is_first, 0, scores.length + 1)
+    last = timestep.is_last
+    ended = jnp.where(last, current, 0.0)
+    return Scores(
+        current,
+        length,
+        scores.episodes + jnp.sum(last, dtype=jnp.int32),
+        scores.total + jnp.sum(ended),
+        scores.squares + jnp.sum(jnp.square(ended)),
+        jnp.minimum(scores.lowest, jnp.min(jnp.where(last, current, jnp.inf))),
+        jnp.maximum(scores.highest, jnp.max(jnp.where(last, current, -jnp.inf))),
+        scores.steps + jnp.sum(jnp.where(last, length, 0), dtype=jnp.int32),
+        jnp.where(jnp.any(last), current[jnp.argmax(last)], scores.latest),
+    )
