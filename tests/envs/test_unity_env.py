@@ -15,10 +15,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from rich.console import Console
 
+from jaxdreamer import config as configs
 from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
 from jaxdreamer.envs import EnvError, SpaceError, make_vector, unity_process, unity_worker
 from jaxdreamer.envs.unity_view import allow
+from jaxdreamer.train.host import HostTrainer
+from jaxdreamer.train.run import train_agent
 from tests.envs.unity_venv import ROOT, log_of, make_player, unity_python
 from tests.unity_scene import picture
 
@@ -61,9 +65,11 @@ def config(path: Path | str, **settings) -> EnvConfig:
 def processes(folder: Path) -> list[psutil.Process]:
     """What was started in tests that work in ``folder``: workers, players, their helpers."""
     found = []
-    for process in psutil.process_iter():
+    for process in psutil.process_iter(["name"]):
         try:
-            if any(str(folder) in word for word in [*process.cmdline(), process.environ().get(TAG, "")]):
+            if process.info["name"].startswith("python") and any(
+                str(folder) in word for word in [*process.cmdline(), process.environ().get(TAG, "")]
+            ):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
@@ -422,6 +428,90 @@ def test_nothing_is_left_however_a_program_ends(tmp_path, end):
     assert code == {"exit": 0, "exception": 1}.get(end, -getattr(signal, end, 0))
     last = {"exit": "", "exception": "RuntimeError: of the program itself", "SIGINT": "KeyboardInterrupt"}.get(end, "")
     assert errors.strip().splitlines()[-1:] == ([last] if last else [])
+    assert_nothing_runs(tmp_path)
+
+
+# ---- whole runs ---------------------------------------------------------------------------------------------------
+
+BRIEF = ["env.backend=unity", "prefill=20", "pretrain=1", "train_every=10", "updates=1", "eval_every=0", "eval_episodes=3",
+         "batch_size=2", "batch_length=4", "capacity=1000", "imagine_horizon=3", "log_every=20"]  # fmt: skip
+
+
+def brief(path: Path, *words: str) -> configs.Config:
+    place = [f"unity_file_name={path}", f"unity_python={unity_python()}", "unity_timeout_wait=30"]
+    return configs.preset("dreamer_v2,tiny", *BRIEF, *place, "action_repeat=1", *words)
+
+
+def test_a_run_outlives_its_player_and_is_resumed_with_another(tmp_path, monkeypatch, caplog):
+    path = make_player(
+        tmp_path / "player", agents=[{"length": 6}, {"length": 4, "interrupted": True}], continuous=1,
+        fault={"kind": "kill", "at": 12},
+    )  # fmt: skip
+    trainers = []
+
+    class Watched(HostTrainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            trainers.append(self)
+
+    monkeypatch.setattr("jaxdreamer.train.run.HostTrainer", Watched)
+    quiet = Console(file=io.StringIO())
+    result = train_agent(brief(path, "frames=60"), tmp_path / "run", console=quiet)
+    assert result.finished and len(result.evaluation.returns) == 3
+    # An evaluation's episodes are those of two agents dealt out beforehand, without the first decision of some.
+    assert set(result.evaluation.lengths) <= {6, 5, 4, 3} and "exit code -9" in caplog.text
+    rows = trainers[0].replay.read_rows(0, trainers[0].replay.total)
+    assert check_rows(rows, {0: (6, True), 1: (4, False)}) == 2
+    steps = trainers[0].agent_steps
+    assert steps in (60, 61) and steps == (~rows["is_first"]).sum() and trainers[0].updates == 1 + 4
+
+    with pytest.raises(ConfigError, match="unity_time_scale"):
+        train_agent(brief(path, "frames=80", "unity_time_scale=1"), tmp_path / "run", console=quiet)
+    again = train_agent(brief(path, "frames=80", "unity_base_port=6005"), tmp_path / "run", console=quiet)
+    assert again.finished and "could not be brought back" in caplog.text
+    later = trainers[-1].replay.read_rows(0, trainers[-1].replay.total)
+    assert check_rows(later, {0: (6, True), 1: (4, False)}) in (3, 4)
+    assert trainers[-1].agent_steps in (80, 81) and trainers[-1].agent_steps == (~later["is_first"]).sum()
+    np.testing.assert_array_equal(later["reward"][: len(rows["reward"])], rows["reward"])
+    assert [line["port"] >= 6005 for line in log_of(path) if "launch" in line] == [False] * 3 + [True] * 2
+    assert_nothing_runs(tmp_path)
+
+
+def check_rows(rows, ends) -> int:
+    """Stored episodes are whole, nothing crosses from one to the next, and each entry has the action that led there.
+
+    Returns how many episodes were cut.
+    """
+    cuts = 0
+    for lane, (length, terminal) in ends.items():
+        agent, episode, time, acted = (rows[f"obs/{VECTOR}"][:, lane, i] for i in range(4))
+        first, last = rows["is_first"][:, lane], rows["is_last"][:, lane]
+        assert (agent == lane).all() and not (last[:-1] & ~first[1:]).any() and (first[1:] == last[:-1]).all()
+        inside = ~first[1:]
+        np.testing.assert_array_equal(episode[1:][inside], episode[:-1][inside])
+        np.testing.assert_array_equal(time[1:][inside], time[:-1][inside] + 1)
+        np.testing.assert_array_equal(rows["reward"][:, lane], np.where(first, 0, time + 0.25))
+        np.testing.assert_array_equal(rows["action"][~first, lane, 0], acted[~first])
+        assert (time[first] <= 1).all() and not rows["action"][first, lane].any()
+        np.testing.assert_array_equal(rows["is_terminal"][:, lane], last & (time == length) & terminal)
+        assert (last & (time == length)).sum() >= 3
+        cuts += (last & (time != length)).sum()
+    return cuts
+
+
+def test_interrupting_a_run_leaves_nothing(tmp_path):
+    path = make_player(tmp_path / "player", agents=[{"length": 0}], continuous=1)
+    words = [*BRIEF, f"unity_file_name={path}", f"unity_python={unity_python()}", "prefill=10_000_000", "log_every=5"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "jaxdreamer", "train", "--preset", "dreamer_v2,tiny", *words, "--logdir", "run"],
+        cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as run:  # fmt: skip
+        end = time.monotonic() + 60
+        while not (tmp_path / "run" / "metrics.jsonl").exists() or not (tmp_path / "run" / "metrics.jsonl").read_text():
+            assert run.poll() is None and time.monotonic() < end, run.stderr.read().decode()
+            time.sleep(0.1)
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(30) == 130, run.stderr.read().decode()
     assert_nothing_runs(tmp_path)
 
 
