@@ -85,6 +85,13 @@ class EnvConfig:
     unity_python: str = ""
     """Unity: the interpreter that has mlagents-envs. Empty: this one."""
 
+    @property
+    def task(self) -> str:
+        """What the task is called in the names of folders."""
+        if self.backend in ("unity", "unity_mlagents", "mlagents"):
+            return Path(self.unity_file_name or "unity-editor").stem
+        return self.id.replace("/", "-")
+
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -12,6 +12,8 @@ import pytest
 
 from jaxdreamer import cli
 from jaxdreamer import config as configs
+from jaxdreamer.envs.unity_process import REQUIREMENTS
+from tests.envs.unity_venv import make_player, unity_python
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -41,7 +43,12 @@ def test_the_two_commands_at_the_top_start_from_a_bare_clone():
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     """One folder for all commands and snippets, in the README's order: some need the run of an earlier one."""
-    return tmp_path_factory.mktemp("readme")
+    folder = tmp_path_factory.mktemp("readme")
+    # What the Unity section speaks of: an environment with mlagents-envs, and a build.
+    (folder / "unity-venv").symlink_to(Path(unity_python()).parent.parent)
+    (folder / "builds").mkdir()
+    make_player(folder / "builds" / "3DBall", agents=[{"length": 7}, {"length": 9, "interrupted": True}], continuous=2)
+    return folder
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -63,6 +70,10 @@ def test_snippets_run(index, workplace):
     code = SNIPPETS[index].replace('"frames=1000", "prefill=200"', ", ".join(map(repr, BRIEF)))
     done = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_environment_for_unity_is_the_one_that_errors_advise_and_tests_use():
+    assert f"unity-venv/bin/pip install -q {REQUIREMENTS}\n" in TEXT
 
 
 def test_every_setting_the_readme_names_exists():
