@@ -104,8 +104,8 @@ def make_lanes(env: FunctionalEnv, count: int, *, action_repeat: int = 1, time_l
             new, reward, ended = env.step(state, action)
             going = ~terminal & (frames < most_frames)
             state = jax.tree.map(lambda a, b: jnp.where(going, a, b).astype(b.dtype), new, state)
-            total = jnp.where(going, total + reward.astype(jnp.float32), total)
-            return (state, frames + going, total, terminal | (going & ended.astype(bool))), None
+            total = jnp.where(going, total + jnp.asarray(reward, jnp.float32), total)
+            return (state, frames + going, total, terminal | (going & jnp.asarray(ended, bool))), None
 
         start = (state, frames, jnp.zeros(()), jnp.zeros((), bool))
         return lax.scan(once, start, None, length=action_repeat)[0]
