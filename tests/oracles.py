@@ -204,3 +204,46 @@ def v2_behavior_losses(
                 actor_terms.append(-weight * objective)
             weight *= discount[k, n]
     return np.mean(actor_terms), np.mean(critic_terms)
+
+
+def ray_grid(side, pixel):
+    """Ray directions [side, side, 3] of a square picture, z = -1; rows run downwards."""
+    x = (np.arange(side) + 0.5 - side / 2) * pixel
+    return np.stack([*np.meshgrid(x, -x), -np.ones((side, side))], -1)
+
+
+def implicit(name, size, q):
+    """Below 0 inside a shape, of points [..., 3] in its own frame."""
+    if name in ("sphere", "capsule"):
+        half = size[1] if name == "capsule" else 0
+        on_axis = np.stack([0 * q[..., 0], 0 * q[..., 0], np.clip(q[..., 2], -half, half)], -1)
+        return np.linalg.norm(q - on_axis, axis=-1) - size[0]
+    if name == "ellipsoid":
+        return np.linalg.norm(q / np.array(size), axis=-1) - 1
+    if name == "cylinder":
+        return np.maximum(np.hypot(q[..., 0], q[..., 1]) - size[0], np.abs(q[..., 2]) - size[1])
+    return (np.abs(q) - np.array(size)).max(-1)
+
+
+def cast_ray(name, size, centre, rot, direction, far=6.0, steps=1500):
+    """Depth (inf: a miss) and outward normal of the first surface along rays from the origin: small steps, then halving."""
+
+    def value(t):
+        return implicit(name, size, (t[..., None] * direction - centre) @ rot)
+
+    grid = direction.shape[:-1]
+    before, found = np.zeros(grid), np.full(grid, np.inf)
+    for t in np.linspace(0, far, steps + 1)[1:]:
+        enters = np.isinf(found) & (value(np.full(grid, t)) < 0)
+        found[enters] = t
+        before = np.where(np.isinf(found), t, before)
+    low, high = before, np.where(np.isinf(found), before, found)
+    for _ in range(40):
+        middle = (low + high) / 2
+        inside = value(middle) < 0
+        low, high = np.where(inside, low, middle), np.where(inside, middle, high)
+    q = (high[..., None] * direction - centre) @ rot
+    gradient = [implicit(name, size, q + step) - implicit(name, size, q - step) for step in 1e-6 * np.eye(3)]
+    normal = np.stack(gradient, -1)
+    normal = normal / np.linalg.norm(normal, axis=-1, keepdims=True) @ rot.T
+    return np.where(np.isinf(found), np.inf, high), normal

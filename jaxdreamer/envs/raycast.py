@@ -313,7 +313,8 @@ def _vertex_light(scene: Scene, geom: Geom, shape: Shape, lamps: Sequence[Lamp])
     steps = np.linspace(-1, 1, scene.quads + 1, dtype=np.float32)
     u, v = (steps * (float(size) or scene.far) for size in geom.size[:2])
     point = vector([shape.centre[i] + shape.axes[0][i] * u[None, :] + shape.axes[1][i] * v[:, None] for i in range(3)])
-    return _shine(geom.material, point, shape.axes[2], lamps)
+    grid = scene.quads + 1, scene.quads + 1
+    return vector([jnp.broadcast_to(c, grid) for c in _shine(geom.material, point, shape.axes[2], lamps)])
 
 
 def _between_vertices(light: Vector, at: tuple[Array, Array]) -> Vector:
