@@ -58,6 +58,24 @@ class EnvConfig:
     """Observation keys to leave out, as globs."""
     action_bound: float = 0.0
     """Half-width given to action dimensions without finite bounds. 0: such a space is refused."""
+    camera: str = ""
+    """MuJoCo camera that draws, by name or number; -1 is the free camera. Empty: the task's own."""
+    render_quality: Literal["auto", "full", "fast"] = "auto"
+    """Drawing of MuJoCo tasks. fast: no shadows, reflections, multisampling. auto: fast where no GPU draws, else full."""
+    frame_skip: int = 0
+    """MuJoCo physics steps per simulator step. 0: the task's own; 1 for a model of your own."""
+    reset_noise: float = 0.0
+    """Scale of the noise on a MuJoCo task's first state. 0: the task's own; none for a model of your own."""
+    reward_fn: str = ""
+    """Reward of a MuJoCo model of your own, as module:function of (model, data, action, info). Empty: always 0."""
+    terminal_fn: str = ""
+    """Whether a MuJoCo model's episode ends, as module:function of (model, data, info). Empty: never."""
+    workers: int = 0
+    """Processes the environments run in, sharing them evenly. 0: this one."""
+    worker_timeout: float = 120.0
+    """Seconds after which a worker process that does not answer is taken for hung."""
+    max_restarts: int = 3
+    """How often in a row, with no episode finished in between, a failed worker process is started again."""
     brax_backend: Literal["generalized", "spring", "positional", "mjx"] = "generalized"
     """Brax's physics."""
     unity_file_name: str = ""
@@ -90,6 +108,10 @@ class EnvConfig:
         """What the task is called in the names of folders."""
         if self.backend in ("unity", "unity_mlagents", "mlagents"):
             return Path(self.unity_file_name or "unity-editor").stem
+        if self.id.lstrip().startswith("<"):
+            return "mjcf"
+        if self.id.lower().endswith((".xml", ".mjcf", ".mjb")):
+            return Path(self.id).stem
         return self.id.replace("/", "-")
 
 

@@ -8,6 +8,7 @@ from jaxdreamer.envs.base import Env, EnvError, SpaceError
 from jaxdreamer.envs.gymnasium_env import wrap
 from jaxdreamer.envs.registry import backends, make_env, make_vector, register
 from jaxdreamer.envs.vector import VectorEnv, episode_seed
+from jaxdreamer.envs.workers import WorkerVectorEnv
 from jaxdreamer.envs.wrappers import AgentEnv, Simulator
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Simulator",
     "SpaceError",
     "VectorEnv",
+    "WorkerVectorEnv",
     "backends",
     "episode_seed",
     "make_env",

@@ -21,6 +21,7 @@ import numpy as np
 from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra, nearest
 from jaxdreamer.envs.base import EnvError, SpaceError
 from jaxdreamer.envs.images import resize, to_rgb
+from jaxdreamer.envs.render import sized_drawing
 from jaxdreamer.envs.spaces import ActionMap, ObservationMap, children, kind_of
 from jaxdreamer.envs.wrappers import AgentEnv
 from jaxdreamer.types import ArraySpec, EnvSpec, Observation
@@ -40,7 +41,7 @@ def make(config: EnvConfig) -> AgentEnv:
     import gymnasium
     from gymnasium.envs.registration import load_env_creator
 
-    with _missing_extras(config.id), _warnings_logged():
+    with _missing_extras(config.id), warnings_logged():
         try:
             spec = _find(config.id)
             creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(spec.entry_point)
@@ -49,7 +50,11 @@ def make(config: EnvConfig) -> AgentEnv:
                 options["render_mode"] = "rgb_array"  # costs nothing until a frame is asked for
             if config.time_limit > 0:
                 options["max_episode_steps"] = config.time_limit * config.action_repeat
-            env = gymnasium.make(spec, **options)
+            if config.frame_skip > 0:
+                options["frame_skip"] = config.frame_skip
+            if config.reset_noise > 0:
+                options["reset_noise_scale"] = config.reset_noise
+            env = _make(spec, options, config)
         except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
             hint = nearest(config.id, gymnasium.registry)
             raise ConfigError(f"env.id: gymnasium knows no environment {config.id!r}{hint}: {error}") from error
@@ -72,7 +77,11 @@ def wrap(env: Any, config: EnvConfig | None = None) -> AgentEnv:
     """
     config = EnvConfig() if config is None else config
     if hasattr(env, "single_observation_space"):
-        raise ConfigError(f"{env} is a vector environment; give VectorEnv a list of single environments instead")
+        raise ConfigError(
+            f"{env} holds several environments, and each lane needs one of its own: make a single one, as in "
+            "gymnasium.make(id) instead of gymnasium.make_vec(id), and set env.num_envs, or give VectorEnv a list of "
+            "functions that each make one"
+        )
     simulator = GymnasiumSimulator(env, config)
     return AgentEnv(simulator, action_repeat=config.action_repeat, time_limit=config.time_limit)
 
@@ -109,6 +118,9 @@ class GymnasiumSimulator:
         rate = metadata.get("render_fps") or metadata.get("video.frames_per_second")
         self.frame_rate = float(rate or _DEFAULT_FRAME_RATE)
         self._seedable = _takes(env, "reset", "seed")
+        self._draw_at, self._note = sized_drawing(env, config.render_quality, config.camera)
+        if config.camera and self._draw_at is None:
+            raise ConfigError(f"env.camera={config.camera}: {env} is not drawn by MuJoCo, and has no cameras to choose")
 
     def reset(self, seed: int | None) -> None:
         """Begin an episode; the seed goes to ``reset``, or to ``seed`` where ``reset`` takes none."""
@@ -149,25 +161,36 @@ class GymnasiumSimulator:
         """The agent's view of the last observation; draws a frame where pixels are part of it."""
         obs = {} if self._own is None else self._own(self._observation)
         if self._size is not None:
-            obs["image"] = resize(self.render(), self._size)
+            obs["image"] = self._frame() if self._draw_at is None else self._draw_at(self._size)
         return obs
 
     def render(self) -> np.ndarray:
         """The present frame as uint8 [H, W, 3], in the environment's own size."""
         self._check_can_render("render")
+        if self._draw_at is not None:
+            return self._draw_at(None)
         if self._rendered:
             return to_rgb(self._draw())
         # Frames are arrays here, never windows: without this SDL looks for a display, and complains where there is none.
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-        with _missing_extras(str(self._env)), _warnings_logged():  # the first frame imports the drawing library
+        with _missing_extras(str(self._env)), warnings_logged():  # the first frame imports the drawing library
             frame = to_rgb(self._draw())
         self._rendered = True
         return frame
 
+    @property
+    def notes(self) -> list[str]:
+        """What the log should say of this environment, once it has drawn."""
+        return [line for line in [self._note()] if line]
+
     def close(self) -> None:
         """Close the instance."""
         self._env.close()
+
+    def _frame(self) -> np.ndarray:
+        assert self._size is not None
+        return resize(self.render(), self._size)
 
     def _draw(self) -> Any:
         old_style = not hasattr(self._env, "render_mode")
@@ -211,15 +234,62 @@ def _find(name: str) -> Any:
     versions = [int(key[len(name) + 2 :]) for key in registered if re.fullmatch(re.escape(name) + r"-v\d+", key)]
     if versions:
         name = f"{name}-v{max(versions)}"
-    match = re.fullmatch(r"(.+)-v[23]", name)
-    successor = f"{match.group(1)}-v4" if match else ""
-    if name in registered and successor in registered:
-        entry = registered[name].entry_point
-        if "mujoco" in (entry if isinstance(entry, str) else getattr(entry, "__name__", "")):
-            # v2 and v3 need mujoco-py, which nobody maintains; v4 is v3 on today's bindings, with the same reward.
-            logger.info("%s needs mujoco-py; making %s, the same task", name, successor)
-            name = successor
+    newer = successor(name)
+    if newer:
+        _warn_once(f"{name} needs mujoco-py, which is no longer maintained; making {newer}, the same task")
+        name = newer
     return gymnasium.spec(name)
+
+
+def _newest(name: str) -> str:
+    """The newest registered version of a task."""
+    import gymnasium
+
+    base = name.rpartition("-v")[0]
+    found = (re.fullmatch(re.escape(base) + r"-v(\d+)", key) for key in gymnasium.registry)
+    return f"{base}-v{max(int(match.group(1)) for match in found if match)}"
+
+
+def successor(name: str) -> str:
+    """The id that is the same task as a MuJoCo ``-v2`` or ``-v3`` id, which needs dead bindings; else nothing.
+
+    v4 is v3 on today's bindings, with the same reward; v2 differs from v3 in options of its constructor only.
+    """
+    import gymnasium
+
+    registered = gymnasium.registry
+    match = re.fullmatch(r"(.+)-v[23]", name)
+    newer = f"{match.group(1)}-v4" if match else ""
+    if name not in registered or newer not in registered:
+        return ""
+    entry = registered[name].entry_point
+    return newer if "mujoco" in (entry if isinstance(entry, str) else getattr(entry, "__name__", "")) else ""
+
+
+def _make(spec: Any, options: dict[str, Any], config: EnvConfig) -> Any:
+    import gymnasium
+
+    try:
+        return gymnasium.make(spec, **options)
+    except TypeError as error:
+        asked = {"frame_skip": "env.frame_skip", "reset_noise_scale": "env.reset_noise"}
+        refused = [name for key, name in asked.items() if key in options and key in str(error)]
+        if not refused:
+            raise
+        raise ConfigError(
+            f"{refused[0]}: {config.id} does not let it be chosen ({error}); leave it out, or use the newest version of "
+            "the task; env.action_repeat holds an action for several steps of any task"
+        ) from error
+
+
+_told: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    """Several lanes of one task have one thing to say."""
+    if message not in _told:
+        _told.add(message)
+        logger.warning(message)
 
 
 def _takes(env: Any, method: str, parameter: str) -> bool:
@@ -240,7 +310,7 @@ def _takes(env: Any, method: str, parameter: str) -> bool:
 
 
 @contextmanager
-def _warnings_logged() -> Iterator[None]:
+def warnings_logged() -> Iterator[None]:
     """Warnings that libraries raise while an environment is made become log records."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -261,6 +331,8 @@ def _missing_extras(name: str) -> Iterator[None]:
         if not missing:
             raise
         text = str(error)
+        if "only supported on" in text:  # another version of a library is missing, not the library
+            raise ConfigError(f"env.id: {name} cannot be had: {text}; use {_newest(name)}") from error
         if "mujoco" in text.lower():
             requirement = "jaxdreamer[mujoco]"
         elif "pygame" in text.lower():

@@ -13,12 +13,14 @@ returns a :class:`~jaxdreamer.envs.functional.FunctionalEnv`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from jaxdreamer.config import ConfigError, EnvConfig, nearest
 from jaxdreamer.envs.base import Env
 from jaxdreamer.envs.vector import VectorEnv
+from jaxdreamer.envs.workers import WorkerVectorEnv
 
 if TYPE_CHECKING:  # it imports jax, which workers must not
     from jaxdreamer.envs.functional import FunctionalEnv
@@ -29,7 +31,10 @@ MakeLanes = Callable[[EnvConfig, int, int], VectorEnv]
 
 # Named, not imported: a backend's libraries load when it is used.
 _BACKENDS: dict[str, Any] = {  # Make or str
+    "dmc": "jaxdreamer.envs.dmc_env:make",
     "gym": "jaxdreamer.envs.gymnasium_env:make",
+    "mujoco": "jaxdreamer.envs.mujoco_env:make_mujoco_env_from_config",
+    "robotics": "jaxdreamer.envs.robotics_env:make",
     "toy": "jaxdreamer.envs.toy:make",
 }
 _LANES: dict[str, Any] = {  # MakeLanes or str
@@ -39,7 +44,15 @@ _FUNCTIONAL: dict[str, Any] = {  # MakeFunctional or str
     "brax": "jaxdreamer.envs.brax_env:make_functional",
     "pure": "jaxdreamer.envs.pure:make_functional",
 }
-_ALIASES = {"gymnasium": "gym", "unity": "unity_mlagents", "mlagents": "unity_mlagents"}
+_ALIASES = {
+    "gymnasium": "gym",
+    "dm_control": "dmc",
+    "mjcf": "mujoco",
+    "native_mujoco": "mujoco",
+    "gymnasium_robotics": "robotics",
+    "unity": "unity_mlagents",
+    "mlagents": "unity_mlagents",
+}
 
 
 def register(
@@ -49,7 +62,7 @@ def register(
 
     With ``lanes`` it is a function of (config, count, seed) that makes the lanes of ``count`` environments at once; with
     ``functional`` one of (config) that returns pure functions.
-    In worker processes, which start afresh, only a module that is imported there is known; the text form always is.
+    Worker processes are sent what was registered here, functions of a script or notebook included.
     """
     if lanes and functional:
         raise ConfigError(
@@ -95,11 +108,33 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
 def make_vector(config: EnvConfig, count: int, seed: int = 0, *, make: Callable[[], Env] | None = None) -> VectorEnv:
     """``count`` environments side by side, each made by ``make``, or else as ``config`` says.
 
+    They run in ``config.workers`` processes, or in this one where that is 0.
     A backend that brings its own lanes may return another number of them; ``num_envs`` of the result tells.
     """
     if make is None and (name := _resolve(config.backend)) in _LANES:
         return _load(_LANES[name])(config, count, seed)
-    return VectorEnv([make or (lambda: make_env(config))] * count, seed)
+    one = make or _maker(config)
+    if not config.workers:
+        return VectorEnv([one] * count, seed)
+    if make is None and is_functional(config):
+        raise ConfigError(f"env.workers: workers never import jax, and backend {config.backend} needs it; leave it 0")
+    return WorkerVectorEnv(
+        [one] * count,
+        seed,
+        workers=config.workers,
+        timeout=config.worker_timeout,
+        max_restarts=config.max_restarts,
+    )
+
+
+def _maker(config: EnvConfig) -> Callable[[], Env]:
+    """What makes one, in a form that takes a registered function along to other processes."""
+    name = _resolve(config.backend)
+    return partial(_make_one, _BACKENDS[name], config) if name in _BACKENDS else partial(make_env, config)
+
+
+def _make_one(make: Any, config: EnvConfig) -> Env:
+    return _load(make)(config)
 
 
 def _resolve(backend: str) -> str:

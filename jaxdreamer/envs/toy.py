@@ -1,4 +1,4 @@
-"""Tiny tasks in numpy for tests, seen as gymnasium environments; the only module of the room that imports gymnasium.
+"""Tiny tasks in numpy for tests, seen as gymnasium environments.
 
 Backend ``toy`` makes them by name: ``chain``, ``counting``, ``counting_image``, ``counting_dict``.
 """

@@ -18,43 +18,35 @@ def episode_seed(seed: int, lane: int, episode: int) -> int:
     return int(np.random.SeedSequence((seed, lane, episode)).generate_state(1)[0] >> 1)  # some tasks want an int32
 
 
-class Lane:
-    """One environment that is advanced by exactly one entry at a time, resets included.
+class Place:
+    """Where a lane is: in which episode, how far into it, and whether a reset is due."""
 
-    What a worker process runs for its share of the lanes.
-    """
-
-    def __init__(self, env: Env, seed: int, index: int) -> None:
+    def __init__(self, seed: int, index: int) -> None:
         """``index`` is the lane's number among all lanes."""
-        self.env, self.seed, self.index = env, seed, index
+        self.seed, self.index = seed, index
         self.episode = -1  # number of the current episode; -1 before the first
         self.steps = 0  # agent steps done in it
         self.needs_reset = True
 
-    def advance(self, action: np.ndarray) -> Timestep:
-        """The lane's next entry: a reset where one is due, which ignores ``action`` [A], else a step."""
-        try:
-            if self.needs_reset:
-                timestep = self.env.reset(episode_seed(self.seed, self.index, self.episode + 1))
-                self.episode, self.steps = self.episode + 1, 0
-            else:
-                timestep = self.env.step(action)
-                self.steps += 1
-        except Exception as error:
-            error.add_note(f"in lane {self.index}, episode {self.episode}, agent step {self.steps}")
-            raise
-        self.needs_reset = bool(timestep.is_last)
-        return timestep
+    @property
+    def next_seed(self) -> int:
+        """Of the episode that the next reset begins."""
+        return episode_seed(self.seed, self.index, self.episode + 1)
+
+    def arrive(self, is_first: bool, is_last: bool) -> None:
+        """Count an entry."""
+        if is_first:
+            self.episode, self.steps = self.episode + 1, 0
+        else:
+            self.steps += 1
+        self.needs_reset = bool(is_last)
 
     def state(self) -> dict[str, Any]:
         """JSON-ready: where the lane is."""
         return {"episode": self.episode, "steps": self.steps, "needs_reset": self.needs_reset}
 
-    def restore(self, state: dict[str, Any], actions: np.ndarray) -> Timestep | None:
-        """Play the saved episode again from its seed and the agent's ``actions`` [n, A]; returns its latest entry.
-
-        None where no episode had begun. Where the task is not deterministic the entry differs from the saved one.
-        """
+    def replayed_seed(self, state: dict[str, Any], actions: np.ndarray) -> int | None:
+        """The seed to play the saved episode again from; None where none had begun. EnvError for missing actions."""
         self.episode, self.steps, self.needs_reset = int(state["episode"]), 0, True
         if self.episode < 0:
             return None
@@ -63,19 +55,50 @@ class Lane:
                 f"lane {self.index} had done {state['steps']} steps in its episode, found {len(actions)} actions; "
                 "give all actions since the reset, without the reset entry's own"
             )
-        seed = episode_seed(self.seed, self.index, self.episode)
-        if isinstance(self.env, AgentEnv):
-            timestep = self.env.replay(seed, actions)  # draws one frame, where drawing is most of a step's cost
-            self.steps = len(actions)
-        else:
-            timestep = self.env.reset(seed)
-            for action in actions:
-                timestep = self.env.step(action)
-                self.steps += 1
-                if timestep.is_last:
-                    break
+        return episode_seed(self.seed, self.index, self.episode)
+
+
+class Lane(Place):
+    """A place with its environment, which is advanced by exactly one entry at a time, resets included."""
+
+    def __init__(self, env: Env, seed: int, index: int) -> None:
+        """``index`` is the lane's number among all lanes."""
+        super().__init__(seed, index)
+        self.env = env
+
+    def advance(self, action: np.ndarray) -> Timestep:
+        """The lane's next entry: a reset where one is due, which ignores ``action`` [A], else a step."""
+        try:
+            timestep = self.env.reset(self.next_seed) if self.needs_reset else self.env.step(action)
+        except Exception as error:
+            error.add_note(f"in lane {self.index}, episode {self.episode}, agent step {self.steps}")
+            raise
+        self.arrive(timestep.is_first, timestep.is_last)
+        return timestep
+
+    def restore(self, state: dict[str, Any], actions: np.ndarray) -> Timestep | None:
+        """Play the saved episode again from its seed and the agent's ``actions`` [n, A]; returns its latest entry.
+
+        None where no episode had begun. Where the task is not deterministic the entry differs from the saved one.
+        """
+        seed = self.replayed_seed(state, actions)
+        if seed is None:
+            return None
+        timestep, self.steps = play_again(self.env, seed, actions)
         self.needs_reset = bool(timestep.is_last)
         return timestep
+
+
+def play_again(env: Env, seed: int, actions: np.ndarray) -> tuple[Timestep, int]:
+    """An episode's latest entry, and the steps done, from its seed and the agent's ``actions`` [n, A]."""
+    if isinstance(env, AgentEnv):
+        return env.replay(seed, actions), len(actions)  # draws one frame, where drawing is most of a step's cost
+    timestep, steps = env.reset(seed), 0
+    for action in actions:
+        timestep, steps = env.step(action), steps + 1
+        if timestep.is_last:
+            break
+    return timestep, steps
 
 
 class VectorEnv:
@@ -86,11 +109,15 @@ class VectorEnv:
     observation and the next episode's first are two entries. Each reset is seeded by :func:`episode_seed`.
     """
 
+    overlaps = False
+    """Whether lanes advance between :meth:`send` and :meth:`receive`, while the caller does something else."""
+
     def __init__(self, make: Sequence[Callable[[], Env] | Env], seed: int = 0) -> None:
         """``make`` holds, for each lane, an environment or a function that makes one; their specs must agree."""
         if not make:
             raise ConfigError("a vector environment needs at least one environment, found none")
         self.lanes: list[Lane] = []
+        self._sent: np.ndarray | None = None
         self.agent_steps = 0
         """Agent steps of all lanes together; resets do not count."""
         self.seed = seed
@@ -141,15 +168,41 @@ class VectorEnv:
         """Bool [N]: which lanes the next call of :meth:`step` will reset."""
         return np.array([lane.needs_reset for lane in self.lanes])
 
+    @property
+    def notes(self) -> list[str]:
+        """What the log should say of the lanes, each line once; there is more to say once they have drawn."""
+        return list(dict.fromkeys(note for lane in self.lanes for note in getattr(lane.env, "notes", [])))
+
     def step(self, actions: np.ndarray) -> Timestep:
         """One entry of every lane for ``actions`` float32 [N, A]; the first call resets all lanes."""
+        self.send(actions)
+        return self.receive()
+
+    def send(self, actions: np.ndarray) -> None:
+        """The first half of :meth:`step`."""
+        self._sent = self._checked(actions)
+
+    def receive(self) -> Timestep:
+        """The second half of :meth:`step`: the entries."""
+        actions = self._take_sent()
+        entries = [lane.advance(action) for lane, action in zip(self.lanes, actions)]
+        self.agent_steps += sum(not entry.is_first for entry in entries)
+        return stack(entries)
+
+    def _checked(self, actions: np.ndarray) -> np.ndarray:
+        if self._sent is not None:
+            raise EnvError("send was called twice; receive comes in between")
         actions = np.asarray(actions, np.float32)
         expected = (self.num_envs, self.spec.action.size)
         if actions.shape != expected:
             raise EnvError(f"expected actions of shape {expected}, found {actions.shape}")
-        entries = [lane.advance(action) for lane, action in zip(self.lanes, actions)]
-        self.agent_steps += sum(not entry.is_first for entry in entries)
-        return stack(entries)
+        return actions
+
+    def _take_sent(self) -> np.ndarray:
+        if self._sent is None:
+            raise EnvError("receive was called without send before it")
+        actions, self._sent = self._sent, None
+        return actions
 
     def reset_lane(self, lane: int) -> Timestep:
         """Begin a lane's next episode now, leaving the present one where it is; its entry, without a lane axis."""

@@ -17,7 +17,8 @@ from jaxdreamer.types import EnvSpec, Observation, Timestep
 class Simulator(Protocol):
     """What a backend supplies: single simulator steps, and an observation only when it is asked for.
 
-    It may have ``spaces``, see :attr:`AgentEnv.spaces`, where its library's observations and actions have some.
+    It may have ``spaces``, see :attr:`AgentEnv.spaces`, where its library's observations and actions have some, and
+    ``notes``, lines for the log.
     """
 
     spec: EnvSpec
@@ -72,6 +73,11 @@ class AgentEnv:
         The observation's is None where the agent sees rendered frames only.
         """
         return getattr(self.simulator, "spaces", None)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the log should say of this environment; there is more to say once it has drawn."""
+        return getattr(self.simulator, "notes", [])
 
     def reset(self, seed: int | None = None) -> Timestep:
         """Begin an episode."""

@@ -119,16 +119,16 @@ class Collector:
         self.broken = 0
         self.broken_in_a_row = np.zeros(envs.num_envs, np.int64)  # since the lane's last good step; resets do not count
         self.latest: Timestep | None = None
+        self.sent: np.ndarray | None = None  # what the environments are doing now, where begin() came before step()
 
     def step(self, params: PyTree | None) -> Timestep:
         """Advance every lane by one entry: with the exploring policy, or with uniform actions where params is None."""
-        if self.latest is None:
-            action = np.zeros((self.envs.num_envs, self.envs.spec.action.size), np.float32)
+        if self.sent is None:
+            action = self._decide(params)
+            timestep = self.envs.step(action)
         else:
-            act = self._random if params is None else self._explore
-            out, self.acting = act(params, self.acting, self.latest.obs, self.latest.is_first)
-            action = np.asarray(out)
-        timestep = self.envs.step(action)
+            action, self.sent = self.sent, None
+            timestep = self.envs.receive()
         self.agent_steps += int(np.sum(~timestep.is_first))
         timestep = self._mend(timestep)
         if self.latest is not None:
@@ -139,6 +139,22 @@ class Collector:
         self.scores.add(timestep)
         self.latest = timestep
         return timestep
+
+    def begin(self, params: PyTree | None) -> None:
+        """Decide on the next step and let the environments begin it; :meth:`step` then waits for them."""
+        self.resume(self._decide(params))
+
+    def resume(self, action: np.ndarray) -> None:
+        """Let the environments begin with an action [B, A] that was decided before."""
+        self.envs.send(action)
+        self.sent = action
+
+    def _decide(self, params: PyTree | None) -> np.ndarray:
+        if self.latest is None:
+            return np.zeros((self.envs.num_envs, self.envs.spec.action.size), np.float32)
+        act = self._random if params is None else self._explore
+        action, self.acting = act(params, self.acting, self.latest.obs, self.latest.is_first)
+        return np.asarray(action)
 
     def _mend(self, timestep: Timestep) -> Timestep:
         good = finite_lanes(timestep)

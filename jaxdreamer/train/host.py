@@ -157,9 +157,16 @@ class HostTrainer:
 
     def step(self) -> None:
         """One entry of every environment, and whatever is due after it."""
-        prefilling = self.agent_steps < self.config.run.prefill and not self.has_learned
         with self.clock.timed("collect"):
-            self.collector.step(None if prefilling else self.state.params)
+            starting = self.collector.latest is None
+            self.collector.step(self._acting_params)
+            if getattr(self.envs, "overlaps", False):
+                # Decided before this step's updates, so that environments advance while those run. It depends on no
+                # clock: equal seeds give equal runs.
+                self.collector.begin(self._acting_params)
+        if starting:
+            for note in getattr(self.envs, "notes", []):
+                self.progress.log(note)
         steps = self.agent_steps
         if steps >= self.config.run.prefill:
             if not self.pretrained:
@@ -177,6 +184,12 @@ class HostTrainer:
             self.log()
         if due["checkpoint"]:
             self.save()
+
+    @property
+    def _acting_params(self) -> PyTree | None:
+        """What decides on actions now; None for chance, while replay is filled."""
+        prefilling = self.agent_steps < self.config.run.prefill and not self.has_learned
+        return None if prefilling else self.state.params
 
     def _pretrain(self) -> None:
         # Replay may hold no whole sequence yet, where the prefill or the episodes are short; then learning waits.
@@ -246,6 +259,8 @@ class HostTrainer:
         scalars["replay/entries"] = self.replay.rows * self.replay.lanes
         scalars["skipped"] = self.skipped
         scalars["env/broken_entries"] = self.collector.broken
+        if hasattr(self.envs, "restarts"):
+            scalars["env/restarts"] = self.envs.restarts
         scalars["train_ratio"] = self.config.train_ratio
         scalars |= self.clock.take(self.env_frames, self.updates)
         self._write(scalars)
@@ -312,6 +327,7 @@ class HostTrainer:
                 "means": self.means.state(),
                 "metrics_offset": self.metrics.offset,
                 "envs": self.envs.state(),
+                "begun": self.collector.sent is not None,
                 "replay": self._manifest,
             }
             keep = self.config.run.keep_checkpoints
@@ -348,13 +364,13 @@ class HostTrainer:
         self.collector.scores.load(host["scores"])
         self.means.load(host["means"])
         self.metrics.truncate(int(host["metrics_offset"]))
-        self._restore_environments(host["envs"])
+        self._restore_environments(host["envs"], begun=bool(host.get("begun", False)))
         if host["pending_shape"] == self._batch_shape:  # or the run goes on with other batches than it was stopped with
             for indices in host["pending"]:
                 self.prefetch.request(Indices.from_json(indices))
         self.progress.log(f"resumed at agent step {step:,}, update {self.updates:,}")
 
-    def _restore_environments(self, saved: dict[str, Any]) -> None:
+    def _restore_environments(self, saved: dict[str, Any], begun: bool) -> None:
         """Play each lane's unfinished episode again; where that does not lead to the same place, end it there."""
         if not self.replay.rows:
             return
@@ -379,6 +395,8 @@ class HostTrainer:
             self.replay.close_episode(lane)
             self.envs.abandon(lane)
         self.collector.latest, _ = self.replay.last_row()
+        if begun:  # with the action that was decided before the checkpoint
+            self.collector.resume(np.asarray(self.collector.acting.policy.action))
 
     def close(self) -> None:
         """Stop the threads and close the environments."""

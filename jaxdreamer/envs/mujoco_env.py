@@ -1,0 +1,314 @@
+"""MuJoCo: Gymnasium's tasks by id, and models of your own from an MJCF file, an MJCF string or an MJB binary.
+
+A model of one's own has no task: its reward is 0 and it never ends, but for the functions that are given to it and the time
+limit, after which it is truncated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
+from jaxdreamer.envs import gymnasium_env, render, versions
+from jaxdreamer.envs.base import EnvError
+from jaxdreamer.envs.wrappers import AgentEnv
+
+RewardFn = Callable[[Any, Any, np.ndarray, dict[str, Any]], float]
+"""(model, data, action, info) -> reward of the simulator step just done."""
+TerminalFn = Callable[[Any, Any, dict[str, Any]], bool]
+"""(model, data, info) -> whether the task ends here."""
+DEFAULT_STEPS = 1000
+"""Simulator steps of a native model's episode where no time limit is set."""
+_MJB_ID = 54321
+_SUFFIXES = (".xml", ".mjcf", ".mjb")
+
+
+def make_mujoco_env_from_config(
+    config: EnvConfig,
+    *,
+    reward_fn: RewardFn | None = None,
+    terminal_fn: TerminalFn | None = None,
+    assets: Mapping[str, bytes] | None = None,
+) -> AgentEnv:
+    """The environment that ``config.id`` describes, whatever it is.
+
+    Text that begins with ``<`` is MJCF, a path that ends in ``.xml``, ``.mjcf`` or ``.mjb`` is a file, and anything else is
+    the id of a Gymnasium task. Functions and assets are for models of one's own; the functions stand before
+    ``config.reward_fn`` and ``config.terminal_fn``. Raises ConfigError for a model that cannot be loaded.
+    """
+    source = model_source(config.id)
+    if source is None:
+        if reward_fn or terminal_fn or assets or config.reward_fn or config.terminal_fn:
+            raise ConfigError(f"env.reward_fn, env.terminal_fn and assets are for models, {config.id!r} is a task's id")
+        return gymnasium_env.make(config)
+    limits = (-config.action_bound, config.action_bound) if config.action_bound > 0 else (-1.0, 1.0)
+    env = MuJoCoEnv(
+        **source,
+        assets=assets,
+        size=config.image_size,
+        camera=config.camera,
+        quality=config.render_quality,
+        frame_skip=config.frame_skip or 1,
+        reset_noise_scale=config.reset_noise,
+        default_control_range=limits,
+        reward_fn=reward_fn or _function("env.reward_fn", config.reward_fn),
+        terminal_fn=terminal_fn or _function("env.terminal_fn", config.terminal_fn),
+        max_episode_steps=0 if config.time_limit else DEFAULT_STEPS,
+    )
+    try:
+        return gymnasium_env.wrap(env, config)
+    except BaseException:
+        env.close()
+        raise
+
+
+def model_source(text: str) -> dict[str, Any] | None:
+    """``{"xml_string" | "xml_path" | "binary_path": ...}`` of a model; None for the id of a Gymnasium task."""
+    if text.lstrip().startswith("<"):
+        return {"xml_string": text}
+    if text.lower().endswith(_SUFFIXES):
+        return {"binary_path" if text.lower().endswith(".mjb") else "xml_path": Path(text)}
+    return None
+
+
+def load_model(
+    *,
+    xml_path: str | os.PathLike[str] | None = None,
+    xml_string: str | None = None,
+    binary_path: str | os.PathLike[str] | None = None,
+    assets: Mapping[str, bytes] | None = None,
+) -> Any:
+    """A mujoco.MjModel from exactly one source.
+
+    Files that a file names are looked up beside it, those that a string names in ``assets`` and then in the working
+    directory. ConfigError for what cannot be loaded; for an MJB with the versions that wrote and that read it.
+    """
+    if (xml_path is not None) + (xml_string is not None) + (binary_path is not None) != 1:
+        raise ConfigError("give exactly one of xml_path, xml_string and binary_path")
+    try:
+        with versions.explained("importing mujoco"):
+            import mujoco
+    except EnvError as error:
+        if not isinstance(error.__cause__, ModuleNotFoundError):
+            raise
+        raise MissingExtra("jaxdreamer[mujoco]", f"backend mujoco needs mujoco: {error.__cause__}") from error
+    path = xml_path if xml_path is not None else binary_path
+    if path is not None and not Path(path).is_file():
+        raise ConfigError(f"env.id: there is no model file {str(path)!r} (from {Path.cwd()})")
+    with _warnings_caught() as warned:
+        try:
+            if binary_path is not None:
+                _check_mjb(Path(binary_path), mujoco.__version__)
+                return mujoco.MjModel.from_binary_path(str(binary_path))
+            if xml_string is not None:
+                return mujoco.MjModel.from_xml_string(xml_string, dict(assets or {}))
+            return mujoco.MjModel.from_xml_path(str(xml_path), dict(assets or {}))
+        except ConfigError:
+            raise
+        except Exception as error:
+            told = "; ".join(" ".join(text.split()) for text in [str(error), *warned])
+            if binary_path is not None:
+                raise _bad_mjb(Path(binary_path), mujoco.__version__, told) from error
+            name = "the MJCF string" if xml_string is not None else str(xml_path)
+            raise ConfigError(f"env.id: MuJoCo {mujoco.__version__} cannot load {name}: {told}") from error
+
+
+class MuJoCoEnv(gymnasium.Env):
+    """A MuJoCo model as a gymnasium environment whose observations are ``qpos``, ``qvel`` and ``sensordata``.
+
+    Actions are the actuators' controls, in their own ranges. ``info`` has ``time`` in seconds, ``qpos``, ``qvel`` and the
+    ``action`` that was applied. A simulation that blows up is truncated with reward nan.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 gymnasium's own declaration
+    render_mode = "rgb_array"
+
+    def __init__(
+        self,
+        xml_path: str | os.PathLike[str] | None = None,
+        *,
+        xml_string: str | None = None,
+        binary_path: str | os.PathLike[str] | None = None,
+        assets: Mapping[str, bytes] | None = None,
+        size: tuple[int, int] = (64, 64),
+        camera: str | int | None = "",
+        quality: str = "auto",
+        frame_skip: int = 1,
+        reset_noise_scale: float = 0.0,
+        default_control_range: tuple[float, float] = (-1.0, 1.0),
+        reward_fn: RewardFn | None = None,
+        terminal_fn: TerminalFn | None = None,
+        max_episode_steps: int = 0,
+    ) -> None:
+        """See :func:`load_model` for the sources.
+
+        Args:
+            size: height and width of pictures; :meth:`draw` draws up to this, or a film's size where that is larger.
+            camera: name or number; empty, None or -1 for the free camera.
+            quality: ``auto``, ``full`` or ``fast``.
+            frame_skip: physics steps per step.
+            reset_noise_scale: deviation of normal noise on the first positions (radians, metres) and velocities.
+            default_control_range: of actuators that have none.
+            max_episode_steps: 0 is none.
+        """
+        self.model = load_model(xml_path=xml_path, xml_string=xml_string, binary_path=binary_path, assets=assets)
+        import mujoco
+
+        if frame_skip < 1:
+            raise ConfigError(f"env.frame_skip must be at least 1 for a model, found {frame_skip}")
+        self._mujoco, self.data = mujoco, mujoco.MjData(self.model)
+        self.size, self._quality = (int(size[0]), int(size[1])), quality
+        self._camera = render.camera_number(self.model, "" if camera is None else str(camera))
+        self._skip, self._noise = frame_skip, reset_noise_scale
+        self._reward_fn, self._terminal_fn = reward_fn, terminal_fn
+        self._limit, self._steps = max_episode_steps, 0
+        self.metadata = {**self.metadata, "render_fps": 1.0 / (self.model.opt.timestep * frame_skip)}
+        self.observation_space = self._make_observation_space()
+        limited = self.model.actuator_ctrllimited.astype(bool)
+        low, high = (
+            np.where(limited, self.model.actuator_ctrlrange[:, end], default_control_range[end]) for end in (0, 1)
+        )
+        self.action_space = spaces.Box(low.astype(np.float32), high.astype(np.float32))
+        self._renderer: render.Renderer | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin at the model's first state, with noise where that was asked for."""
+        super().reset(seed=seed)
+        mujoco, model, data = self._mujoco, self.model, self.data
+        mujoco.mj_resetData(model, data)
+        if self._noise > 0:
+            # Along the joints' directions, so that a quaternion stays one.
+            mujoco.mj_integratePos(model, data.qpos, self.np_random.normal(0.0, self._noise, model.nv), 1.0)
+            data.qvel[:] += self.np_random.normal(0.0, self._noise, model.nv)
+        mujoco.mj_forward(model, data)
+        self._steps = 0
+        return self._observe(), self._info(np.zeros(model.nu, np.float32))
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """``frame_skip`` steps of physics with one action, clipped to its range."""
+        data, space = self.data, self.action_space
+        action = np.clip(np.asarray(action, np.float32).reshape(space.shape), space.low, space.high)  # type: ignore[attr-defined]
+        data.ctrl[:] = action
+        with _warnings_caught():
+            self._mujoco.mj_step(self.model, data, nstep=self._skip)
+        self._steps += 1
+        info = self._info(action)
+        if self._blown_up():
+            return self._observe(), math.nan, False, True, info
+        reward = 0.0 if self._reward_fn is None else float(self._reward_fn(self.model, data, action, info))
+        ended = self._terminal_fn is not None and bool(self._terminal_fn(self.model, data, info))
+        return self._observe(), reward, ended, 0 < self._limit <= self._steps, info
+
+    def draw(self, size: tuple[int, int] | None) -> np.ndarray:
+        """The present moment at a size, or at that of films, as uint8 [H, W, 3]."""
+        if self._renderer is None:
+            height, width = np.maximum(self.size, render.FILM_SIZE).tolist()
+            self._renderer = render.Renderer(self.model, self._quality, (height, width))
+        return self._renderer.draw(self.data, size or render.FILM_SIZE, self._camera)
+
+    def render(self) -> np.ndarray:
+        """The present moment at the size of films."""
+        return self.draw(None)
+
+    @property
+    def drawing_note(self) -> str | None:
+        """How it draws, once it has drawn."""
+        return None if self._renderer is None else self._renderer.note
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+
+    def _make_observation_space(self) -> spaces.Space:
+        sizes = {"qpos": self.model.nq, "qvel": self.model.nv, "sensordata": self.model.nsensordata}
+        found: dict[str, spaces.Space] = {
+            key: spaces.Box(-np.inf, np.inf, (size,), np.float64) for key, size in sizes.items() if size
+        }
+        if not found:
+            raise ConfigError("env.id: this model has no joints and no sensors: nothing in it moves or is measured")
+        return spaces.Dict(found)
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        return {key: np.array(getattr(self.data, key)) for key in self.observation_space.spaces}  # type: ignore[attr-defined]
+
+    def _info(self, action: np.ndarray) -> dict[str, Any]:
+        data = self.data
+        return {"time": float(data.time), "qpos": data.qpos.copy(), "qvel": data.qvel.copy(), "action": action.copy()}
+
+    def _blown_up(self) -> bool:
+        """Whether MuJoCo found numbers that are not finite, or huge, after which it starts again from the first state."""
+        kinds = self._mujoco.mjtWarning
+        bad = (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC)
+        return any(self.data.warning[int(kind)].number for kind in bad)
+
+
+class MuJoCoImageEnv(MuJoCoEnv):
+    """A MuJoCo model seen: observations are ``{"image": uint8 [H, W, 3]}``, drawn at every step."""
+
+    def _make_observation_space(self) -> spaces.Space:
+        return spaces.Dict({"image": spaces.Box(0, 255, (*self.size, 3), np.uint8)})
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        return {"image": self.draw(self.size)}
+
+
+def _function(setting: str, text: str) -> Callable[..., Any] | None:
+    if not text:
+        return None
+    module, found, name = text.partition(":")
+    if not found or not module or not name:
+        raise ConfigError(f"{setting}: expected module:function, found {text!r}")
+    try:
+        function = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{setting}: {text!r} cannot be imported: {error}") from error
+    if not callable(function):
+        raise ConfigError(f"{setting}: {text!r} is no function, but {type(function).__name__}")
+    return function
+
+
+def _check_mjb(path: Path, running: str) -> None:
+    """ConfigError for a file that MuJoCo's reader should not be given: it prints, and writes a log file where it stands."""
+    head = path.read_bytes()[:20]
+    if len(head) < 20 or struct.unpack("<i", head[:4])[0] != _MJB_ID:
+        raise _bad_mjb(path, running, "it does not begin as an MJB of this format does")
+    wrote = _version(struct.unpack("<i", head[12:16])[0])
+    if wrote and wrote != running:
+        raise _bad_mjb(path, running, f"it was written by MuJoCo {wrote}")
+
+
+def _version(number: int) -> str:
+    """``3.10.0`` of 3010000; nothing where a header holds something else there."""
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}" if number >= 1_000_000 else ""
+
+
+def _bad_mjb(path: Path, running: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"env.id: MuJoCo {running} cannot load {path}: {why}. An MJB loads only in the MuJoCo that wrote it, and whole: "
+        f"write it again from its MJCF with mujoco.mj_saveModel in MuJoCo {running}, or give the MJCF itself"
+    )
+
+
+@contextlib.contextmanager
+def _warnings_caught() -> Iterator[list[str]]:
+    """MuJoCo's warnings as a list; by itself it prints them and appends to a file in the working directory."""
+    import mujoco
+
+    caught: list[str] = []
+    mujoco.set_mju_user_warning(caught.append)
+    try:
+        yield caught
+    finally:
+        mujoco.set_mju_user_warning(None)
