@@ -117,6 +117,9 @@ def test_words_and_flags_mean_the_same():
 def test_a_run_folder_is_named_after_task_and_preset():
     _, logdir, _ = cli.parse_train(["--preset", "dreamer_v2,small", "--env", "ALE/Pong-v5"])
     assert logdir.parent == Path("runs") and logdir.name.startswith("ALE-Pong-v5-dreamer_v2-small-")
+    for model, name in (("<mujoco/>", "mjcf"), ("models/cart.xml", "cart"), ("/a/Arm.mjb", "Arm")):
+        _, logdir, _ = cli.parse_train(["--env", model, "backend=mujoco"])
+        assert logdir.name.startswith(f"{name}-dreamer_v1-")
 
 
 def test_train_then_evaluate_then_go_on(tmp_path, capsys):

@@ -36,10 +36,8 @@ from jaxdreamer.types import EnvSpec, TrainState
 # A run's stored experience and parameters mean nothing under another value of these.
 FIXED = ("seed", "env.", "model.", "replay.capacity")
 # Of these, what only says where and how a simulator is run: another machine may need it otherwise.
-FREE = ("env.workers", "env.worker_timeout", "env.max_restarts") + tuple(
-    f"env.unity_{name}"
-    for name in ("file_name", "worker_id", "base_port", "timeout_wait", "additional_args", "log_folder", "python")
-)
+_UNITY = ("file_name", "worker_id", "base_port", "timeout_wait", "additional_args", "log_folder", "python")
+FREE = ("env.workers", "env.worker_timeout", "env.max_restarts", *(f"env.unity_{name}" for name in _UNITY))
 
 
 @dataclass(frozen=True)
