@@ -119,8 +119,7 @@ def parse_train(arguments: Sequence[str]) -> tuple[Config, Path, TrainOptions]:
     )
     config = configs.replace(config, {})  # tyro converts; this validates
     if logdir is None:
-        task = config.env.id.replace("/", "-")
-        logdir = Path("runs") / f"{task}-{config.preset.replace(',', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+        logdir = Path("runs") / f"{config.env.task}-{config.preset.replace(',', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     return config, logdir, options
 
 
