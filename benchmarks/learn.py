@@ -2,6 +2,7 @@
 
     python benchmarks/learn.py pendulum [--seeds 0 1 2]
     python benchmarks/learn.py cartpole [--seeds 0]
+    python benchmarks/learn.py inverted_pendulum [--seeds 0 1 2]
 
 Each run is the command line in a process of its own, started with this interpreter; the JSON holds the words.
 """
@@ -27,6 +28,13 @@ TASKS = {
             *("frames=30000", "eval_episodes=20", "vector_loss_coeff=10"),
         ],
         "asked": "mean return of 20 noise-free episodes of at least 400, within 900 s",
+    },
+    "inverted_pendulum": {
+        "words": [
+            *("--preset", "classic", "--env.backend", "brax", "--env", "inverted_pendulum", "--env.num-envs", "8"),
+            *("--env.brax-backend", "generalized", "frames=10000"),
+        ],
+        "asked": "mean return of 10 noise-free episodes of at least 900 of 1,000, within 900 s",
     },
 }
 

@@ -9,6 +9,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
+LEARNING = (
+    ("pendulum", "Pendulum-v1"),
+    ("cartpole", "CartPole-v1"),
+    ("inverted_pendulum", "Brax inverted_pendulum, on the device"),
+)
 
 
 def result(name: str) -> dict:
@@ -21,7 +26,7 @@ def _cores(machine: dict) -> str:
 
 def learning() -> str:
     lines = ["| task | seed | return of the final evaluation | frames | seconds |", "|---|---|---|---|---|"]
-    for name, title in (("pendulum", "Pendulum-v1"), ("cartpole", "CartPole-v1")):
+    for name, title in LEARNING:
         data = result(f"learn_{name}")
         for run in data["runs"]:
             final = run["final"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaxdreamer.config import Config, ConfigError, MissingExtra, preset
     from jaxdreamer.deploy.pretrained import Agent, load_agent
     from jaxdreamer.envs.base import EnvError
+    from jaxdreamer.envs.functional import FunctionalEnv
     from jaxdreamer.envs.gymnasium_env import wrap
     from jaxdreamer.envs.registry import make_env, register
     from jaxdreamer.envs.vector import VectorEnv
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from jaxdreamer.ops.transforms import symexp, symlog, two_hot
     from jaxdreamer.record.video import save_video
     from jaxdreamer.replay.host import HostReplay, available_memory
-    from jaxdreamer.train.run import evaluate_agent, load_run, train_agent
+    from jaxdreamer.train.run import evaluate_agent, load_run, train_agent, train_seeds
     from jaxdreamer.types import (
         ActionPart,
         ActionSpec,
@@ -51,6 +52,7 @@ __all__ = [
     "ConfigError",
     "EnvError",
     "EnvSpec",
+    "FunctionalEnv",
     "HostReplay",
     "Latent",
     "Learner",
@@ -81,6 +83,7 @@ __all__ = [
     "symexp",
     "symlog",
     "train_agent",
+    "train_seeds",
     "two_hot",
     "update_many",
     "wrap",
@@ -94,6 +97,7 @@ _HOMES = {
     "config": ("Config", "ConfigError", "MissingExtra", "preset"),
     "deploy.pretrained": ("Agent", "load_agent"),
     "envs.base": ("EnvError",),
+    "envs.functional": ("FunctionalEnv",),
     "envs.gymnasium_env": ("wrap",),
     "envs.registry": ("make_env", "register"),
     "envs.vector": ("VectorEnv",),
@@ -104,7 +108,7 @@ _HOMES = {
     "ops.transforms": ("symexp", "symlog", "two_hot"),
     "record.video": ("save_video",),
     "replay.host": ("HostReplay", "available_memory"),
-    "train.run": ("evaluate_agent", "load_run", "train_agent"),
+    "train.run": ("evaluate_agent", "load_run", "train_agent", "train_seeds"),
     "types": (
         "ActionPart",
         "ActionSpec",

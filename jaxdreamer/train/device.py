@@ -207,9 +207,7 @@ class DeviceTrainer:
     def _compile(self, plan: Plan) -> Callable[[Carry, Plan], tuple[Carry, Report]]:
         lanes = f"{self.config.env.num_envs} environments"
         seeds = f" for {len(self.runs)} seeds" if self._many else ""
-        with self.progress.status(
-            f"compiling the loop: {lanes} of {self.config.env.id} and {self.config.preset}{seeds}"
-        ):
+        with self.progress.status(f"compiling the loop: {lanes} and {self.config.preset}{seeds}"):
             self._call = jax.jit(self._call_function, donate_argnums=0).lower(self.carry, plan).compile()
         return self._call
 
