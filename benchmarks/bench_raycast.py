@@ -117,7 +117,7 @@ def picture() -> None:
         ours = compiled(system, pos[-1:], rot[-1:])[0]()[0]
         rows.append(np.concatenate([theirs, ours], 1))
     image = Image.fromarray(np.concatenate(rows))
-    image.resize((image.width * 4, image.height * 4), Image.Resampling.NEAREST).quantize(128).save(
+    image.resize((image.width * 4, image.height * 4), Image.Resampling.NEAREST).save(
         RESULTS / "raycast.png", optimize=True
     )
 

@@ -341,3 +341,45 @@ def test_the_nearer_shape_hides_the_farther_and_nothing_behind_the_eye_is_seen()
     assert tuple(picture[16, 16]) == (255, 0, 0) and tuple(picture[0, 0]) == (0, 0, 0)
     assert tuple(picture[21, 16]) == (255, 0, 0) or tuple(picture[21, 21]) == (0, 0, 255)
     assert tuple(picture[8, 16]) == (0, 255, 0)
+
+
+def test_the_ground_hides_what_is_below_and_shows_through_what_is_clear():
+    model = mujoco.MjModel.from_xml_string("""
+        <mujoco>
+          <visual><headlight ambient="1 1 1" diffuse="0 0 0" specular="0 0 0"/></visual>
+          <worldbody>
+            <camera name="eye" pos="0 0 4"/>
+            <geom type="plane" size="3 3 1" rgba="0 0 1 1"/>
+            <geom pos="0.6 0 0.5" size="0.3" rgba="1 0 0 0.5"/>
+            <geom pos="-0.6 0 -1" size="0.3" rgba="0 1 0 1"/>
+            <geom pos="0 -0.6 0.5" size="0.3" rgba="1 1 0 1"/>
+            <geom pos="0.25 -0.6 0.31" size="0.3" rgba="1 1 0 1"/>
+          </worldbody>
+        </mujoco>""")
+    render = raycast.make_renderer(model, height=33, width=33, camera="eye")
+    picture = np.asarray(render(SimpleNamespace(pos=np.zeros((0, 3)), rot=np.zeros((0, 4)))))
+    ours = {tuple(c) for c in picture.reshape(-1, 3).tolist()}
+    assert (128, 0, 128) in ours and (0, 0, 255) in ours and (255, 255, 0) in ours
+    assert not any(g > r for r, g, _ in ours)  # no green
+    assert (picture[22:24, 15:21] == (255, 255, 0)).all()  # where two bodies meet there is no seam
+
+
+@pytest.mark.parametrize(("angle", "shines"), [(0.2, True), (0.9, False)])
+def test_a_spot_is_opengls(angle, shines):
+    """At the origin's floor, below the lamp's axis turned away by ``angle``; the cone's half-angle is 0.6."""
+    turn = np.array([np.sin(angle), 0, np.cos(angle)])  # towards which the lamp does not shine
+    colours = np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.4, 0.3]), np.array([0.3, 0.2, 0.1])
+    light = scene.Light(*colours, False, np.degrees(0.6), 10.0, np.array([1, 0.1, 0.05]), False, None)
+    material = scene.Material((0.9, 0.8, 0.7, 1), 0.4, 0.1, 0.05, ((1, 1, 1),) * 4, (0, 0))
+    point, lamp = np.array([0.3, -0.2, -3.0]), np.array([0.3, 0.1, -1.0])
+    normal = np.array([0, 0, 1.0])
+    ours = raycast._shine(material, tuple(point), tuple(normal), [raycast.Lamp(light, tuple(lamp), tuple(turn))])
+    path = lamp - point
+    distance = np.linalg.norm(path)
+    toward, view = path / distance, -point / np.linalg.norm(point)
+    halfway = (toward + view) / np.linalg.norm(toward + view)
+    strength = (toward @ turn) ** 10 / (1 + 0.1 * distance + 0.05 * distance**2) * shines
+    rgba = np.array(material.rgba[:3])
+    shine = (normal @ halfway) ** 12.8 * 0.4 * colours[2]
+    expected = 0.05 * rgba + strength * (rgba * (colours[0] + normal @ toward * colours[1]) + shine)
+    np.testing.assert_allclose(np.array(ours, float), expected, rtol=1e-4)
