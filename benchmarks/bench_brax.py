@@ -4,7 +4,8 @@
 
 Per environment and number of lanes, in one run and in turn: Brax's physics alone under random actions (the ceiling); the
 device loop with policy and replay, without learning and with the preset's train ratio; the same agent driving the same
-environments through the host loop, without learning and with it.
+environments through the host loop, without learning and with it; several seeds side by side on the device (their steps a
+second are each seed's).
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ def physics(name: str, backend: str, lanes: int, rows: int):
     return lambda: jax.block_until_ready(rollout(state, jax.random.key(1)))
 
 
-def device(config, folder: Path, updates: int, rows: int):
+def device(config, folder: Path, updates: int, rows: int, seeds: int = 1):
     """The loop as it trains: ``rows`` entries of every lane, then the updates that the train ratio asks for."""
     progress = Progress(1, console=Console(quiet=True))
-    run = Run(0, RunDir(folder), MetricsLog(folder / "metrics.jsonl"))
-    trainer = DeviceTrainer(config, make_functional(config.env), [run], progress)
+    runs = [Run(seed, RunDir(folder), MetricsLog(folder / f"metrics-{seed}.jsonl")) for seed in range(seeds)]
+    trainer = DeviceTrainer(config, make_functional(config.env), runs, progress)
     trainer.per_call = 1
     filling, acting, learning = (
         jax.device_put(Plan(np.array([random]), np.array([rows], np.int32), np.array([count], np.int32)))
@@ -89,7 +90,7 @@ def host(config, folder: Path, updates: int, rows: int):
     return act, learn
 
 
-def measure(name: str, backend: str, lanes: int, rows: int, repeats: int) -> dict:
+def measure(name: str, backend: str, lanes: int, rows: int, repeats: int, seeds: int) -> dict:
     config = preset("classic", id=name, backend="brax", num_envs=lanes, brax_backend=backend, prefill=0)
     updates = int(rows * lanes * config.train_ratio) // config.run.updates_per_call * config.run.updates_per_call
     with tempfile.TemporaryDirectory() as folder:
@@ -98,6 +99,9 @@ def measure(name: str, backend: str, lanes: int, rows: int, repeats: int) -> dic
             place.mkdir()
         candidates = {"physics": physics(name, backend, lanes, rows)}
         candidates["device"], candidates["device_learning"] = device(config, places[0], updates, rows)
+        if seeds > 1:
+            many = device(config, places[0], updates, rows, seeds)
+            candidates[f"device_{seeds}_seeds"], candidates[f"device_learning_{seeds}_seeds"] = many
         candidates["host"], candidates["host_learning"] = host(config, places[1], updates, rows)
         seconds = interleave(candidates, repeats=repeats)
     steps = rows * lanes
@@ -124,8 +128,11 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, nargs="+", default=[16])
     parser.add_argument("--rows", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--seeds", type=int, default=4, help="also train so many side by side")
     args = parser.parse_args()
-    cases = [measure(name, args.backend, n, args.rows, args.repeats) for name in args.envs for n in args.lanes]
+    cases = [
+        measure(name, args.backend, n, args.rows, args.repeats, args.seeds) for name in args.envs for n in args.lanes
+    ]
     question = "environment steps a second: Brax alone, a whole agent on the device, the same agent on the host"
     print(write("bench_brax", {"question": question, "preset": "classic", "cases": cases, "stamp": stamp()}))
 

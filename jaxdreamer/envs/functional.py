@@ -73,7 +73,6 @@ class Lanes(NamedTuple):
     step: Callable[
         [LaneState, Array], tuple[LaneState, Timestep, Array]
     ]  # (state, [B, A]) -> (.., [B, ..], broken [B])
-    observe: Callable[[PyTree], Observation]  # of FunctionalEnv, for B states
     frame_rate: float  # agent steps per second of the task's own time
 
 
@@ -134,7 +133,7 @@ def make_lanes(env: FunctionalEnv, count: int, *, action_repeat: int = 1, time_l
         timestep = Timestep(obs, jnp.where(first, 0.0, reward), first, last, terminal)
         return LaneState(state, key, steps, frames, last | failed), timestep, broken | failed
 
-    return Lanes(env.spec, count, init, step, jax.vmap(env.observe), env.frame_rate / action_repeat)
+    return Lanes(env.spec, count, init, step, env.frame_rate / action_repeat)
 
 
 def _where(mask: Array, new: Array, old: Array) -> Array:
