@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jaxdreamer.agent.learner import Learner, make_learner, update_many
     from jaxdreamer.agent.policy import Policy, make_policy
     from jaxdreamer.agent.rssm import imagine, observe
+    from jaxdreamer.agent.world_model import world_model_loss
     from jaxdreamer.config import Config, ConfigError, MissingExtra, preset
     from jaxdreamer.deploy.pretrained import Agent, load_agent
     from jaxdreamer.envs.base import EnvError
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from jaxdreamer.envs.vector import VectorEnv
     from jaxdreamer.envs.wrappers import AgentEnv
     from jaxdreamer.nets.networks import Networks, features, make_networks
-    from jaxdreamer.ops.distributions import policy_mode
+    from jaxdreamer.ops.distributions import Bernoulli, Normal, UnitNormal, policy_mode
+    from jaxdreamer.ops.exploration import explore
     from jaxdreamer.ops.returns import discount_weights, lambda_return
     from jaxdreamer.ops.transforms import symexp, symlog, two_hot
     from jaxdreamer.record.video import save_video
@@ -48,6 +50,7 @@ __all__ = [
     "AgentEnv",
     "ArraySpec",
     "Batch",
+    "Bernoulli",
     "Config",
     "ConfigError",
     "EnvError",
@@ -58,14 +61,17 @@ __all__ = [
     "Learner",
     "MissingExtra",
     "Networks",
+    "Normal",
     "Policy",
     "PolicyState",
     "Timestep",
     "TrainState",
+    "UnitNormal",
     "VectorEnv",
     "available_memory",
     "discount_weights",
     "evaluate_agent",
+    "explore",
     "features",
     "imagine",
     "lambda_return",
@@ -86,6 +92,7 @@ __all__ = [
     "train_seeds",
     "two_hot",
     "update_many",
+    "world_model_loss",
     "wrap",
 ]
 
@@ -103,7 +110,9 @@ _HOMES = {
     "envs.vector": ("VectorEnv",),
     "envs.wrappers": ("AgentEnv",),
     "nets.networks": ("Networks", "features", "make_networks"),
-    "ops.distributions": ("policy_mode",),
+    "agent.world_model": ("world_model_loss",),
+    "ops.distributions": ("Bernoulli", "Normal", "UnitNormal", "policy_mode"),
+    "ops.exploration": ("explore",),
     "ops.returns": ("discount_weights", "lambda_return"),
     "ops.transforms": ("symexp", "symlog", "two_hot"),
     "record.video": ("save_video",),

@@ -1,0 +1,108 @@
+"""Playing torchwm's environments, of the old four-value step, with an agent: to collect, and to evaluate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from torchwm_compat.arrays import to_float, to_numpy
+from torchwm_compat.views import features
+
+
+class Player:
+    """Steps environments for a :class:`~torchwm_compat.core.Dreamer`."""
+
+    def __init__(self, dreamer: Any) -> None:
+        self._dreamer = dreamer
+        self._env: Any = None  # where an episode is under way, and:
+        self._obs: Any = None
+        self._state: Any = None
+        self._action: Any = None
+
+    def collect(self, env: Any, steps: int, explore: bool) -> np.ndarray:
+        """Play on for ``steps`` steps into the agent's replay; the returns of the episodes touched."""
+        dreamer = self._dreamer
+        rewards: list[float] = [0.0]
+        for index in range(int(steps)):
+            if self._env is not env:
+                self._begin(env)
+            if explore:
+                self._state, chosen = dreamer.act_with_world_model(self._obs, self._state, self._action, explore=True)
+                action = self._to_env(to_float(chosen)[0])
+            else:
+                action = np.asarray(env.action_space.sample(), np.float32)
+            obs, reward, done, info = env.step(action)
+            self._action = self._from_env(info.get("action", action) if isinstance(info, dict) else action)
+            dreamer.data_buffer.step(obs, self._action[0], reward, bool(done), is_terminal(done, info))
+            self._obs = obs
+            rewards[-1] += float(reward)
+            if done:
+                self._env = None
+                if index != steps - 1:
+                    rewards.append(0.0)
+        return np.array(rewards)
+
+    def evaluate(self, env: Any, episodes: int, render: bool) -> tuple[np.ndarray, np.ndarray, Any]:
+        """Whole episodes without exploration: returns, videos [E, T, H, W, C] and latents [N, 1, stoch + deter]."""
+        dreamer = self._dreamer
+        if self._env is env:  # the episode that was being collected ends where it is
+            self._env = None
+        returns, videos, latents = np.zeros(episodes), [], []
+        for episode in range(episodes):
+            obs, done, frames = env.reset(), False, []
+            state, action = dreamer.rssm.init_state(1), np.zeros((1, dreamer.action_size), np.float32)
+            while not done:
+                state, chosen = dreamer.act_with_world_model(obs, state, action)
+                native = self._to_env(to_float(chosen)[0])
+                if render:
+                    frames.append(np.moveaxis(to_numpy(obs["image"]), 0, -1).copy())
+                    latents.append(to_float(features(state)))
+                obs, reward, done, info = env.step(native)
+                action = self._from_env(info.get("action", native) if isinstance(info, dict) else native)
+                returns[episode] += float(reward)
+            videos.append(np.stack(frames) if frames else np.zeros((0,), np.uint8))
+        videos = videos[: dreamer.args.max_videos_to_save] if render else videos[:0]
+        return returns, _ragged(videos), np.array(latents) if render else None
+
+    def _begin(self, env: Any) -> None:
+        dreamer = self._dreamer
+        self._env, self._obs = env, env.reset()
+        self._state = dreamer.rssm.init_state(1)
+        self._action = np.zeros((1, dreamer.action_size), np.float32)
+        dreamer.data_buffer.begin(self._obs)
+
+    def _to_env(self, action: np.ndarray) -> np.ndarray:
+        """The agent's action as torchwm's environments take it: choices are one-hot in -1 and 1 there."""
+        out = np.array(action, np.float32)
+        for part, where in zip(self._dreamer.spec.action.parts, self._dreamer.spec.action.slices):
+            if part.kind == "discrete":
+                out[where] = 2 * out[where] - 1
+        return out
+
+    def _from_env(self, action: Any) -> np.ndarray:
+        """Back, as the agent's: float32 [1, A]."""
+        out = np.array(action, np.float32).reshape(-1)
+        for part, where in zip(self._dreamer.spec.action.parts, self._dreamer.spec.action.slices):
+            if part.kind == "discrete":
+                out[where] = np.eye(part.size, dtype=np.float32)[int(np.argmax(out[where]))]
+        return out[None]
+
+
+def is_terminal(done: Any, info: Any) -> bool:
+    """Whether the task itself ended, by what a four-value step tells: a time limit is none."""
+    if not done:
+        return False
+    info = info if isinstance(info, dict) else {}
+    if info.get("TimeLimit.truncated"):
+        return False
+    return float(info.get("discount", 0.0)) == 0.0
+
+
+def _ragged(videos: list[np.ndarray]) -> np.ndarray:
+    """One array where all videos are equally long, else an array of arrays."""
+    if len({video.shape for video in videos}) <= 1:
+        return np.array(videos)
+    out = np.empty(len(videos), object)
+    out[:] = videos
+    return out

@@ -1,0 +1,107 @@
+"""Finding a pretrained agent's files: in a folder, by a file's path, or on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torchwm_compat import checkpoint
+from torchwm_compat.config import ALIASES, EXTRAS, DreamerConfig, as_config, field_names
+
+CANDIDATES = ("model.pt", "pytorch_model.bin", "checkpoint.pt", "ckpt.pt")
+PATTERNS = ("*.pt", "*.pth", "*.bin")
+
+
+class Found(NamedTuple):
+    """The two files of a pretrained agent."""
+
+    checkpoint: Path
+    config: Path | None  # YAML, where there is any
+
+
+def override(args: DreamerConfig, overrides: Mapping[str, Any]) -> DreamerConfig:
+    """Set fields on the very object; ValueError for one that is no field."""
+    for name, value in overrides.items():
+        if ALIASES.get(name, name) not in field_names() | EXTRAS.keys():
+            raise ValueError(f"Invalid DreamerConfig override: {name}")
+        setattr(args, name, value)
+    return args
+
+
+def find(
+    path: Any,
+    checkpoint_filename: str | None = None,
+    config_filename: str = "config.yaml",
+    *,
+    repo_type: str | None = None,
+    revision: str | None = None,
+) -> Found:
+    """The checkpoint and the configuration in a folder, beside a file, or in a hub repository ``owner/name``.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint. ImportError: a repository is named and huggingface_hub is not installed.
+    """
+    place = Path(path)
+    if place.is_file():
+        found: Path | None = place
+        folder = place.parent
+    else:
+        folder = place if place.is_dir() else _from_hub(str(path), repo_type, revision)
+        names = (checkpoint_filename,) if checkpoint_filename else CANDIDATES
+        found = next((folder / name for name in names if (folder / name).is_file()), None)
+        if found is None and not checkpoint_filename:
+            found = next((file for pattern in PATTERNS for file in sorted(folder.glob(pattern))), None)
+    if found is None:
+        wanted = checkpoint_filename or f"one of {', '.join(CANDIDATES)}, or any {' '.join(PATTERNS)}"
+        raise FileNotFoundError(f"Could not find a Dreamer checkpoint for {str(path)!r}: looked in {folder} for {wanted}")
+    config = folder / config_filename
+    return Found(found, config if config.is_file() else None)
+
+
+def load(found: Found, config: Any, overrides: Mapping[str, Any]) -> tuple[DreamerConfig, dict[str, Any]]:
+    """(configuration, checkpoint): ``config`` where given, else the checkpoint's own, else the YAML file's."""
+    data = checkpoint.read(found.checkpoint)
+    if config is not None:
+        args = as_config(config)
+    else:
+        stored = checkpoint.config_of(data)
+        if stored is None and found.config is None:
+            raise FileNotFoundError(
+                f"{found.checkpoint} carries no configuration, and there is no YAML file beside it: pass config=..."
+            )
+        args = DreamerConfig.from_yaml(found.config) if stored is None else stored
+        args.restore, args.checkpoint_path = False, ""  # they told how that run began
+    return override(args, overrides), data
+
+
+def _from_hub(repository: str, repo_type: str | None, revision: str | None) -> Path:
+    missing = FileNotFoundError(f"Could not find a Dreamer checkpoint for {repository!r}: there is no such file or folder")
+    if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
+        raise missing
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise FileNotFoundError(
+            f"{missing}; if it names a Hugging Face repository: pip install huggingface_hub"
+        ) from None
+    patterns = [*CANDIDATES, *PATTERNS, "*.yaml", "*.yml"]
+    return Path(snapshot_download(repository, repo_type=repo_type, revision=revision, allow_patterns=patterns))
+
+
+class Optimizer:
+    """One of an agent's optimizers, to look at as torch shows it."""
+
+    def __init__(self, dreamer: Any, name: str) -> None:
+        self._dreamer, self._name = dreamer, name
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """One group: the learning rate and Adam's settings."""
+        rates = self._dreamer.config.optimizer
+        own = checkpoint.OPTIMIZERS[self._name][0]
+        return [{"lr": getattr(rates, f"{own}_learning_rate"), "betas": (0.9, 0.999), "eps": rates.adam_epsilon}]
+
+    def state_dict(self) -> dict[str, Any]:
+        """As in a checkpoint. MissingExtra without torch."""
+        return checkpoint.optimizer_dicts(self._dreamer.state, self._dreamer.spec, self._dreamer.config.optimizer)[self._name]

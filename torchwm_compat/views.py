@@ -1,0 +1,235 @@
+"""torchwm's networks as views of an agent's parameters: its names, shapes and call shapes, and no second implementation.
+
+A view looks at the agent's present parameters whenever it is called, takes numpy, JAX or torch arrays and answers in the
+kind it was given. What only a torch module can do (gradients through it, ``parameters()``) is not offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdreamer import Bernoulli, Normal, UnitNormal
+from torchwm_compat.arrays import answer_like, is_tensor, tensors_or_arrays, to_float, to_numpy
+from torchwm_compat.distributions import Independent
+from torchwm_compat.programs import State
+
+_HARMLESS = ("to", "train", "eval", "cpu", "cuda", "requires_grad_")
+
+
+class View:
+    """One of an agent's networks; agents make them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError(
+            f"{type(self).__name__} alone is not offered: networks are views of an agent's parameters, take them from one "
+            "(agent.dreamer.rssm, .actor, .obs_encoder, ...); to build networks of your own use jaxdreamer.make_networks"
+        )
+
+    @classmethod
+    def of(cls, dreamer: Any, name: str, **attributes: Any) -> Any:
+        """The view of ``dreamer``'s module called ``name``."""
+        view = object.__new__(cls)
+        view.__dict__.update(_dreamer=dreamer, _name=name, training=True, **attributes)
+        return view
+
+    @property
+    def _model(self) -> Any:
+        return self._dreamer.params["model"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of the parameters by torchwm's names, in its shapes; tensors where torch is installed."""
+        return tensors_or_arrays(self._dreamer.state_dicts().get(self._name, {}))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take parameters over. ValueError where names or shapes differ."""
+        self._dreamer.load_state_dicts({self._name: {name: to_numpy(value) for name, value in state.items()}})
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers there are."""
+        return sum(int(np.prod(entry.shape)) for entry in self._dreamer.layout if entry.module == self._name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The same as ``forward``."""
+        return self.forward(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _HARMLESS:
+            return lambda *args, **kwargs: self
+        raise AttributeError(
+            f"{type(self).__name__} is a view of an agent's parameters and has no {name!r}: what only a torch module can do "
+            "is not offered; state_dict() gives the parameters, agent.export() a torch module"
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._name}, {self.parameter_count:,} parameters)"
+
+
+class RSSM(View):
+    """The recurrent state-space model. States are dictionaries ``mean, std, stoch, deter`` (Dreamerv2: ``logits`` first)."""
+
+    def init_state(self, batch_size: int, device: Any = None) -> State:
+        """Zeros for ``batch_size`` sequences; torch tensors where ``device`` is torch's, or text and torch is installed."""
+        stoch = self._programs.networks.rssm.initial((batch_size,)).stoch.shape[-1]
+        widths = {"mean": stoch, "std": stoch} if not self._dreamer.config.model.classes else {"logits": stoch}
+        widths |= {"stoch": stoch, "deter": self.deter_size}
+        state = {name: np.zeros((batch_size, width), np.float32) for name, width in widths.items()}
+        return self._dreamer.on_device(state, device)
+
+    def imagine_step(self, prev_state: State, prev_action: Any, nonterm: Any = 1.0) -> State:
+        """One step on by the prior; where ``nonterm`` is 0 the step starts from zeros (the action stays)."""
+        answer = answer_like(prev_state, prev_action)
+        state, action, nonterm = _inputs(prev_state, prev_action, nonterm)
+        noise = self._draw(action.shape[:-1])
+        return answer(self._programs.imagine(self._model, state, action, nonterm, noise))
+
+    get_prior = imagine_step
+
+    def observe_step(
+        self, prev_state: State, prev_action: Any, obs_embed: Any, nonterm: Any = 1.0
+    ) -> tuple[State, State]:
+        """(posterior, prior) after the action, given the embedding of what was then seen."""
+        answer = answer_like(prev_state, prev_action, obs_embed)
+        state, action, nonterm = _inputs(prev_state, prev_action, nonterm)
+        noises = self._draw(action.shape[:-1]), self._draw(action.shape[:-1])
+        embed = jnp.asarray(to_float(obs_embed))
+        posterior, prior = self._programs.observe(self._model, state, action, embed, nonterm, noises)
+        return answer(posterior), answer(prior)
+
+    def get_posterior(self, prev_state: State, prev_action: Any, obs_embed: Any, nonterm: Any = 1.0) -> State:
+        """The first of what :meth:`observe_step` gives."""
+        return self.observe_step(prev_state, prev_action, obs_embed, nonterm)[0]
+
+    def observe_rollout(
+        self, obs_embed: Any, actions: Any, nonterms: Any, init_state: State, seq_len: int
+    ) -> tuple[State, State]:
+        """(prior, posterior), this order, of ``seq_len`` steps, stacked along a first axis."""
+        priors, posteriors, state = [], [], init_state
+        for t in range(seq_len):
+            state, prior = self.observe_step(state, actions[t], obs_embed[t], nonterms[t])
+            priors.append(prior)
+            posteriors.append(state)
+        return _stack(priors, init_state), _stack(posteriors, init_state)
+
+    def imagine_rollout(self, policy: Any, init_state: State, horizon: int) -> State:
+        """``horizon`` states dreamed on from ``init_state``, which is not among them; asks ``policy(features, deter=False)``."""
+        states, state = [], init_state
+        for _ in range(horizon):
+            action = policy(features(state), deter=False)
+            state = self.imagine_step(state, action)
+            states.append(state)
+        return _stack(states, init_state)
+
+    def get_dist(self, mean: Any, std: Any) -> Independent:
+        """Independent Normals; the last axis is the event."""
+        return Independent(
+            Normal(jnp.asarray(to_float(mean)), jnp.asarray(to_float(std))), 1, answer_like(mean, std)
+        )
+
+    def detach_state(self, state: State) -> State:
+        """A copy without torch gradients."""
+        return {name: value.detach() if is_tensor(value) else value for name, value in state.items()}
+
+    def seq_to_batch(self, state: State) -> State:
+        """[T, B, ...] to [T * B, ...]."""
+        return {name: value.reshape(-1, *value.shape[2:]) for name, value in state.items()}
+
+    def forward(self, x: Any, u: Any) -> State:
+        """One step on from a state by an action: :meth:`imagine_step`."""
+        return self.imagine_step(x, u)
+
+    @property
+    def _programs(self) -> Any:
+        return self._dreamer.programs
+
+    def _draw(self, shape: tuple[int, ...]) -> Any:
+        """Noise for one sample of the latent."""
+        return self._programs.networks.rssm.noise(self._dreamer.next_key(), shape)
+
+
+class ConvEncoder(View):
+    """Images to embeddings."""
+
+    def forward(self, image: Any) -> Any:
+        """Preprocessed images (:func:`preprocess_obs`) [..., 3, H, W] to [..., embed]; or raw observations by key.
+
+        Pixels are whole numbers, 0 to 255 before preprocessing: values between them are rounded.
+        """
+        if isinstance(image, Mapping):
+            obs, answer = image, answer_like(dict(image))
+        else:
+            obs, answer = {"image": as_pixels((to_float(image) + 0.5) * 255.0)}, answer_like(image)
+        ready = {k: jnp.asarray(np.moveaxis(to_numpy(v), -3, -1) if k == "image" else to_numpy(v)) for k, v in obs.items()}
+        return answer(self._dreamer.programs.encode(self._model, ready))
+
+
+class ConvDecoder(View):
+    """Features to images."""
+
+    def forward(self, feat: Any) -> Independent:
+        """[..., stoch + deter] to unit Normals over [3, H, W]."""
+        mean = self._dreamer.programs.decode(self._model, jnp.asarray(to_float(feat)))
+        return Independent(UnitNormal(mean), 3, answer_like(feat))
+
+
+class DenseDecoder(View):
+    """Features to a reward, a value, or the probability that the task goes on."""
+
+    _HEADS: ClassVar[dict[str, str]] = {"reward_model": "reward", "value_model": "critic", "discount_model": "discount"}
+
+    def forward(self, feat: Any) -> Independent:
+        """[..., stoch + deter] to a distribution with one event axis of 1."""
+        head = self._HEADS[self._name]
+        raw = self._dreamer.programs.head(self._dreamer.params, head, jnp.asarray(to_float(feat)))[..., None]
+        return Independent(Bernoulli(raw) if head == "discount" else UnitNormal(raw), 1, answer_like(feat))
+
+
+class ActionDecoder(View):
+    """Features to actions."""
+
+    def forward(self, feat: Any, deter: bool = False) -> Any:
+        """[..., stoch + deter] to actions [..., A] in [-1, 1]: a sample, or with ``deter`` the best of 100 by density."""
+        programs, params = self._dreamer.programs, self._dreamer.params["actor"]
+        act = programs.mode if deter else programs.sample
+        return answer_like(feat)(act(params, jnp.asarray(to_float(feat)), self._dreamer.next_key()))
+
+    def add_exploration(self, action: Any, action_noise: float = 0.3) -> Any:
+        """``clip(action + action_noise * N(0, 1), -1, 1)`` on numbers, epsilon-greedy on choices."""
+        noisy = self._dreamer.explore(jnp.asarray(to_float(action)), action_noise)
+        return answer_like(action)(noisy)
+
+
+def features(state: State) -> Any:
+    """``concat(stoch, deter)`` in the kind of the state."""
+    if is_tensor(state["stoch"]):
+        import torch
+
+        return torch.cat([state["stoch"], state["deter"]], dim=-1)
+    join = jnp.concatenate if isinstance(state["stoch"], jax.Array) else np.concatenate
+    return join([state["stoch"], state["deter"]], axis=-1)
+
+
+def as_pixels(image: Any) -> np.ndarray:
+    """Floats 0 to 255 as uint8."""
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def _inputs(state: State, action: Any, nonterm: Any) -> tuple[State, Any, Any]:
+    parts = {name: jnp.asarray(to_float(state[name])) for name in ("stoch", "deter")}
+    return parts, jnp.asarray(to_float(action)), jnp.asarray(to_float(nonterm))
+
+
+def _stack(states: list[State], like: State) -> State:
+    if not states:
+        return {name: value[None][:0] for name, value in like.items()}
+    if is_tensor(states[0]["deter"]):
+        import torch
+
+        return {name: torch.stack([state[name] for state in states]) for name in states[0]}
+    join = jnp.stack if isinstance(states[0]["deter"], jax.Array) else np.stack
+    return {name: join([state[name] for state in states]) for name in states[0]}
