@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from jaxdreamer.agent.policy import Policy, make_policy
     from jaxdreamer.agent.rssm import imagine, observe
     from jaxdreamer.agent.world_model import world_model_loss
-    from jaxdreamer.config import Config, ConfigError, MissingExtra, preset
+    from jaxdreamer.config import Config, ConfigError, EnvConfig, MissingExtra, preset
     from jaxdreamer.deploy.pretrained import Agent, load_agent
-    from jaxdreamer.envs.base import EnvError
+    from jaxdreamer.envs.base import EnvError, SpaceError
     from jaxdreamer.envs.functional import FunctionalEnv
     from jaxdreamer.envs.gymnasium_env import wrap
-    from jaxdreamer.envs.registry import make_env, register
+    from jaxdreamer.envs.mujoco_env import MuJoCoImageEnv
+    from jaxdreamer.envs.registry import make_env, make_vector, register
+    from jaxdreamer.envs.robotics_env import register_robotics, robotics_tasks
     from jaxdreamer.envs.vector import VectorEnv
     from jaxdreamer.envs.wrappers import AgentEnv
     from jaxdreamer.nets.networks import Networks, features, make_networks
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from jaxdreamer.ops.exploration import explore
     from jaxdreamer.ops.returns import discount_weights, lambda_return
     from jaxdreamer.ops.transforms import symexp, symlog, two_hot
+    from jaxdreamer.record.metrics import make_sinks
     from jaxdreamer.record.video import save_video
     from jaxdreamer.replay.host import HostReplay, available_memory
     from jaxdreamer.train.run import evaluate_agent, load_run, train_agent, train_seeds
@@ -53,6 +56,7 @@ __all__ = [
     "Bernoulli",
     "Config",
     "ConfigError",
+    "EnvConfig",
     "EnvError",
     "EnvSpec",
     "FunctionalEnv",
@@ -60,10 +64,12 @@ __all__ = [
     "Latent",
     "Learner",
     "MissingExtra",
+    "MuJoCoImageEnv",
     "Networks",
     "Normal",
     "Policy",
     "PolicyState",
+    "SpaceError",
     "Timestep",
     "TrainState",
     "UnitNormal",
@@ -81,10 +87,14 @@ __all__ = [
     "make_learner",
     "make_networks",
     "make_policy",
+    "make_sinks",
+    "make_vector",
     "observe",
     "policy_mode",
     "preset",
     "register",
+    "register_robotics",
+    "robotics_tasks",
     "save_video",
     "symexp",
     "symlog",
@@ -101,12 +111,14 @@ _HOMES = {
     "agent.learner": ("Learner", "make_learner", "update_many"),
     "agent.policy": ("Policy", "make_policy"),
     "agent.rssm": ("imagine", "observe"),
-    "config": ("Config", "ConfigError", "MissingExtra", "preset"),
+    "config": ("Config", "ConfigError", "EnvConfig", "MissingExtra", "preset"),
     "deploy.pretrained": ("Agent", "load_agent"),
-    "envs.base": ("EnvError",),
     "envs.functional": ("FunctionalEnv",),
+    "envs.base": ("EnvError", "SpaceError"),
     "envs.gymnasium_env": ("wrap",),
-    "envs.registry": ("make_env", "register"),
+    "envs.mujoco_env": ("MuJoCoImageEnv",),
+    "envs.robotics_env": ("register_robotics", "robotics_tasks"),
+    "envs.registry": ("make_env", "make_vector", "register"),
     "envs.vector": ("VectorEnv",),
     "envs.wrappers": ("AgentEnv",),
     "nets.networks": ("Networks", "features", "make_networks"),
@@ -115,6 +127,7 @@ _HOMES = {
     "ops.exploration": ("explore",),
     "ops.returns": ("discount_weights", "lambda_return"),
     "ops.transforms": ("symexp", "symlog", "two_hot"),
+    "record.metrics": ("make_sinks",),
     "record.video": ("save_video",),
     "replay.host": ("HostReplay", "available_memory"),
     "train.run": ("evaluate_agent", "load_run", "train_agent", "train_seeds"),

@@ -161,12 +161,15 @@ class Dreamer:
         params = jax.tree.map(jnp.asarray, weights.to_jax(found, self.params, self.spec))
         self.state = self.state._replace(params=params)
 
-    def save(self, path: Any) -> None:
-        """Write a checkpoint that torchwm reads, with ``config.yaml`` beside it. MissingExtra without torch."""
+    def save(self, path: Any, state: TrainState | None = None) -> None:
+        """Write a checkpoint that torchwm reads, with ``config.yaml`` beside it. MissingExtra without torch.
+
+        ``state`` is what to save; by default the present one.
+        """
         checkpoint.write(
             path,
             self.args,
-            self.state,
+            self.state if state is None else state,
             self.spec,
             obs_shape=self.obs_shape,
             action_size=self.action_size,

@@ -78,3 +78,7 @@ def _needs_mujoco_py(name: str) -> bool:
 
     entry = str(gymnasium.registry[name].entry_point)
     return "robotics" in entry and "MujocoPy" in entry
+
+
+# Under names that say whose they are, for the package's front.
+robotics_tasks, register_robotics = tasks, register

@@ -1,0 +1,285 @@
+"""torchwm's ``models.dreamer``: ``DreamerAgent`` and ``make_env``.
+
+What torchwm's callers patch by path (``make_env``, ``Logger``, the environment classes, ``env_wrapper``) is looked up in
+this module when it is used.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxdreamer import ConfigError, EnvSpec
+from torchwm_compat import export as export_module
+from torchwm_compat import mapping, pretrained, training
+from torchwm_compat import wrappers as env_wrapper
+from torchwm_compat.config import DreamerConfig, as_config
+from torchwm_compat.core import Dreamer, DreamerV1, DreamerV2, preprocess_obs
+from torchwm_compat.dreamer_utils import FreezeParameters, compute_return
+from torchwm_compat.envs import BraxImageEnv, DeepMindControlEnv, GymImageEnv, UnityMLAgentsEnv
+from torchwm_compat.logger import Logger
+from torchwm_compat.memory import ReplayBuffer
+from torchwm_compat.mujoco import make_mujoco_env_from_config
+from torchwm_compat.robotics import make_robotics_env
+from torchwm_compat.views import RSSM, ActionDecoder, ConvDecoder, ConvEncoder, DenseDecoder
+
+__all__ = [
+    "RSSM",
+    "ActionDecoder",
+    "BraxImageEnv",
+    "ConvDecoder",
+    "ConvEncoder",
+    "DeepMindControlEnv",
+    "DenseDecoder",
+    "Dreamer",
+    "DreamerAgent",
+    "DreamerConfig",
+    "DreamerV1",
+    "DreamerV2",
+    "FreezeParameters",
+    "GymImageEnv",
+    "Logger",
+    "ReplayBuffer",
+    "UnityMLAgentsEnv",
+    "compute_return",
+    "make_env",
+    "make_mujoco_env_from_config",
+    "make_robotics_env",
+    "preprocess_obs",
+]
+
+_EVALUATION_SEED = 1_000_003  # apart from the training environment's
+
+
+def make_env(args: Any) -> Any:
+    """The environment of a configuration, with torchwm's wrappers: repeat, actions in [-1, 1], time limit in agent steps."""
+    size = mapping.image_size(args)
+    name = "" if args.env_instance is not None else mapping.backend(args)
+    if args.env_instance is not None or name == "gym":
+        source = args.env if args.env_instance is None else args.env_instance
+        env: Any = GymImageEnv(source, seed=args.seed, size=size, render_mode=args.gym_render_mode)
+    elif name == "dmc":
+        env = DeepMindControlEnv(args.env, args.seed, size=size)
+    elif name == "mujoco":
+        env = make_mujoco_env_from_config(args, size)
+    elif name == "robotics":
+        env = make_robotics_env(args.env, seed=args.seed, size=size, render_mode=args.gym_render_mode)
+    elif name == "brax":
+        env = BraxImageEnv(
+            args.env,
+            seed=args.seed,
+            size=size,
+            backend=args.brax_backend,
+            episode_length=args.time_limit,
+            auto_reset=args.brax_auto_reset,
+            jit=args.brax_jit,
+            suppress_warp_warnings=args.brax_suppress_warp_warnings,
+        )
+    else:
+        if not args.unity_file_name:
+            raise ConfigError("unity_file_name must be provided when env_backend='unity_mlagents'.")
+        env = UnityMLAgentsEnv(
+            file_name=args.unity_file_name,
+            behavior_name=args.unity_behavior_name,
+            seed=args.seed,
+            size=size,
+            worker_id=int(args.unity_worker_id),
+            base_port=int(args.unity_base_port),
+            no_graphics=bool(args.unity_no_graphics),
+            time_scale=float(args.unity_time_scale),
+            quality_level=int(args.unity_quality_level),
+            max_episode_steps=int(args.time_limit),
+        )
+    repeat = max(1, int(args.action_repeat))
+    env = env_wrapper.ActionRepeat(env, repeat)
+    env = env_wrapper.NormalizeActions(env)
+    return env_wrapper.TimeLimit(env, max(1, int(args.time_limit) // repeat))
+
+
+class DreamerAgent:
+    """An agent with its environments and its run's folder: build, ``train()``, ``evaluate()``, ``export()``.
+
+    ``train()`` is one run of jaxdreamer's trainer; on Brax it stays on the device from end to end. A folder that holds a run
+    already is gone on with.
+    """
+
+    def __init__(self, config: Any = None, **kwargs: Any) -> None:
+        """``config`` is a DreamerConfig (kept as :attr:`args`), a dictionary, a YAML path or text, or None; keywords override it.
+
+        Raises:
+            ValueError: a keyword that is no field. ConfigError: settings that cannot be.
+        """
+        self.args = as_config(config)
+        self.last_latents_ref = kwargs.pop("last_latents_ref", None)
+        if "data_path" in kwargs:
+            kwargs["data_dir"] = kwargs.pop("data_path")
+        for key, value in kwargs.items():
+            try:
+                pretrained.override(self.args, {key: value})
+            except ValueError:
+                raise ValueError(f"Invalid argument: {key}") from None
+        mapping.algorithm(self.args)
+        self.logdir = str(_run_folder(self.args))
+        os.makedirs(self.logdir, exist_ok=True)
+        _configure_logging(self.args)
+        self.args.to_yaml(Path(self.logdir) / "config.yaml")
+        random.seed(self.args.seed)
+        np.random.seed(abs(int(self.args.seed)) % 2**32)
+
+        self.train_env = make_env(self.args)
+        self.test_env = make_env(self.args)
+        _seed(self.test_env, int(self.args.seed) + _EVALUATION_SEED)
+        obs_shape = self.train_env.observation_space["image"].shape
+        action_size = self.train_env.action_space.shape[0]
+        self.has_learned = bool(self.args.restore)  # parameters that a new run begins with
+        self.dreamer = self._kind()(
+            self.args, obs_shape, action_size, "cpu", bool(self.args.restore), spec=_seen(self.train_env, self.args)
+        )
+        self.logger = Logger(
+            self.logdir,
+            enable_wandb=self.args.enable_wandb,
+            wandb_project=self.args.wandb_project,
+            wandb_entity=self.args.wandb_entity,
+            video_format=self.args.video_format,
+            video_fps=self.args.video_fps,
+            enable_tensorboard=self.args.enable_tensorboard,
+            enable_console=self.args.enable_console_metrics,
+            enable_jsonl=self.args.enable_jsonl,
+            jsonl_filename=self.args.jsonl_filename,
+        )
+
+    def _kind(self) -> type[Dreamer]:
+        return DreamerV2 if mapping.is_v2(self.args) else DreamerV1
+
+    @classmethod
+    def from_config(cls, config: Any = None, **overrides: Any) -> DreamerAgent:
+        """From a DreamerConfig, dictionary, YAML path or text; ValueError for an override that is no field."""
+        return cls(pretrained.override(as_config(config), overrides))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: Any,
+        *,
+        config: Any = None,
+        checkpoint_filename: str | None = None,
+        config_filename: str = "config.yaml",
+        repo_type: str | None = None,
+        revision: str | None = None,
+        map_location: Any = None,
+        **overrides: Any,
+    ) -> DreamerAgent:
+        """An agent from a folder, a file, or a Hugging Face repository ``owner/name`` where huggingface_hub is installed.
+
+        The configuration is the checkpoint's own, else the YAML file's beside it. A folder is searched for ``model.pt``,
+        ``pytorch_model.bin``, ``checkpoint.pt``, ``ckpt.pt``, then any ``*.pt``, ``*.pth``, ``*.bin``.
+
+        Raises:
+            FileNotFoundError: there is none. CheckpointError: damaged, refused, or of other sizes.
+        """
+        found = pretrained.find(path, checkpoint_filename, config_filename, repo_type=repo_type, revision=revision)
+        args, data = pretrained.load(found, config, {})
+        if "logdir" not in overrides:
+            args.logdir = None  # that run's folder is not this agent's
+        agent = cls.from_config(args, **overrides)
+        agent.dreamer.take(data, found.checkpoint)
+        agent.has_learned = True
+        return agent
+
+    def train(self, total_steps: int | None = None) -> None:
+        """Train until ``total_steps`` environment frames (the configuration's by default), or go on with the folder's run.
+
+        Writes ``metrics.jsonl``, ``scalar_data.pkl`` and ``ckpts/FRAMES_ckpt.pt`` under torchwm's names; the trainer's own
+        files, from which a killed run resumes, are in ``jaxdreamer/``.
+        """
+        training.train(self, total_steps)
+
+    def evaluate(self) -> tuple[np.ndarray, np.ndarray, Any]:
+        """(returns [test_episodes], videos, latents) without exploration; writes ``test_scalars.pkl`` and the videos."""
+        episode_rews, videos, latents = self.dreamer.evaluate(self.test_env, self.args.test_episodes, render=True)
+        if self.last_latents_ref is not None and latents is not None:
+            self.last_latents_ref[0] = latents
+        found = {"avg": np.mean, "max": np.max, "min": np.min, "std": np.std}
+        logs = OrderedDict((f"test_{name}_reward", function(episode_rews)) for name, function in found.items())
+        self.logger.dump_scalars_to_pickle(logs, 0, log_title="test_scalars.pkl")
+        self.logger.log_videos(videos, 0, max_videos_to_save=self.args.max_videos_to_save)
+        self.logger.flush()
+        return episode_rews, videos, latents
+
+    def summary(self) -> dict[str, Any]:
+        """Numbers of parameters: ``total_parameters``, ``trainable_parameters``, and by module."""
+        names = ["rssm", "actor", "reward_model", "obs_encoder", "obs_decoder", "value_model", "discount_model"]
+        modules = {name: getattr(self.dreamer, name).parameter_count for name in names if hasattr(self.dreamer, name)}
+        total = sum(modules.values())
+        return {
+            "total_parameters": total,
+            "trainable_parameters": total,
+            "modules": modules,
+            "trainable_modules": dict(modules),
+        }
+
+    def parameter_count(self, trainable_only: bool = False) -> int:
+        """How many numbers are learned; all there are."""
+        return self.summary()["trainable_parameters" if trainable_only else "total_parameters"]
+
+    def export(
+        self, path: Any, format: str = "onnx", *, target: str | None = None, example_inputs: Any = None, **kwargs: Any
+    ) -> Path:
+        """Write a network for use elsewhere, see :func:`torchwm_compat.export.export_any`; the actor by default."""
+        return export_module.export_any(
+            self, path, format=format, target=target, example_inputs=example_inputs, **kwargs
+        )
+
+
+def _seen(env: Any, args: DreamerConfig) -> EnvSpec | None:
+    """What the agent sees of an environment and does in it; None where the environment is none of this package's."""
+    spec = getattr(env, "spec", None)
+    if not isinstance(spec, EnvSpec):
+        return None
+    if args.obs not in ("pixels", "state", "both"):
+        raise ConfigError(f"DreamerConfig.obs: expected pixels, state or both, found {args.obs!r}")
+    kinds = {"pixels": ("image",), "state": ("vector", "discrete"), "both": ("image", "vector", "discrete")}[args.obs]
+    obs = {key: item for key, item in spec.obs.items() if item.kind in kinds}
+    if not obs:
+        raise ConfigError(f"DreamerConfig.obs={args.obs!r}: the environment shows only {', '.join(spec.obs)}")
+    return EnvSpec(obs, spec.action)
+
+
+def _seed(env: Any, seed: int) -> None:
+    if callable(getattr(env, "seed", None)):
+        env.seed(seed)
+
+
+def _run_folder(args: DreamerConfig) -> Path:
+    date = time.strftime("%d-%m-%Y-%H-%M-%S")
+    named = "_".join(str(part).replace(os.sep, "-") for part in (_task_name(args), args.algo, args.exp_name, date))
+    folder = Path(args.logdir if args.logdir is not None else named)
+    if folder.is_absolute():
+        return folder
+    return Path(args.data_dir or os.environ.get("TORCHWM_DATA_DIR") or args.log_dir).absolute() / folder
+
+
+def _task_name(args: DreamerConfig) -> str:
+    return Path(args.env).stem if str(args.env).endswith((".xml", ".mjb", ".mjcf")) else str(args.env)[:80]
+
+
+def _configure_logging(args: DreamerConfig) -> None:
+    level = logging.getLevelName(str(args.log_level).upper())
+    if not isinstance(level, int):
+        raise ConfigError(f"DreamerConfig.log_level: expected a level such as INFO, found {args.log_level!r}")
+    for name in ("torchwm_compat", "jaxdreamer"):
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        path = None if not args.log_file else os.path.abspath(args.log_file)
+        if path and path not in [getattr(handler, "baseFilename", None) for handler in logger.handlers]:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(path)
+            handler.setFormatter(logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s"))
+            logger.addHandler(handler)

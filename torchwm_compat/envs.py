@@ -1,0 +1,277 @@
+"""torchwm's environments: ``reset() -> obs``, ``step(action) -> (obs, reward, done, info)``, images first, over jaxdreamer's.
+
+``obs["image"]`` is uint8 [3, H, W]: what the task shows, or else rendered frames (torchwm paints state vectors as grey
+bands). State vectors are there too, each under its own key and all of them together under ``"state"``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from jaxdreamer import EnvConfig, EnvSpec, SpaceError, VectorEnv, make_vector, wrap
+
+_log = logging.getLogger("torchwm_compat")
+
+
+class ImageEnv:
+    """One environment of jaxdreamer in torchwm's shape; opened when it is first needed, and again after :meth:`close`."""
+
+    def __init__(self, config: EnvConfig, seed: int = 0, make: Callable[[EnvConfig], Any] | None = None) -> None:
+        """``make`` makes an environment of a configuration; by default its backend does."""
+        self.config, self.initial_seed, self._make = config, int(seed), make
+        self._seed = int(seed)
+        self._lanes: VectorEnv | None = None
+        self._own_image = False
+        self._space: gymnasium.spaces.Box | None = None
+        self._done = True
+
+    # ---- what there is ---------------------------------------------------------------------------------------------
+
+    @property
+    def spec(self) -> EnvSpec:
+        """Everything that can be seen and done, as jaxdreamer describes it."""
+        return self._open().spec
+
+    @property
+    def shows_images(self) -> bool:
+        """Whether the image is the task's own observation instead of a rendered frame."""
+        self._open()
+        return self._own_image
+
+    @property
+    def observation_space(self) -> gymnasium.spaces.Dict:
+        """``image`` and the state vectors."""
+        found: dict[str, gymnasium.spaces.Space] = {}
+        for key, item in self.spec.obs.items():
+            if item.kind == "image":
+                height, width, channels = item.shape
+                found[key] = gymnasium.spaces.Box(0, 255, (channels, height, width), np.uint8)
+            else:
+                found[key] = gymnasium.spaces.Box(-np.inf, np.inf, item.shape, np.float32)
+        width = sum(int(np.prod(item.shape)) for item in self._vectors().values())
+        if width and "state" not in found:
+            found["state"] = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
+        return gymnasium.spaces.Dict(found)
+
+    @property
+    def action_space(self) -> gymnasium.spaces.Box:
+        """The task's own bounds; for choices, as many numbers in [-1, 1] as there are, of which the largest counts."""
+        if self._space is None:
+            low, high = self._bounds()
+            self._space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+            self._space.seed(self._seed)
+        return self._space
+
+    @property
+    def max_episode_steps(self) -> int:
+        """What the configuration limits episodes to; 1000 where it says nothing."""
+        return self.config.time_limit or 1000
+
+    # ---- playing ---------------------------------------------------------------------------------------------------
+
+    def seed(self, seed: int) -> None:
+        """Begin anew with another seed."""
+        self.close()
+        self._seed, self._space = int(seed), None
+
+    def reset(self) -> dict[str, np.ndarray]:
+        """Begin an episode."""
+        self._done = False
+        return self._observe(self._open().reset_lane(0).obs)
+
+    def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, dict[str, Any]]:
+        """One step in the task's own units. RuntimeError where a reset is due."""
+        if self._done:
+            raise RuntimeError("Must call reset() before step().")
+        lanes = self._open()
+        actions = np.zeros((lanes.num_envs, lanes.spec.action.size), np.float32)
+        actions[0], executed = self._to_agent(np.asarray(action, np.float32).reshape(-1))
+        entry = lanes.step(actions)
+        if entry.is_first[0]:  # the simulator was lost, and has begun anew
+            raise RuntimeError("the environment broke off; call reset()")
+        done, terminal = bool(entry.is_last[0]), bool(entry.is_terminal[0])
+        self._done = done
+        info: dict[str, Any] = {"action": executed, "discount": np.array(0.0 if terminal else 1.0, np.float32)}
+        if done and not terminal:
+            info["TimeLimit.truncated"] = True
+        return self._observe({k: v[0] for k, v in entry.obs.items()}), float(entry.reward[0]), done, info
+
+    def render(self, mode: str = "rgb_array") -> np.ndarray:
+        """The present moment, uint8 [H, W, 3]. ValueError for another mode."""
+        if mode != "rgb_array":
+            raise ValueError("Only render mode 'rgb_array' is supported.")
+        return self._open().render(0)
+
+    def close(self) -> None:
+        """Free what is held; the next use opens it again."""
+        if self._lanes is not None:
+            self._lanes.close()
+        self._lanes, self._done = None, True
+
+    def _open(self) -> VectorEnv:
+        if self._lanes is None:
+            try:
+                self._lanes = self._made(replace(self.config, obs="both"))
+            except SpaceError:  # it shows images of its own
+                self._lanes, self._own_image = self._made(replace(self.config, obs="auto")), True
+        return self._lanes
+
+    def _made(self, config: EnvConfig) -> VectorEnv:
+        make = self._make
+        return make_vector(config, 1, self._seed, make=None if make is None else lambda: make(config))
+
+    def _vectors(self) -> dict[str, Any]:
+        return {key: item for key, item in self.spec.obs.items() if item.kind == "vector"}
+
+    def _observe(self, obs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        images = {key for key, item in self.spec.obs.items() if item.kind == "image"}
+        out = {key: np.moveaxis(value, -1, 0).copy() if key in images else value for key, value in obs.items()}
+        vectors = [np.ravel(out[key]) for key in self._vectors()]
+        if vectors and "state" not in out:
+            out["state"] = np.concatenate(vectors)
+        return out
+
+    def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        action = self.spec.action
+        space = (self._open().spaces or {}).get("action")
+        low, high = -np.ones(action.size, np.float32), np.ones(action.size, np.float32)
+        if isinstance(space, gymnasium.spaces.Box):
+            finite = np.isfinite(space.low) & np.isfinite(space.high)
+            low, high = (np.where(finite, x, y).ravel() for x, y in ((space.low, -1.0), (space.high, 1.0)))
+        return low.astype(np.float32), high.astype(np.float32)
+
+    def _to_agent(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(the action in the agent's units, the one executed in torchwm's)."""
+        space = self.action_space
+        if action.shape != space.shape:
+            raise ValueError(f"expected an action of shape {space.shape}, found {action.shape}")
+        executed = np.clip(action, space.low, space.high)
+        agent = 2 * (executed - space.low) / np.maximum(space.high - space.low, 1e-12) - 1
+        for part, where in zip(self.spec.action.parts, self.spec.action.slices):
+            if part.kind == "discrete":
+                agent[where] = np.eye(part.size, dtype=np.float32)[int(np.argmax(action[where]))]
+                executed[where] = 2 * agent[where] - 1
+        return np.clip(agent, -1, 1).astype(np.float32), executed.astype(np.float32)
+
+
+class GymImageEnv(ImageEnv):
+    """A Gymnasium id, or a ready environment, gymnasium's or old gym's."""
+
+    def __init__(self, env: Any, seed: int = 0, size: tuple[int, int] = (64, 64), render_mode: str = "rgb_array") -> None:
+        """Frames are always arrays; another ``render_mode`` is noted and not used."""
+        if render_mode != "rgb_array":
+            _log.warning("render_mode %r: frames are drawn as arrays, no window is opened", render_mode)
+        if isinstance(env, str):
+            super().__init__(EnvConfig(id=env, backend="gym", image_size=_size(size)), seed)
+        else:
+            super().__init__(EnvConfig(backend="custom", image_size=_size(size)), seed, lambda config: wrap(Kept(env), config))
+            self._env = env
+
+
+class DeepMindControlEnv(ImageEnv):
+    """A task of the DeepMind Control Suite, ``domain-task``."""
+
+    def __init__(self, name: str, seed: int, size: tuple[int, int] = (64, 64), camera: int | None = None) -> None:
+        settings = {} if camera is None else {"camera": str(camera)}
+        super().__init__(EnvConfig(id=name, backend="dmc", image_size=_size(size), **settings), seed)
+
+
+class BraxImageEnv(ImageEnv):
+    """A Brax environment stepped from the host, for looking at it; training steps Brax inside its own program."""
+
+    def __init__(
+        self,
+        env: str,
+        seed: int = 0,
+        size: tuple[int, int] = (64, 64),
+        backend: str | None = None,
+        episode_length: int | None = None,
+        auto_reset: bool = False,
+        jit: bool = True,
+        suppress_warp_warnings: bool = True,
+    ) -> None:
+        """``auto_reset``, ``jit`` and ``suppress_warp_warnings`` are accepted and change nothing."""
+        if not isinstance(env, str):
+            raise TypeError(f"env: expected a Brax environment's name, found {type(env).__name__}")
+        config = EnvConfig(id=env, backend="brax", image_size=_size(size), time_limit=episode_length or 0)
+        super().__init__(config if backend is None else replace(config, brax_backend=backend), seed)
+
+
+class UnityMLAgentsEnv(ImageEnv):
+    """A Unity ML-Agents player; the first of its agents acts, all others rest."""
+
+    def __init__(
+        self,
+        file_name: str | None = None,
+        behavior_name: str | None = None,
+        seed: int = 0,
+        size: tuple[int, int] = (64, 64),
+        worker_id: int = 0,
+        base_port: int = 5005,
+        no_graphics: bool = True,
+        time_scale: float = 20.0,
+        quality_level: int = 1,
+        max_episode_steps: int = 1000,
+    ) -> None:
+        config = EnvConfig(
+            id=str(file_name or ""),
+            backend="unity_mlagents",
+            image_size=_size(size),
+            time_limit=int(max_episode_steps),
+            unity_file_name=str(file_name or ""),
+            unity_behavior_name=behavior_name or "",
+            unity_worker_id=int(worker_id),
+            unity_base_port=int(base_port),
+            unity_no_graphics=bool(no_graphics),
+            unity_time_scale=float(time_scale),
+            unity_quality_level=int(quality_level),
+        )
+        super().__init__(config, seed)
+
+
+def make_gym_env(env: Any, **kwargs: Any) -> GymImageEnv:
+    """:class:`GymImageEnv`."""
+    return GymImageEnv(env, **kwargs)
+
+
+def make_brax_env(env: str, **kwargs: Any) -> BraxImageEnv:
+    """:class:`BraxImageEnv`."""
+    return BraxImageEnv(env, **kwargs)
+
+
+def make_unity_mlagents_env(file_name: str, **kwargs: Any) -> UnityMLAgentsEnv:
+    """:class:`UnityMLAgentsEnv`."""
+    return UnityMLAgentsEnv(file_name=file_name, **kwargs)
+
+
+class Kept:
+    """Somebody else's environment: used, and never closed."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_env":
+            raise AttributeError(name)
+        return getattr(self._env, name)
+
+    def close(self) -> None:
+        """Nothing: it belongs to who made it."""
+
+
+def _size(size: Any) -> tuple[int, int]:
+    height, width = size
+    return int(height), int(width)
+
+
+def is_model(source: str | Path) -> bool:
+    """Whether a MuJoCo source is a model, an MJCF text or file or an MJB file, instead of a task's id."""
+    text = str(source)
+    return text.lstrip().startswith("<") or text.endswith((".xml", ".mjcf", ".mjb")) or Path(text).is_file()

@@ -1,0 +1,162 @@
+"""torchwm's ``envs.mujoco_env``: Gymnasium's MuJoCo tasks, and models of your own with callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+import jaxdreamer
+from jaxdreamer import ConfigError, EnvConfig
+from torchwm_compat.envs import GymImageEnv, ImageEnv, is_model
+
+RewardFn = Callable[[Any, Any, np.ndarray, dict[str, Any]], float]
+TerminalFn = Callable[[Any, Any, dict[str, Any]], bool]
+
+DEFAULT_STEPS = 1000  # of a model's episodes, which know no end of their own
+
+
+class MuJoCoImageEnv:
+    """A native MuJoCo model, seen through a camera.
+
+    Rewards are 0 without ``reward_fn(model, data, action, info)``, and episodes never end without
+    ``terminal_fn(model, data, info)``. ``info`` has ``action``, ``time``, ``qpos``, ``qvel`` and ``discount``.
+    """
+
+    def __init__(
+        self,
+        xml_path: str | Path | None = None,
+        *,
+        xml_string: str | None = None,
+        binary_path: str | Path | None = None,
+        assets: Mapping[str, bytes] | None = None,
+        seed: int = 0,
+        size: tuple[int, int] = (64, 64),
+        camera: str | int | None = None,
+        reward_fn: RewardFn | None = None,
+        terminal_fn: TerminalFn | None = None,
+        frame_skip: int = 1,
+        reset_noise_scale: float = 0.0,
+        default_control_range: tuple[float, float] = (-1.0, 1.0),
+    ) -> None:
+        """From exactly one source; ValueError otherwise."""
+        if sum(source is not None for source in (xml_path, xml_string, binary_path)) != 1:
+            raise ValueError("Provide exactly one of xml_path, xml_string, or binary_path for MuJoCoImageEnv.")
+        self._env = jaxdreamer.MuJoCoImageEnv(
+            xml_path,
+            xml_string=xml_string,
+            binary_path=binary_path,
+            assets=assets,
+            size=(int(size[0]), int(size[1])),
+            camera=camera,
+            frame_skip=max(1, int(frame_skip)),
+            reset_noise_scale=float(reset_noise_scale),
+            default_control_range=default_control_range,
+            reward_fn=reward_fn,
+            terminal_fn=terminal_fn,
+        )
+        self._camera, self._frame_skip = camera, max(1, int(frame_skip))
+        self.model, self.data = self._env.model, self._env.data
+        self.initial_seed = self._seed = int(seed)
+        self._first = True
+        height, width = self._env.size
+        image = gymnasium.spaces.Box(0, 255, (3, height, width), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict({"image": image})
+        self.action_space = self._env.action_space
+        self.action_space.seed(self._seed)
+        self.max_episode_steps = DEFAULT_STEPS
+
+    def seed(self, seed: int) -> None:
+        """The next reset begins with this seed."""
+        self._seed, self._first = int(seed), True
+
+    def reset(self, seed: int | None = None) -> dict[str, np.ndarray]:
+        """Begin an episode; without a seed the generator goes on."""
+        fresh = self._seed if self._first else None
+        self._first = False
+        obs, _ = self._env.reset(seed=fresh if seed is None else int(seed))
+        return {"image": np.moveaxis(obs["image"], -1, 0).copy()}
+
+    def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, dict[str, Any]]:
+        """``frame_skip`` steps of physics with controls, clipped to their ranges."""
+        obs, reward, terminated, truncated, info = self._env.step(action)
+        info = {**info, "discount": np.array(0.0 if terminated else 1.0, np.float32)}
+        if truncated and not terminated:
+            info["TimeLimit.truncated"] = True
+        return {"image": np.moveaxis(obs["image"], -1, 0).copy()}, float(reward), bool(terminated or truncated), info
+
+    def render(self) -> np.ndarray:
+        """The present moment, uint8 [H, W, 3]."""
+        return self._env.draw(self._env.size)
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self._env.close()
+
+
+def make_mujoco_env(
+    model: str | Path | None = None,
+    *,
+    backend: str = "auto",
+    seed: int = 0,
+    size: tuple[int, int] = (64, 64),
+    render_mode: str = "rgb_array",
+    gym_kwargs: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Any:
+    """A Gymnasium task by id, or a model from an MJCF file or text or an MJB file.
+
+    ``backend`` is ``auto``, ``native`` (or mjcf, mjb), or ``gymnasium`` (or gym, task). Further keywords are
+    :class:`MuJoCoImageEnv`'s for a model, and Gymnasium's for a task.
+
+    Raises:
+        ValueError: another backend, or no model.
+    """
+    backend = backend.lower()
+    given = any(name in kwargs for name in ("xml_path", "xml_string", "binary_path"))
+    if backend in ("native", "mjcf", "mjb") or (backend == "auto" and (given or (model is not None and is_model(model)))):
+        if model is not None and not given:
+            text = str(model)
+            kind = "xml_string" if text.lstrip().startswith("<") else "binary_path" if text.endswith(".mjb") else "xml_path"
+            kwargs[kind] = model
+        return MuJoCoImageEnv(seed=seed, size=size, **kwargs)
+    if backend not in ("auto", "gym", "gymnasium", "task"):
+        raise ValueError(f"Unknown MuJoCo backend={backend!r}. Use 'auto', 'native', or 'gymnasium'.")
+    if model is None:
+        raise ValueError("A Gymnasium MuJoCo environment id, XML path/string, or MJB path is required.")
+    options = {**(gym_kwargs or {}), **kwargs}
+    if not options:
+        return ImageEnv(EnvConfig(id=str(model), backend="mujoco", image_size=(int(size[0]), int(size[1]))), seed)
+    made = gymnasium.make(str(model), render_mode=render_mode, **options)
+    return GymImageEnv(made, seed=seed, size=size, render_mode=render_mode)
+
+
+def make_mujoco_env_from_config(args: Any, size: tuple[int, int]) -> Any:
+    """The environment of a DreamerConfig: its MJCF text, MJB file or MJCF file, or else what ``env`` names, id or model."""
+    native = {
+        "camera": args.mujoco_camera,
+        "frame_skip": int(args.mujoco_frame_skip),
+        "reset_noise_scale": float(args.mujoco_reset_noise_scale),
+    }
+    for name, source in sources(args).items():
+        return make_mujoco_env(seed=args.seed, size=size, **{name: source}, **native)
+    if is_model(args.env):
+        return make_mujoco_env(args.env, seed=args.seed, size=size, **native)
+    noise = {"reset_noise_scale": native["reset_noise_scale"]} if native["reset_noise_scale"] else {}
+    return make_mujoco_env(args.env, seed=args.seed, size=size, gym_kwargs=noise)
+
+
+def sources(args: Any) -> dict[str, Any]:
+    """The model's source among the three fields for it, by :class:`MuJoCoImageEnv`'s name; empty where there is none.
+
+    Raises:
+        ConfigError: more than one.
+    """
+    fields = {"xml_string": "mujoco_xml_string", "binary_path": "mujoco_binary_path", "xml_path": "mujoco_xml_path"}
+    given = {name: getattr(args, field) for name, field in fields.items() if getattr(args, field) is not None}
+    if len(given) > 1:
+        raise ConfigError(f"give one of {', '.join(fields[name] for name in given)}, not {len(given)}")
+    return given

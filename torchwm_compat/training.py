@@ -1,0 +1,166 @@
+"""``DreamerAgent.train``: one call of jaxdreamer's trainer, its metrics and checkpoints told in torchwm's names and files."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from jaxdreamer import Config, MissingExtra, Timestep, load_run, train_agent, wrap
+from torchwm_compat.envs import Kept
+
+_log = logging.getLogger("torchwm_compat")
+
+RUN = "jaxdreamer"  # the trainer's own folder inside the run's
+
+# torchwm's names of jaxdreamer's metrics.
+NAMES = {
+    "model_loss": "loss/model",
+    "actor_loss": "loss/actor",
+    "value_loss": "loss/critic",
+    "train_avg_reward": "train/return",
+    "train_max_reward": "train/return_max",
+    "train_min_reward": "train/return_min",
+    "train_std_reward": "train/return_std",
+    "eval_avg_reward": "eval/return",
+    "eval_max_reward": "eval/return_max",
+    "eval_min_reward": "eval/return_min",
+    "eval_std_reward": "eval/return_std",
+    "throughput/env_steps_per_sec": "time/frames_per_second",
+    "throughput/grad_steps_per_sec": "time/updates_per_second",
+    "replay/steps": "replay/entries",
+}
+
+
+class Sink:
+    """Where jaxdreamer's records go, to be told by torchwm's logger."""
+
+    name = "torchwm"
+
+    def __init__(self, logger: Any, capacity: int) -> None:
+        self._logger, self._capacity, self._episodes = logger, capacity, 0
+
+    def write(self, record: Mapping[str, Any], step: int) -> None:
+        """One line, where it has anything torchwm has a name for."""
+        line = {name: record[own] for name, own in NAMES.items() if record.get(own) is not None}
+        if "replay/entries" in record:
+            self._episodes += int(record.get("train/episodes", 0))
+            line["replay/fill_ratio"] = record["replay/entries"] / self._capacity
+            line["replay/episodes"] = self._episodes
+        if line:
+            self._logger.log_scalars(line, step)
+
+    def image(self, name: str, image: np.ndarray, step: int) -> None:
+        """Pictures are in the trainer's own folder."""
+
+    def close(self) -> None:
+        """End of the run."""
+        self._logger.flush()
+
+
+def train(agent: Any, total_steps: int | None = None) -> None:
+    """Train ``agent`` until ``total_steps`` frames, or go on with the run that its folder holds."""
+    args, dreamer = agent.args, agent.dreamer
+    folder = Path(agent.logdir) / RUN
+    config = trained_config(agent, folder, args.total_steps if total_steps is None else int(total_steps))
+    for env in (agent.train_env, agent.test_env):
+        env.close()  # the trainer has its own; these open again when they are used
+    result = train_agent(
+        config,
+        folder,
+        make=instance_maker(args.env_instance, config) if args.env_instance is not None else None,
+        sinks=[Sink(agent.logger, config.replay.capacity)],
+        console=None if args.enable_console_metrics else Console(quiet=True),
+        start=dreamer.state if agent.has_learned else None,
+        on_save=checkpointer(agent),
+    )
+    dreamer.state = result.state
+    agent.has_learned = True
+    _copy_videos(agent, folder)
+
+
+def trained_config(agent: Any, folder: Path, frames: int) -> Config:
+    """The agent's configuration for a run of ``frames``; the size of a replay that is there already stays what it is."""
+    config: Config = agent.dreamer.config
+    capacity = min(config.replay.capacity, max(agent.dreamer.data_buffer.size, 1))
+    capacity = max(capacity, 2 * config.replay.batch_length, config.replay.batch_length + 2 * (config.run.train_every + 1))
+    if (folder / "config.json").is_file():
+        capacity = load_run(folder)[0].replay.capacity
+    return replace(
+        config, run=replace(config.run, frames=frames), replay=replace(config.replay, capacity=capacity)
+    )
+
+
+def checkpointer(agent: Any) -> Callable[[Any, int], None]:
+    """Writes ``ckpts/FRAMES_ckpt.pt`` with every checkpoint of the trainer; without torch it says once that it cannot."""
+    told = False
+
+    def on_save(state: Any, frames: int) -> None:
+        nonlocal told
+        try:
+            agent.dreamer.save(Path(agent.logdir) / "ckpts" / f"{frames}_ckpt.pt", state)
+        except MissingExtra as error:
+            if not told:
+                _log.warning("no .pt files are written, the run resumes all the same: %s", error)
+            told = True
+
+    return on_save
+
+
+def instance_maker(instance: Any, config: Config) -> Callable[[], Any]:
+    """Makes environments of a ready one: the first is the instance itself, further ones are copies.
+
+    One that cannot be copied is shared: whoever takes it over cuts the other's episode there.
+    """
+    given = 0
+    turn: list[Any] = [None]
+
+    def make() -> Any:
+        nonlocal given
+        given += 1
+        if given == 1:
+            return Shared(wrap(Kept(instance), config.env), turn)
+        try:
+            return wrap(copy.deepcopy(instance), config.env)
+        except Exception as error:  # whatever the environment holds: windows, locks, handles
+            _log.warning("env_instance cannot be copied (%s): evaluations cut the episode being collected", error)
+            return Shared(wrap(Kept(instance), config.env), turn)
+
+    return make
+
+
+class Shared:
+    """An environment that another may have taken over: then its next step begins a new episode."""
+
+    def __init__(self, env: Any, turn: list[Any]) -> None:
+        self._env, self._turn = env, turn
+        self.spec, self.frame_rate, self.can_render, self.spaces = env.spec, env.frame_rate, env.can_render, env.spaces
+
+    def reset(self, seed: int | None = None) -> Timestep:
+        """Begin an episode."""
+        self._turn[0] = self
+        return self._env.reset(seed)
+
+    def step(self, action: np.ndarray) -> Timestep:
+        """One step; or a reset entry, by which the collector knows that the episode broke off."""
+        return self._env.step(action) if self._turn[0] is self else self.reset()
+
+    def render(self) -> np.ndarray:
+        """The present moment."""
+        return self._env.render()
+
+    def close(self) -> None:
+        """The instance is its owner's."""
+
+
+def _copy_videos(agent: Any, folder: Path) -> None:
+    """The trainer's policy films, where videos were asked for, under torchwm's names."""
+    for film in sorted((folder / "videos").glob("policy-*.gif")) if agent.args.log_video_freq != -1 else []:
+        target = Path(agent.logdir) / f"video{int(film.stem.partition('-')[2])}_0.gif"
+        target.write_bytes(film.read_bytes())
