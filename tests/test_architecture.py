@@ -99,3 +99,33 @@ def test_config_and_environments_do_not_know_jax():
         if path.stem in ON_DEVICE:
             continue
         assert not {"jax", "flax"} & {name.split(".")[0] for name in imports(path)}, path.name
+
+
+def test_the_facade_sees_public_names_only():
+    """torchwm_compat is built on what jaxdreamer offers to everybody; torch is imported where it is used, not before."""
+    import jaxdreamer
+
+    for path in sorted((ROOT / "torchwm_compat").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                assert not [a.name for a in node.names if a.name.startswith("jaxdreamer.")], (
+                    f"{path.name}:{node.lineno}"
+                )
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "jaxdreamer":
+                assert node.module == "jaxdreamer", f"{path.name}:{node.lineno} imports from {node.module}"
+                private = [alias.name for alias in node.names if alias.name not in jaxdreamer.__all__]
+                assert not private, f"{path.name}:{node.lineno} imports {private}, which are no public names"
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "jaxdreamer":
+                assert node.attr in jaxdreamer.__all__, f"{path.name}:{node.lineno} uses jaxdreamer.{node.attr}"
+        top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        named = {name.partition(".")[0] for node in top for name in imported(node)}
+        assert not named & {"torch", "onnx", "flax", "optax", "orbax"}, f"{path.name} imports {named} at once"
+
+
+def imported(node: ast.Import | ast.ImportFrom) -> list[str]:
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+
+
+def test_jaxdreamer_does_not_know_the_facade():
+    assert not [path for path in SOURCES if any(name.startswith("torchwm") for name in imports(path))]

@@ -1,7 +1,7 @@
 """torchwm's Dreamer API on jaxdreamer: a torchwm script runs unchanged.
 
-``from torchwm_compat import DreamerAgent, DreamerConfig``; or ``python -m torchwm_compat script.py``; or :func:`install`, after
-which ``import torchwm`` leads here. Importing this package imports neither torch nor jax.
+``from torchwm_compat import DreamerAgent, DreamerConfig``; or ``python -m torchwm_compat script.py``; or :func:`install`,
+after which ``import torchwm`` leads here. Importing this package imports neither torch nor jax.
 """
 
 from __future__ import annotations

@@ -16,11 +16,12 @@ from typing import Any
 
 _HERE = "torchwm_compat"
 
-# Aliased modules: a module of this package, or a package's names and their homes.
+# Aliased modules: a module of this package, or a package's names and their homes; the two at the top lead to this
+# package's own names.
 MODULES: dict[str, str | dict[str, str]] = {
-    "torchwm": _HERE,
+    "torchwm": {},
     "torchwm.api": f"{_HERE}.api",
-    "world_models": _HERE,
+    "world_models": {},
     "world_models.api": f"{_HERE}.api",
     "world_models.models": {
         "Dreamer": "core",
@@ -95,22 +96,22 @@ def install() -> bool:
     """
     if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return True
-    here = sys.modules.get(_HERE)
-    for name in ("torchwm", "world_models"):
-        if name in sys.modules and sys.modules[name] is not here:
-            return False
+    if "torchwm" in sys.modules or "world_models" in sys.modules:
+        return False
     sys.meta_path.insert(0, _Finder())
     return True
 
 
 class _Finder(MetaPathFinder):
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if fullname.partition(".")[0] not in ("torchwm", "world_models"):
             return None
         if fullname not in MODULES:
             raise ImportError(
-                f"{fullname} is not part of this project: torchwm_compat offers torchwm's Dreamer only (no JEPA, IRIS, Genie, "
-                "DiT, DIAMOND or PlaNet); for those install torchwm itself",
+                f"{fullname} is not part of this project: torchwm_compat offers torchwm's Dreamer only (no JEPA, IRIS, "
+                "Genie, DiT, DIAMOND or PlaNet); for those install torchwm itself",
                 name=fullname,
             )
         return ModuleSpec(fullname, _Loader(), is_package=True)
@@ -125,10 +126,12 @@ class _Loader(Loader):
         home = MODULES[name]
         if isinstance(home, str):
             # The import system hands out what is in sys.modules afterwards.
-            real = importlib.import_module(home)
-            if not hasattr(real, "__path__"):
-                real.__path__ = []  # what stands for a package must be able to have submodules
-            sys.modules[name] = real
+            sys.modules[name] = importlib.import_module(home)
+            return
+        if not home:
+            package = importlib.import_module(_HERE)
+            module.__dict__.update(__doc__=package.__doc__, __all__=package.__all__, __version__=package.__version__)
+            module.__dict__.update(__getattr__=lambda attribute: getattr(package, attribute), __dir__=package.__dir__)
             return
         module.__doc__ = f"{name}, as {_HERE} offers it."
         module.__dict__["__getattr__"] = _lookup(name, home)

@@ -1,4 +1,4 @@
-"""torchwm's factories by name: ``create_model("dreamer", env="walker-walk")``, ``make_env("CartPole-v1", backend="gym")``."""
+"""torchwm's factories by name: ``create_model("dreamer", env="walker-walk")``, ``make_env("CartPole-v1", "gym")``."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def create_config(model: str, **overrides: Any) -> Any:
 
 
 def create_model(model: str, config: Any = None, **overrides: Any) -> Any:
-    """A model from a name; overrides that are fields go to the configuration, all others to the constructor."""
+    """A model by name; overrides that are fields go to the configuration, others to the constructor."""
     spec = get_model_spec(model)
     args = as_config(config)
     known = {name: value for name, value in overrides.items() if hasattr(args, name)}
@@ -146,7 +146,7 @@ def make_env(env_id: Any, backend: str = "auto", **kwargs: Any) -> Any:
 
 
 def make_any_env(env_id: Any, **kwargs: Any) -> Any:
-    """By what the id looks like: a model's file or text is MuJoCo's, ``domain-task`` dm_control's, all others Gymnasium's."""
+    """By what the id looks like: models are MuJoCo's, ``domain-task`` is dm_control's, all others are Gymnasium's."""
     from torchwm_compat.envs import is_model
 
     if isinstance(env_id, str) and is_model(env_id):

@@ -1,4 +1,4 @@
-"""Arrays in the kind they came in: numpy, JAX or torch. torch is looked at only where it was imported already, or asked for."""
+"""Arrays in the kind they came in: numpy, JAX or torch. torch is used only where it is there or asked for."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def to_float(x: Any) -> np.ndarray:
 
 
 def answer_like(*inputs: Any) -> Callable[[Any], Any]:
-    """Converts results, and dictionaries of them, to the kind of the inputs: torch if any is, else JAX if any is, else numpy."""
+    """Converts results, and dictionaries of them, to the kind of the inputs: torch, else JAX, if any is; else numpy."""
     flat = [item for x in inputs for item in (x.values() if isinstance(x, dict) else (x,))]
     tensor = next((item for item in flat if is_tensor(item)), None)
     if tensor is not None:

@@ -98,7 +98,7 @@ def check_state(
 
 
 def restore(path: Any, state: TrainState, spec: EnvSpec, data: Mapping[str, Any] | None = None) -> TrainState:
-    """A train state with what the file holds put into ``state``; a value model that is absent stays as it was, with a warning."""
+    """``state`` with what the file holds put into it; a value model that is absent stays as it was, with a warning."""
     data = read(path) if data is None else data
     entries = weights.layout(state.params, spec)
     found = weights.to_torch(state.params, spec)
@@ -226,7 +226,10 @@ def _restore_optimizers(path: Any, data: Mapping[str, Any], state: TrainState, s
     """optax's states; Adam starts anew where the file has none of its moments."""
     entries = weights.layout(state.params, spec)
     mu, nu = (
-        {module: {e.name: np.zeros(e.shape, np.float32) for e in entries if e.module == module} for module in _all(entries)}
+        {
+            module: {e.name: np.zeros(e.shape, np.float32) for e in entries if e.module == module}
+            for module in _all(entries)
+        }
         for _ in range(2)
     )
     counts = {}

@@ -133,6 +133,11 @@ class DreamerConfig(_Fields):
     nearest name: torchwm takes it silently, and trains with something else.
     """
 
+    obs: str
+    num_categories: int
+    actor_gradient: str
+    update_order: str
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         extras = {name: kwargs.pop(name) for name in [*EXTRAS, *ALIASES] if name in kwargs}
         super().__init__(*args, **kwargs)
@@ -234,7 +239,9 @@ def as_config(config: Any = None) -> DreamerConfig:
         return DreamerConfig.from_dict(config)
     if isinstance(config, str | Path):
         return DreamerConfig.from_yaml(config)
-    raise TypeError(f"config: expected a DreamerConfig, a dictionary, a YAML path or text, found {type(config).__name__}")
+    raise TypeError(
+        f"config: expected a DreamerConfig, a dictionary, a YAML path or text, found {type(config).__name__}"
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -48,7 +48,7 @@ class Dreamer:
         *,
         spec: EnvSpec | None = None,
     ) -> None:
-        """``restore`` begins with ``args.checkpoint_path``; ``spec`` tells of choices and state vectors, which shapes do not."""
+        """``restore``: begin with ``args.checkpoint_path``. ``spec`` tells of choices and state vectors, too."""
         if self.algo is not None:
             args.algo = self.algo
         self.args, self.obs_shape, self.action_size = args, tuple(obs_shape), int(action_size)
@@ -116,7 +116,9 @@ class Dreamer:
         """From a DreamerConfig, dictionary, YAML path or text; the shapes of an environment must be given."""
         args = pretrained.override(as_config(config), overrides)
         if obs_shape is None or action_size is None:
-            raise ValueError("obs_shape and action_size are required to construct Dreamer: give those of the environment")
+            raise ValueError(
+                "obs_shape and action_size are required to construct Dreamer: give those of the environment"
+            )
         return cls(args, obs_shape, action_size, device, args.restore if restore is None else restore)
 
     @classmethod
@@ -177,7 +179,7 @@ class Dreamer:
         )
 
     def restore_checkpoint(self, path: Any, map_location: Any = None) -> None:
-        """Take over a checkpoint's parameters and optimizers; torchwm's own lacks the value model, which then stays as it is.
+        """Take over parameters and optimizers; torchwm's files lack the value model, which then stays as it is.
 
         Raises:
             FileNotFoundError, CheckpointError: with the file, the key and the shapes.
@@ -232,7 +234,7 @@ class Dreamer:
     def act_with_world_model(
         self, obs: Mapping[str, Any], prev_state: State, prev_action: Any, explore: bool = False
     ) -> tuple[State, Any]:
-        """(posterior state, action [1, A]) for an observation; without ``explore`` the best of 100 by density, and no noise."""
+        """(posterior state, action [1, A]) for an observation; without ``explore`` the best of 100, and no noise."""
         answer = answer_like(prev_state, prev_action)
         raw = {key: np.asarray(to_numpy(obs[key]))[None] for key in self.spec.obs}
         embed = answer(self.obs_encoder(raw))
@@ -247,7 +249,7 @@ class Dreamer:
         return explore(self.next_key(), action, self.spec.action, gaussian=amount, epsilon=min(1.0, amount))
 
     def act_and_collect_data(self, env: Any, collect_steps: int) -> np.ndarray:
-        """Play ``collect_steps`` steps with exploration into ``data_buffer``; returns of the episodes, the last may be unfinished.
+        """Play ``collect_steps`` exploring steps into ``data_buffer``; returns of the episodes, the last maybe unfinished.
 
         Goes on where the last call left the same environment; torchwm begins an episode at every call.
         """
@@ -320,6 +322,8 @@ def old_batch(obs: Any, acs: Any, rews: Any, nonterms: Any) -> Batch:
 
 
 def _check_finite(metrics: Mapping[str, float]) -> None:
-    bad = [name for name, value in metrics.items() if name.startswith(("loss/", "grad_norm/")) and not np.isfinite(value)]
+    bad = [
+        name for name, value in metrics.items() if name.startswith(("loss/", "grad_norm/")) and not np.isfinite(value)
+    ]
     if bad:
         raise FloatingPointError(f"not finite: {', '.join(bad)}; look for inf and nan in rewards and observations")

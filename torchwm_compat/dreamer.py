@@ -111,7 +111,7 @@ class DreamerAgent:
     """
 
     def __init__(self, config: Any = None, **kwargs: Any) -> None:
-        """``config`` is a DreamerConfig (kept as :attr:`args`), a dictionary, a YAML path or text, or None; keywords override it.
+        """``config``: a DreamerConfig (kept as :attr:`args`), dictionary, YAML path or text, or None; keywords override it.
 
         Raises:
             ValueError: a keyword that is no field. ConfigError: settings that cannot be.
@@ -206,8 +206,13 @@ class DreamerAgent:
         episode_rews, videos, latents = self.dreamer.evaluate(self.test_env, self.args.test_episodes, render=True)
         if self.last_latents_ref is not None and latents is not None:
             self.last_latents_ref[0] = latents
-        found = {"avg": np.mean, "max": np.max, "min": np.min, "std": np.std}
-        logs = OrderedDict((f"test_{name}_reward", function(episode_rews)) for name, function in found.items())
+        scores = np.asarray(episode_rews)
+        logs = OrderedDict(
+            test_avg_reward=scores.mean(),
+            test_max_reward=scores.max(),
+            test_min_reward=scores.min(),
+            test_std_reward=scores.std(),
+        )
         self.logger.dump_scalars_to_pickle(logs, 0, log_title="test_scalars.pkl")
         self.logger.log_videos(videos, 0, max_videos_to_save=self.args.max_videos_to_save)
         self.logger.flush()

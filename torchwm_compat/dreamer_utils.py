@@ -38,12 +38,12 @@ def symexp(x: Any) -> Any:
 
 def compute_return(rewards: Any, values: Any, discounts: Any, td_lam: float, last_value: Any) -> Any:
     """lambda-returns of imagined sequences [K, ...], bootstrapped with ``last_value`` [...]."""
-    reward, value, discount = (to_float(x) for x in (rewards, values, discounts))
-    beyond = np.zeros_like(reward[:1])  # of the last state only the value counts
+    reward, value, discount, last = (jnp.asarray(to_float(x)) for x in (rewards, values, discounts, last_value))
+    beyond = jnp.zeros_like(reward[:1])  # of the last state only the value counts
     returns = jaxdreamer.lambda_return(
-        reward=np.concatenate([reward, beyond]),
-        value=np.concatenate([value, to_float(last_value)[None]]),
-        discount=np.concatenate([discount, beyond]),
+        reward=jnp.concatenate([reward, beyond]),
+        value=jnp.concatenate([value, last[None]]),
+        discount=jnp.concatenate([discount, beyond]),
         td_lambda=float(td_lam),
     )
     return answer_like(rewards, values, discounts, last_value)(returns)

@@ -1,4 +1,4 @@
-"""torchwm's environments: ``reset() -> obs``, ``step(action) -> (obs, reward, done, info)``, images first, over jaxdreamer's.
+"""torchwm's environments over jaxdreamer's: ``reset() -> obs``, ``step(action) -> (obs, reward, done, info)``.
 
 ``obs["image"]`` is uint8 [3, H, W]: what the task shows, or else rendered frames (torchwm paints state vectors as grey
 bands). State vectors are there too, each under its own key and all of them together under ``"state"``.
@@ -15,7 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from jaxdreamer import EnvConfig, EnvSpec, SpaceError, VectorEnv, make_vector, wrap
+from jaxdreamer import EnvConfig, EnvSpec, SpaceError, VectorEnv, make_vector, preset, wrap
 
 _log = logging.getLogger("torchwm_compat")
 
@@ -164,14 +164,18 @@ class ImageEnv:
 class GymImageEnv(ImageEnv):
     """A Gymnasium id, or a ready environment, gymnasium's or old gym's."""
 
-    def __init__(self, env: Any, seed: int = 0, size: tuple[int, int] = (64, 64), render_mode: str = "rgb_array") -> None:
+    def __init__(
+        self, env: Any, seed: int = 0, size: tuple[int, int] = (64, 64), render_mode: str = "rgb_array"
+    ) -> None:
         """Frames are always arrays; another ``render_mode`` is noted and not used."""
         if render_mode != "rgb_array":
             _log.warning("render_mode %r: frames are drawn as arrays, no window is opened", render_mode)
         if isinstance(env, str):
-            super().__init__(EnvConfig(id=env, backend="gym", image_size=_size(size)), seed)
+            super().__init__(env_config(id=env, backend="gym", image_size=size), seed)
         else:
-            super().__init__(EnvConfig(backend="custom", image_size=_size(size)), seed, lambda config: wrap(Kept(env), config))
+            super().__init__(
+                env_config(backend="custom", image_size=size), seed, lambda config: wrap(Kept(env), config)
+            )
             self._env = env
 
 
@@ -180,7 +184,7 @@ class DeepMindControlEnv(ImageEnv):
 
     def __init__(self, name: str, seed: int, size: tuple[int, int] = (64, 64), camera: int | None = None) -> None:
         settings = {} if camera is None else {"camera": str(camera)}
-        super().__init__(EnvConfig(id=name, backend="dmc", image_size=_size(size), **settings), seed)
+        super().__init__(env_config(id=name, backend="dmc", image_size=size, **settings), seed)
 
 
 class BraxImageEnv(ImageEnv):
@@ -200,8 +204,9 @@ class BraxImageEnv(ImageEnv):
         """``auto_reset``, ``jit`` and ``suppress_warp_warnings`` are accepted and change nothing."""
         if not isinstance(env, str):
             raise TypeError(f"env: expected a Brax environment's name, found {type(env).__name__}")
-        config = EnvConfig(id=env, backend="brax", image_size=_size(size), time_limit=episode_length or 0)
-        super().__init__(config if backend is None else replace(config, brax_backend=backend), seed)
+        settings = {} if backend is None else {"brax_backend": backend}
+        limit = int(episode_length or 0)
+        super().__init__(env_config(id=env, backend="brax", image_size=size, time_limit=limit, **settings), seed)
 
 
 class UnityMLAgentsEnv(ImageEnv):
@@ -220,10 +225,10 @@ class UnityMLAgentsEnv(ImageEnv):
         quality_level: int = 1,
         max_episode_steps: int = 1000,
     ) -> None:
-        config = EnvConfig(
+        config = env_config(
             id=str(file_name or ""),
             backend="unity_mlagents",
-            image_size=_size(size),
+            image_size=size,
             time_limit=int(max_episode_steps),
             unity_file_name=str(file_name or ""),
             unity_behavior_name=behavior_name or "",
@@ -266,9 +271,11 @@ class Kept:
         """Nothing: it belongs to who made it."""
 
 
-def _size(size: Any) -> tuple[int, int]:
-    height, width = size
-    return int(height), int(width)
+def env_config(*, image_size: Any, **settings: Any) -> EnvConfig:
+    """Settings of one environment without action repeat, checked. ConfigError for those that cannot be."""
+    height, width = image_size
+    values = {"image_size": (int(height), int(width)), "action_repeat": 1, **settings}
+    return preset("dreamer_v1", **{f"env.{name}": value for name, value in values.items()}).env
 
 
 def is_model(source: str | Path) -> bool:

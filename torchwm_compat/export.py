@@ -98,7 +98,11 @@ def export_model(
     module.eval()
     try:
         if kind == "torchscript":
-            made = torch.jit.script(module, **kwargs) if example_inputs is None else torch.jit.trace(module, inputs, **kwargs)
+            made = (
+                torch.jit.script(module, **kwargs)
+                if example_inputs is None
+                else torch.jit.trace(module, inputs, **kwargs)
+            )
             made.save(str(out))
         else:
             if find_spec("onnx") is None:
@@ -207,4 +211,3 @@ def _tensorrt(torch: Any, module: Any, path: Path, inputs: tuple[Any, ...], kwar
     options = {"ir": "ts", "inputs": list(inputs), "enabled_precisions": {torch.float32}, **kwargs}
     torch.jit.save(torch_tensorrt.compile(module, **options), str(path))
     return path
-

@@ -95,6 +95,13 @@ class Logger:
             if kept != lines:
                 self._jsonl.write_text("".join(kept), encoding="utf-8")
 
+    def last(self, name: str) -> Any:
+        """The newest value of a metric in the JSON lines; None where there is none."""
+        if self._jsonl is None or not self._jsonl.is_file():
+            return None
+        records = map(json.loads, reversed(self._jsonl.read_text(encoding="utf-8").splitlines()))
+        return next((record[name] for record in records if name in record), None)
+
     def flush(self) -> None:
         """Everything is on disk already."""
 

@@ -106,7 +106,7 @@ class ReplayBuffer:
         return self._replay.gather(self._replay.sample_indices(self._rng, self.batch_size))
 
     def sample(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """torchwm's batch: images [L, n, C, H, W] uint8, actions [L, n, A] taken there, rewards and ends [L, n] that followed.
+        """torchwm's batch: images [L, n, C, H, W] uint8, actions [L, n, A] taken there, rewards, ends [L, n] after.
 
         The last action, reward and end of each window are those of an entry beyond it, and zero.
         """
@@ -116,7 +116,9 @@ class ReplayBuffer:
         return images, onward(batch.action), onward(batch.reward), onward(batch.is_last)
 
     def _rows(self) -> dict[str, np.ndarray]:
-        return {key: rows[:, 0] for key, rows in self._replay.read_rows(self._replay.oldest, self._replay.total).items()}
+        return {
+            key: rows[:, 0] for key, rows in self._replay.read_rows(self._replay.oldest, self._replay.total).items()
+        }
 
     @property
     def idx(self) -> int:

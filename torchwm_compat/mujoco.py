@@ -10,8 +10,8 @@ import gymnasium
 import numpy as np
 
 import jaxdreamer
-from jaxdreamer import ConfigError, EnvConfig
-from torchwm_compat.envs import GymImageEnv, ImageEnv, is_model
+from jaxdreamer import ConfigError
+from torchwm_compat.envs import GymImageEnv, ImageEnv, env_config, is_model
 
 RewardFn = Callable[[Any, Any, np.ndarray, dict[str, Any]], float]
 TerminalFn = Callable[[Any, Any, dict[str, Any]], bool]
@@ -117,10 +117,18 @@ def make_mujoco_env(
     """
     backend = backend.lower()
     given = any(name in kwargs for name in ("xml_path", "xml_string", "binary_path"))
-    if backend in ("native", "mjcf", "mjb") or (backend == "auto" and (given or (model is not None and is_model(model)))):
+    if backend in ("native", "mjcf", "mjb") or (
+        backend == "auto" and (given or (model is not None and is_model(model)))
+    ):
         if model is not None and not given:
             text = str(model)
-            kind = "xml_string" if text.lstrip().startswith("<") else "binary_path" if text.endswith(".mjb") else "xml_path"
+            kind = (
+                "xml_string"
+                if text.lstrip().startswith("<")
+                else "binary_path"
+                if text.endswith(".mjb")
+                else "xml_path"
+            )
             kwargs[kind] = model
         return MuJoCoImageEnv(seed=seed, size=size, **kwargs)
     if backend not in ("auto", "gym", "gymnasium", "task"):
@@ -129,7 +137,7 @@ def make_mujoco_env(
         raise ValueError("A Gymnasium MuJoCo environment id, XML path/string, or MJB path is required.")
     options = {**(gym_kwargs or {}), **kwargs}
     if not options:
-        return ImageEnv(EnvConfig(id=str(model), backend="mujoco", image_size=(int(size[0]), int(size[1]))), seed)
+        return ImageEnv(env_config(id=str(model), backend="mujoco", image_size=size), seed)
     made = gymnasium.make(str(model), render_mode=render_mode, **options)
     return GymImageEnv(made, seed=seed, size=size, render_mode=render_mode)
 

@@ -54,7 +54,9 @@ def find(
             found = next((file for pattern in PATTERNS for file in sorted(folder.glob(pattern))), None)
     if found is None:
         wanted = checkpoint_filename or f"one of {', '.join(CANDIDATES)}, or any {' '.join(PATTERNS)}"
-        raise FileNotFoundError(f"Could not find a Dreamer checkpoint for {str(path)!r}: looked in {folder} for {wanted}")
+        raise FileNotFoundError(
+            f"Could not find a Dreamer checkpoint for {str(path)!r}: looked in {folder} for {wanted}"
+        )
     config = folder / config_filename
     return Found(found, config if config.is_file() else None)
 
@@ -76,7 +78,9 @@ def load(found: Found, config: Any, overrides: Mapping[str, Any]) -> tuple[Dream
 
 
 def _from_hub(repository: str, repo_type: str | None, revision: str | None) -> Path:
-    missing = FileNotFoundError(f"Could not find a Dreamer checkpoint for {repository!r}: there is no such file or folder")
+    missing = FileNotFoundError(
+        f"Could not find a Dreamer checkpoint for {repository!r}: there is no such file or folder"
+    )
     if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
         raise missing
     try:
@@ -104,4 +108,6 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """As in a checkpoint. MissingExtra without torch."""
-        return checkpoint.optimizer_dicts(self._dreamer.state, self._dreamer.spec, self._dreamer.config.optimizer)[self._name]
+        return checkpoint.optimizer_dicts(self._dreamer.state, self._dreamer.spec, self._dreamer.config.optimizer)[
+            self._name
+        ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaxdreamer import EnvConfig, list_robotics, register_robotics
-from torchwm_compat.envs import ImageEnv
+import jaxdreamer
+from torchwm_compat.envs import ImageEnv, env_config
 
 
 class RoboticsEnv(ImageEnv):
@@ -14,17 +14,17 @@ def make_robotics_env(
     env: str, seed: int = 0, size: tuple[int, int] = (64, 64), render_mode: str = "rgb_array"
 ) -> RoboticsEnv:
     """The task ``env``, drawn as arrays whatever ``render_mode`` says."""
-    return RoboticsEnv(EnvConfig(id=env, backend="robotics", image_size=(int(size[0]), int(size[1]))), seed)
+    return RoboticsEnv(env_config(id=env, backend="robotics", image_size=size), seed)
 
 
 def list_gymnasium_robotics_envs() -> list[str]:
     """The ids there are, asked of the installed package."""
-    return list_robotics()
+    return jaxdreamer.robotics_tasks()
 
 
 def register_gymnasium_robotics_envs() -> None:
     """Make Gymnasium know them."""
-    register_robotics()
+    jaxdreamer.register_robotics()
 
 
 __all__ = [

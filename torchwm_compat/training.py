@@ -1,4 +1,4 @@
-"""``DreamerAgent.train``: one call of jaxdreamer's trainer, its metrics and checkpoints told in torchwm's names and files."""
+"""``DreamerAgent.train``: one call of jaxdreamer's trainer, told in torchwm's names and files."""
 
 from __future__ import annotations
 
@@ -44,10 +44,14 @@ class Sink:
     name = "torchwm"
 
     def __init__(self, logger: Any, capacity: int) -> None:
-        self._logger, self._capacity, self._episodes = logger, capacity, 0
+        self._logger, self._capacity = logger, capacity
+        self._episodes: int | None = None
 
     def write(self, record: Mapping[str, Any], step: int) -> None:
         """One line, where it has anything torchwm has a name for."""
+        if self._episodes is None:  # a run that was killed repeats what came after its last checkpoint
+            self._logger.rewind(step - 1)
+            self._episodes = int(self._logger.last("replay/episodes") or 0)
         line = {name: record[own] for name, own in NAMES.items() if record.get(own) is not None}
         if "replay/entries" in record:
             self._episodes += int(record.get("train/episodes", 0))
@@ -89,12 +93,12 @@ def trained_config(agent: Any, folder: Path, frames: int) -> Config:
     """The agent's configuration for a run of ``frames``; the size of a replay that is there already stays what it is."""
     config: Config = agent.dreamer.config
     capacity = min(config.replay.capacity, max(agent.dreamer.data_buffer.size, 1))
-    capacity = max(capacity, 2 * config.replay.batch_length, config.replay.batch_length + 2 * (config.run.train_every + 1))
+    capacity = max(
+        capacity, 2 * config.replay.batch_length, config.replay.batch_length + 2 * (config.run.train_every + 1)
+    )
     if (folder / "config.json").is_file():
         capacity = load_run(folder)[0].replay.capacity
-    return replace(
-        config, run=replace(config.run, frames=frames), replay=replace(config.replay, capacity=capacity)
-    )
+    return replace(config, run=replace(config.run, frames=frames), replay=replace(config.replay, capacity=capacity))
 
 
 def checkpointer(agent: Any) -> Callable[[Any, int], None]:

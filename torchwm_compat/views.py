@@ -117,7 +117,7 @@ class RSSM(View):
         return _stack(priors, init_state), _stack(posteriors, init_state)
 
     def imagine_rollout(self, policy: Any, init_state: State, horizon: int) -> State:
-        """``horizon`` states dreamed on from ``init_state``, which is not among them; asks ``policy(features, deter=False)``."""
+        """``horizon`` states dreamed on from ``init_state``, without it; asks ``policy(features, deter=False)``."""
         states, state = [], init_state
         for _ in range(horizon):
             action = policy(features(state), deter=False)
@@ -127,9 +127,7 @@ class RSSM(View):
 
     def get_dist(self, mean: Any, std: Any) -> Independent:
         """Independent Normals; the last axis is the event."""
-        return Independent(
-            Normal(jnp.asarray(to_float(mean)), jnp.asarray(to_float(std))), 1, answer_like(mean, std)
-        )
+        return Independent(Normal(jnp.asarray(to_float(mean)), jnp.asarray(to_float(std))), 1, answer_like(mean, std))
 
     def detach_state(self, state: State) -> State:
         """A copy without torch gradients."""
@@ -164,7 +162,9 @@ class ConvEncoder(View):
             obs, answer = image, answer_like(dict(image))
         else:
             obs, answer = {"image": as_pixels((to_float(image) + 0.5) * 255.0)}, answer_like(image)
-        ready = {k: jnp.asarray(np.moveaxis(to_numpy(v), -3, -1) if k == "image" else to_numpy(v)) for k, v in obs.items()}
+        ready = {
+            k: jnp.asarray(np.moveaxis(to_numpy(v), -3, -1) if k == "image" else to_numpy(v)) for k, v in obs.items()
+        }
         return answer(self._dreamer.programs.encode(self._model, ready))
 
 

@@ -33,11 +33,12 @@ class TimeLimit(Wrapper):
 
     def __init__(self, env: Any, duration: int) -> None:
         super().__init__(env)
-        self._duration, self._steps = int(duration), None
+        self._duration = int(duration)
+        self._steps: int | None = None
 
     def reset(self) -> Any:
         """Begin an episode."""
-        self._steps: int | None = 0
+        self._steps = 0
         return self._env.reset()
 
     def step(self, action: Any) -> tuple[Any, float, bool, dict[str, Any]]:
