@@ -147,7 +147,7 @@ def make_env(env_id: Any, backend: str = "auto", **kwargs: Any) -> Any:
 
 def make_any_env(env_id: Any, **kwargs: Any) -> Any:
     """By what the id looks like: models are MuJoCo's, ``domain-task`` is dm_control's, all others are Gymnasium's."""
-    from torchwm_compat.envs import is_model
+    from torchwm_compat.mapping import is_model
 
     if isinstance(env_id, str) and is_model(env_id):
         return make_env(env_id, "mujoco", **kwargs)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -276,9 +275,3 @@ def env_config(*, image_size: Any, **settings: Any) -> EnvConfig:
     height, width = image_size
     values = {"image_size": (int(height), int(width)), "action_repeat": 1, **settings}
     return preset("dreamer_v1", **{f"env.{name}": value for name, value in values.items()}).env
-
-
-def is_model(source: str | Path) -> bool:
-    """Whether a MuJoCo source is a model, an MJCF text or file or an MJB file, instead of a task's id."""
-    text = str(source)
-    return text.lstrip().startswith("<") or text.endswith((".xml", ".mjcf", ".mjb")) or Path(text).is_file()

@@ -71,7 +71,7 @@ _PROCGEN = ignored("Procgen is not offered")
 TABLE: dict[str, Row] = {
     # which environment
     "env_backend": setting("env.backend", lambda args: backend(args)),
-    "env": setting("env.id"),
+    "env": setting("env.id", lambda args: task(args)),
     "env_instance": facade("a ready environment, instead of env; wrapped as it is"),
     "image_size": setting("env.image_size", lambda args: image_size(args)),
     "gym_render_mode": facade("handed to Gymnasium; training always draws frames as arrays"),
@@ -83,23 +83,25 @@ TABLE: dict[str, Row] = {
     "procgen_distribution_mode": _PROCGEN,
     "procgen_num_levels": _PROCGEN,
     "procgen_start_level": _PROCGEN,
-    "mujoco_xml_path": facade("the model's source, see make_mujoco_env_from_config"),
-    "mujoco_xml_string": facade("the model's source, see make_mujoco_env_from_config"),
-    "mujoco_binary_path": facade("the model's source, see make_mujoco_env_from_config"),
-    "mujoco_camera": facade("the native model's camera"),
-    "mujoco_frame_skip": facade("the native model's physics steps in a frame"),
-    "mujoco_reset_noise_scale": facade("the native model's reset noise, or Gymnasium's option of that name"),
-    "brax_backend": facade("Brax's physics"),
+    "mujoco_xml_path": setting("env.id", lambda args: task(args)),
+    "mujoco_xml_string": setting("env.id", lambda args: task(args)),
+    "mujoco_binary_path": setting("env.id", lambda args: task(args)),
+    "mujoco_camera": setting(
+        "env.camera", lambda args: "-1" if args.mujoco_camera is None else str(args.mujoco_camera)
+    ),
+    "mujoco_frame_skip": setting("env.frame_skip", lambda args: max(1, int(args.mujoco_frame_skip))),
+    "mujoco_reset_noise_scale": setting("env.reset_noise"),
+    "brax_backend": setting("env.brax_backend"),
     "brax_jit": ignored("Brax always runs compiled"),
     "brax_auto_reset": ignored("resets are jaxdreamer's own: fresh starts, and no final observation lost"),
     "brax_suppress_warp_warnings": ignored("Brax's import is always quiet"),
-    "unity_file_name": facade("the player to start"),
-    "unity_behavior_name": facade("the behaviour to act for"),
-    "unity_worker_id": facade("the player's worker id"),
-    "unity_base_port": facade("the player's first port"),
-    "unity_no_graphics": facade("start the player without graphics"),
-    "unity_time_scale": facade("the player's time scale"),
-    "unity_quality_level": facade("the player's quality level"),
+    "unity_file_name": setting("env.unity_file_name", lambda args: str(args.unity_file_name or "")),
+    "unity_behavior_name": setting("env.unity_behavior_name", lambda args: args.unity_behavior_name or ""),
+    "unity_worker_id": setting("env.unity_worker_id"),
+    "unity_base_port": setting("env.unity_base_port"),
+    "unity_no_graphics": setting("env.unity_no_graphics"),
+    "unity_time_scale": setting("env.unity_time_scale"),
+    "unity_quality_level": setting("env.unity_quality_level"),
     "time_limit": setting("env.time_limit", lambda args: time_limit(args)),
     "action_repeat": setting("env.action_repeat", _repeat),
     # the algorithm
@@ -196,7 +198,7 @@ def to_jaxdreamer(args: DreamerConfig) -> Config:
     for name, row in TABLE.items():
         if row.kind == "setting":
             values[row.what] = row.convert(args) if row.convert else getattr(args, name)
-            named[row.what] = name
+            named.setdefault(row.what, name)
     base = values.pop("preset")
     values["model.hidden_size"] = args.deter_size
     if base == "dreamer_v1":
@@ -205,6 +207,10 @@ def to_jaxdreamer(args: DreamerConfig) -> Config:
         values["model.classes"] = args.num_categories
     values["behavior.exploration_epsilon"] = min(1.0, args.action_noise)
     values["env.obs"] = args.obs
+    if args.env_instance is not None or backend(args) != "mujoco" or not is_model(values["env.id"]):
+        del values["env.camera"], values["env.frame_skip"]  # native models' only: a task has its own
+    if args.env_instance is not None:
+        values["env.backend"] = "custom"
     # torchwm's windows cross the ends of episodes; so do these, with the state reset there. Tasks whose episodes are
     # shorter than a window could not be learned otherwise.
     values["replay.cross_episodes"] = True
@@ -259,6 +265,32 @@ def backend(args: DreamerConfig) -> str:
         return BACKENDS[name]
     found = "is not offered" if name in NOT_OFFERED else "is unknown"
     raise ConfigError(f"env_backend={args.env_backend!r} {found}. Use one of: {', '.join(BACKENDS)}.")
+
+
+def task(args: DreamerConfig) -> str:
+    """What jaxdreamer is to make: an id, or a MuJoCo model's source."""
+    if args.env_instance is not None or backend(args) != "mujoco":
+        return str(args.env)
+    return str(next(iter(model_sources(args).values()), args.env))
+
+
+def model_sources(args: Any) -> dict[str, Any]:
+    """The MuJoCo model's source among the three fields for it, by ``MuJoCoImageEnv``'s name; empty where there is none.
+
+    Raises:
+        ConfigError: more than one.
+    """
+    fields = {"xml_string": "mujoco_xml_string", "binary_path": "mujoco_binary_path", "xml_path": "mujoco_xml_path"}
+    given = {name: getattr(args, field) for name, field in fields.items() if getattr(args, field) is not None}
+    if len(given) > 1:
+        raise ConfigError(f"give one of {', '.join(fields[name] for name in given)}, not {len(given)}")
+    return given
+
+
+def is_model(source: Any) -> bool:
+    """Whether a MuJoCo source is a model, an MJCF text or file or an MJB file, instead of a task's id."""
+    text = str(source)
+    return text.lstrip().startswith("<") or text.lower().endswith((".xml", ".mjcf", ".mjb"))
 
 
 def image_size(args: DreamerConfig) -> tuple[int, int]:

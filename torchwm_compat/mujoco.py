@@ -10,8 +10,9 @@ import gymnasium
 import numpy as np
 
 import jaxdreamer
-from jaxdreamer import ConfigError
-from torchwm_compat.envs import GymImageEnv, ImageEnv, env_config, is_model
+from jaxdreamer import ActionPart, ActionSpec, ArraySpec, EnvSpec
+from torchwm_compat.envs import GymImageEnv, ImageEnv, env_config
+from torchwm_compat.mapping import is_model, model_sources
 
 RewardFn = Callable[[Any, Any, np.ndarray, dict[str, Any]], float]
 TerminalFn = Callable[[Any, Any, dict[str, Any]], bool]
@@ -68,6 +69,11 @@ class MuJoCoImageEnv:
         self.action_space = self._env.action_space
         self.action_space.seed(self._seed)
         self.max_episode_steps = DEFAULT_STEPS
+        size_of_action = int(self.model.nu)
+        self.spec = EnvSpec(
+            {"image": ArraySpec((height, width, 3), "uint8", "image")},
+            ActionSpec((ActionPart("continuous", size_of_action),)),
+        )
 
     def seed(self, seed: int) -> None:
         """The next reset begins with this seed."""
@@ -149,22 +155,9 @@ def make_mujoco_env_from_config(args: Any, size: tuple[int, int]) -> Any:
         "frame_skip": int(args.mujoco_frame_skip),
         "reset_noise_scale": float(args.mujoco_reset_noise_scale),
     }
-    for name, source in sources(args).items():
+    for name, source in model_sources(args).items():
         return make_mujoco_env(seed=args.seed, size=size, **{name: source}, **native)
     if is_model(args.env):
         return make_mujoco_env(args.env, seed=args.seed, size=size, **native)
     noise = {"reset_noise_scale": native["reset_noise_scale"]} if native["reset_noise_scale"] else {}
     return make_mujoco_env(args.env, seed=args.seed, size=size, gym_kwargs=noise)
-
-
-def sources(args: Any) -> dict[str, Any]:
-    """The model's source among the three fields for it, by :class:`MuJoCoImageEnv`'s name; empty where there is none.
-
-    Raises:
-        ConfigError: more than one.
-    """
-    fields = {"xml_string": "mujoco_xml_string", "binary_path": "mujoco_binary_path", "xml_path": "mujoco_xml_path"}
-    given = {name: getattr(args, field) for name, field in fields.items() if getattr(args, field) is not None}
-    if len(given) > 1:
-        raise ConfigError(f"give one of {', '.join(fields[name] for name in given)}, not {len(given)}")
-    return given

@@ -192,7 +192,13 @@ def flatten(data, prefix=""):
     return flat
 
 
+NATIVE = {"env_backend": "mujoco", "env": "cart.xml"}
 CHANGES = {
+    "mujoco_xml_path": ("cart.xml", "cart.xml"), "mujoco_xml_string": ("<mujoco/>", "<mujoco/>"),
+    "mujoco_binary_path": ("cart.mjb", "cart.mjb"), "mujoco_camera": ("side", "side"), "mujoco_frame_skip": (4, 4),
+    "mujoco_reset_noise_scale": (0.1, 0.1), "brax_backend": ("mjx", "mjx"), "unity_file_name": ("env.exe", "env.exe"),
+    "unity_behavior_name": ("Walker", "Walker"), "unity_worker_id": (3, 3), "unity_base_port": (6000, 6000),
+    "unity_no_graphics": (False, False), "unity_time_scale": (1.0, 1.0), "unity_quality_level": (2, 2),
     "env_backend": ("gym", "gym"), "env": ("Pendulum-v1", "Pendulum-v1"), "image_size": ((32, 48), (32, 48)),
     "time_limit": (300, 150), "action_repeat": (4, 4), "algo": ("Dreamerv2", "dreamer_v2"), "seed": (7, 7),
     "cnn_activation_function": ("elu", "elu"), "dense_activation_function": ("relu", "relu"), "obs_embed_size": (64, 64),
@@ -213,11 +219,23 @@ def test_the_changes_below_cover_every_setting():
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_field_decides_its_setting(name):
     given, expected = CHANGES[name]
-    flat = flatten(dataclasses.asdict(to_jaxdreamer(DreamerConfig(**{name: given}))))
-    before = flatten(dataclasses.asdict(to_jaxdreamer(DreamerConfig())))
+    base = dict(NATIVE, env="other.xml") if name.startswith("mujoco") else {}
+    flat = flatten(dataclasses.asdict(to_jaxdreamer(DreamerConfig(**{**base, name: given}))))
+    before = flatten(dataclasses.asdict(to_jaxdreamer(DreamerConfig(**base))))
     assert flat[TABLE[name].what] == expected
     if name != "kl_alpha":  # balancing is V2's
         assert before[TABLE[name].what] != expected
+
+
+def test_a_models_settings_are_not_a_tasks():
+    config = to_jaxdreamer(
+        DreamerConfig(env_backend="mujoco", env="Humanoid-v4", mujoco_frame_skip=4, mujoco_camera="x")
+    )
+    assert (config.env.camera, config.env.frame_skip) == ("", 0)
+    native = to_jaxdreamer(DreamerConfig(**NATIVE))
+    assert (native.env.camera, native.env.frame_skip) == ("-1", 1)  # torchwm's: the free camera
+    with pytest.raises(ConfigError, match="give one of mujoco_xml_string, mujoco_xml_path, not 2"):
+        to_jaxdreamer(DreamerConfig(**NATIVE, mujoco_xml_path="a.xml", mujoco_xml_string="<mujoco/>"))
 
 
 def test_settings_that_follow_from_others():
