@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--mlagents-port", type=int, required=True)
     parser.add_argument("-nographics", action="store_true")
     parser.add_argument("-batchmode", action="store_true")
-    parser.add_argument("-logFile")
+    parser.add_argument("-logFile", default=os.devnull)
     parser.add_argument("--extra")
     words = parser.parse_args()
     with open(words.scene) as file:

@@ -29,6 +29,7 @@ Ends
 from __future__ import annotations
 
 import logging
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,6 +51,9 @@ CALLS_TO_SEE_SOMETHING = 10
 MAX_EXCHANGES = 10_000  # in one call, before an agent that does not decide is given up
 
 Key = tuple[int, int]  # team's number and agent's id
+
+# There is one Unity Editor: who asks for it while these lanes play in it, as an evaluation does, borrows it.
+_EDITOR: weakref.WeakSet[PlayerLanes] = weakref.WeakSet()
 
 
 def make_lanes(config: EnvConfig, count: int, seed: int) -> UnityLanes:
@@ -78,15 +82,16 @@ class PlayerLanes:
     An entry is made by :meth:`begin`, then :meth:`send` and :meth:`receive` while :meth:`running`, then :meth:`finish`.
     """
 
-    def __init__(self, config: EnvConfig, seed: int, index: int) -> None:
-        """Starts the player; as many lanes as agents ask for their first decision."""
-        self._config, self._seed, self._index = config, seed, index
+    def __init__(self, config: EnvConfig, seed: int, index: int, lender: PlayerLanes | None = None) -> None:
+        """Starts the player, or borrows a lender's; as many lanes as agents ask for their first decision."""
+        self._config, self._seed, self._index, self._lender = config, seed, index, lender
         self.restarts = 0
-        self._process = self._start()
+        self._returned = False
+        self._process = self._start() if lender is None else lender.lend()
         try:
             self.view = View(self._process.layout, config)
         except BaseException:
-            self._process.close()
+            self.close()
             raise
         self._steps = self._process.first
         self._there = dict.fromkeys(self._keys())  # agents in the order they came, which is how they get lanes
@@ -190,9 +195,28 @@ class PlayerLanes:
             self._tell_once(f"{len(free)} more agents than the {len(self.lanes)} lanes: they take neutral actions")
         return entries
 
+    def lend(self) -> PlayerProcess:
+        """The player with all episodes begun anew; these lanes wait until :meth:`take_back`."""
+        self._process.reset()
+        return self._process
+
+    def take_back(self, process: PlayerProcess) -> None:
+        """Go on with a player that was lent, or with the one that replaced it: every lane begins anew."""
+        self._process = process
+        try:
+            process.reset()
+        except PlayerLost as error:
+            self._replace(error)
+        else:
+            self._settle()
+
     def close(self) -> None:
-        """End the player."""
-        self._process.close()
+        """End the player, or give it back."""
+        if self._lender is None:
+            self._process.close()
+        elif not self._returned:
+            self._returned = True
+            self._lender.take_back(self._process)
 
     def _keys(self) -> list[Key]:
         return [(int(team), int(number)) for team, number in self._steps["id"]]
@@ -216,10 +240,14 @@ class PlayerLanes:
             )
         if self._process.layout != self.view.layout:
             raise EnvError(f"the restarted player has {self._process.layout}, before it was {self.view.layout}")
+        self._settle()
+
+    def _settle(self) -> None:
+        """All episodes have begun anew: no lane has an agent, and those that were under way broke off."""
         self._steps, self._fresh = self._process.first, True
         self._there = dict.fromkeys(self._keys())
         for lane in self.lanes:
-            lane.agent, lane.action, lane.last = None, None, False
+            lane.agent, lane.action, lane.last, lane.needs_reset = None, None, False, True
 
     def _tell_once(self, message: str) -> None:
         if message not in self._told:
@@ -247,8 +275,9 @@ class UnityLanes:
         self.agent_steps = 0
         """Agent steps of all lanes together; resets do not count."""
         self.players: list[PlayerLanes] = []
+        lender = None if config.unity_file_name else next(iter(_EDITOR), None)
         with ThreadPoolExecutor(count) as pool:
-            started = [pool.submit(PlayerLanes, config, seed, index) for index in range(count)]
+            started = [pool.submit(PlayerLanes, config, seed, index, lender) for index in range(count)]
         errors = [error for future in started if (error := future.exception())]
         self.players = [future.result() for future in started if not future.exception()]
         try:
@@ -261,6 +290,8 @@ class UnityLanes:
         except BaseException:
             self.close()
             raise
+        if not config.unity_file_name and lender is None:
+            _EDITOR.add(self.players[0])
         self.spec, self.spaces = first.spec, first.describable_spaces
         self.frame_rate = DECISIONS_PER_SECOND / config.action_repeat
         self._view = first
@@ -341,6 +372,7 @@ class UnityLanes:
         """End all players."""
         for player in self.players:
             player.close()
+            _EDITOR.discard(player)
 
     def _check_images(self, obs: Observation) -> None:
         """EnvError where a camera has shown nothing but one colour."""

@@ -85,6 +85,11 @@ class PlayerProcess:
             self.close()
             raise
 
+    def reset(self) -> None:
+        """Begin all episodes anew; ``first`` holds the first decisions. PlayerLost."""
+        self._send({"command": "reset"})
+        self.first = self._receive(self._config.unity_timeout_wait + _STARTING_SECONDS, starting=False)[1]
+
     def send_actions(self, continuous: np.ndarray, discrete: np.ndarray) -> None:
         """Ask for one exchange: float32 [n, c] and int32 [n, b], for the agents of the last steps in their order."""
         self._send({"command": "step"}, {"continuous": continuous, "discrete": discrete})

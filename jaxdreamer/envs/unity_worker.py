@@ -8,7 +8,7 @@ Messages, both ways: an unsigned 32-bit length, that many bytes of JSON, then th
 as [name, dtype, shape], in C order. Nothing is ever unpickled.
 
     to the worker    {"command": "start", "settings"}, {"command": "step"} with continuous [n, c] and discrete [n, b],
-                     {"command": "close"}
+                     {"command": "reset"}, {"command": "close"}
     to the trainer   {"kind": "ready", ...} with steps, {"kind": "steps"} with steps,
                      {"kind": "error", "reason", "message", "exit_code"} and then nothing more
 
@@ -109,7 +109,7 @@ class Player:
     """One Unity player, or the Editor, and the behaviour that is played in it."""
 
     def __init__(self) -> None:
-        self._timeout = 0.0
+        self._timeout, self._wanted = 0.0, ""
         self._env: Any = None
         self._names: list[str] = []
         self._sensors: list[Sensor] = []
@@ -121,7 +121,8 @@ class Player:
         """Launch the player, connect, and find the behaviour's first decisions; close() is due even if it fails."""
         self._timeout = float(settings["timeout_wait"])
         self._connect(settings, _load_library())
-        self._names = self._find_behavior(settings["behavior_name"])
+        self._wanted = settings["behavior_name"]
+        self.begin()
 
     def _connect(self, settings: dict[str, Any], library: Any) -> None:
         from mlagents_envs.exception import UnityTimeOutException, UnityWorkerInUseException
@@ -184,8 +185,9 @@ class Player:
             yield port
             self._guard.close()
 
-    def _find_behavior(self, wanted: str) -> list[str]:
-        env = self._env
+    def begin(self) -> None:
+        """Begin all episodes, and let time pass until the behaviour's first decisions."""
+        env, wanted = self._env, self._wanted
         self._guarded(env.reset)
         for _ in range(EXCHANGES_TO_FIRST_DECISION):
             known = list(env.behavior_specs)
@@ -206,8 +208,7 @@ class Player:
         if len({name.split("?")[0] for name in names}) > 1 or any(layout != layouts[0] for layout in layouts):
             raise Failure("behavior", f"set env.unity_behavior_name: the player has {', '.join(names)}")
         self._sensors = [Sensor(s.name, tuple(s.shape), image_axes(s)) for s in specs[0].observation_specs]
-        self._spec = specs[0]
-        return names
+        self._spec, self._names = specs[0], names
 
     def describe(self) -> dict[str, Any]:
         """What the trainer must know: sensors, actions, versions, process."""
@@ -430,7 +431,7 @@ def main() -> None:
                 player.start(header["settings"])
                 send(replies, {"kind": "ready", **player.describe()}, player.steps())
             else:
-                player.step(arrays)
+                player.begin() if header["command"] == "reset" else player.step(arrays)
                 send(replies, {"kind": "steps"}, player.steps())
     except Failure as error:
         player.close(0)  # first, so that all it logged can be told

@@ -300,6 +300,31 @@ def test_closing_and_starting_again_at_once(play):
         assert log_of(path)[0]["port"] >= 5005
 
 
+def test_the_editor_is_shared_by_a_run_and_its_evaluations(tmp_path):
+    """It is not started by us, and connects to one port only; a second user borrows it, and the first begins anew."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = make_player(tmp_path / "editor", agents=[{"length": 5}, {"length": 0}], continuous=1)
+    with subprocess.Popen([f"{path}.x86_64", "--mlagents-port", str(port)]) as editor:
+        lanes = make_vector(config("", unity_base_port=port), 1, 0)
+        try:
+            entries, _ = roll(lanes, 4)
+            borrowed = make_vector(config("", unity_base_port=port), 1, 1)
+            others, _ = roll(borrowed, 3)
+            assert column(others, "time", 0) == [0, 1, 2] and column(others, "episode", 0) == [1, 1, 1]
+            borrowed.close()
+            borrowed.close()
+            more, _ = roll(lanes, 3)
+            assert column(entries, "time", 1) == [0, 1, 2, 3] and column(more, "time", 1) == [0, 1, 2]
+            assert column(more, "is_first", 0) == [True, False, False] and column(more, "episode", 0) == [2, 2, 2]
+            assert not column(entries, "is_last", 0)[-1]
+        finally:
+            lanes.close()
+        assert editor.wait(10) == 0  # told to end, as it ended by itself
+    assert not [line for line in log_of(path) if line.get("nographics")]
+
+
 def test_helpers_of_a_player_end_with_it(play, tmp_path):
     lanes, path = play(agents=[{"length": 0}], continuous=1, fault={"kind": "spawn", "at": 2})
     roll(lanes, 4)
