@@ -93,6 +93,7 @@ TESTED_ELSEWHERE = {
     "folder with other files": "tests/train/test_run.py",
     "nan in a batch": "tests/train/test_run.py",
     "nan from an environment": "tests/train/test_run.py",
+    "Unity player that never connects": "tests/envs/test_unity_env.py",
 }
 
 
@@ -120,6 +121,8 @@ def test_a_run_folder_is_named_after_task_and_preset():
     for model, name in (("<mujoco/>", "mjcf"), ("models/cart.xml", "cart"), ("/a/Arm.mjb", "Arm")):
         _, logdir, _ = cli.parse_train(["--env", model, "backend=mujoco"])
         assert logdir.name.startswith(f"{name}-dreamer_v1-")
+    _, logdir, _ = cli.parse_train(["--env.backend", "unity", "unity_file_name=builds/3DBall"])
+    assert logdir.name.startswith("3DBall-dreamer_v1-")
 
 
 def test_train_then_evaluate_then_go_on(tmp_path, capsys):

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from jaxdreamer import config as configs
 from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
+from jaxdreamer.deploy.pretrained import load_agent
 from jaxdreamer.envs import EnvError, SpaceError, make_vector, unity_process, unity_worker
 from jaxdreamer.envs.unity_view import allow
 from jaxdreamer.train.host import HostTrainer
@@ -498,6 +499,10 @@ def test_a_run_outlives_its_player_and_is_resumed_with_another(tmp_path, monkeyp
     assert check_rows(later, {0: (6, True), 1: (4, False)}) in (3, 4)
     assert trainers[-1].agent_steps in (80, 81) and trainers[-1].agent_steps == (~later["is_first"]).sum()
     np.testing.assert_array_equal(later["reward"][: len(rows["reward"])], rows["reward"])
+    # Without a player, the agent takes what mlagents_envs gives and gives what it takes.
+    agent = load_agent(tmp_path / "run")
+    action = agent.act({VECTOR: np.zeros(6)})
+    assert action.shape == (1,) and action.dtype == np.float32 and agent.action_space.contains(action)
     assert [line["port"] >= 6005 for line in log_of(path) if "launch" in line] == [False] * 3 + [True] * 2
     assert_nothing_runs(tmp_path)
 
