@@ -1,4 +1,4 @@
-"""The command line: ``jaxdreamer train | evaluate | plot | presets | envs``.
+"""The command line: ``jaxdreamer train | evaluate | plot | presets | envs | check-env | doctor``.
 
 Settings are flags made from the configuration's dataclasses (``--model.deter-size 300``), or ``key=value`` words
 (``deter_size=300``), in any mixture; ``--env ID`` and ``--obs MODE`` are short for ``--env.id`` and ``--env.obs``.
@@ -23,6 +23,8 @@ COMMANDS = {
     "plot": "draw learning curves of one or more runs",
     "presets": "list the presets and what each sets",
     "envs": "list the environments that are installed",
+    "check-env": "look for what is wrong with an environment",
+    "doctor": "say what works here, and what to install for the rest",
 }
 
 
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         return _fail(f"unknown command {name!r}{nearest(name, COMMANDS)}; there are: {', '.join(COMMANDS)}")
     try:
-        return globals()[f"_{name}"](arguments[1:])
+        return globals()[f"_{name.replace('-', '_')}"](arguments[1:])
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -272,12 +274,73 @@ def _presets(arguments: Sequence[str]) -> int:
 
 
 def _envs(arguments: Sequence[str]) -> int:
-    del arguments
-    import gymnasium
+    import tyro
 
-    from jaxdreamer.envs.registry import backends
+    def envs(backend: str = "") -> None:
+        """List the environments that are installed.
 
-    for name in backends():
-        print(f"--env.backend {name}")
-    print("\n".join(f"  --env {name}" for name in sorted(gymnasium.registry)))
+        Args:
+            backend: of this one only; of all whose libraries are there by default.
+        """
+        from jaxdreamer.envs.registry import backends, tasks
+
+        for name in [backend] if backend else backends():
+            try:
+                found = tasks(name)
+            except configs.MissingExtra as error:
+                if backend:
+                    raise
+                print(f"--env.backend {name}: {str(error).splitlines()[-1]}")
+                continue
+            print(f"--env.backend {name}")
+            print("\n".join(f"  --env {task}" for task in found))
+
+    tyro.cli(envs, args=list(arguments), prog="jaxdreamer envs")
+    return 0
+
+
+def _check_env(arguments: Sequence[str]) -> int:
+    """Like `train`, with ``--make module:function`` for an environment that is registered nowhere."""
+    words, make_name = list(arguments), ""
+    for index, word in enumerate(words):
+        if word.partition("=")[0] == "--make":
+            make_name = word.partition("=")[2] or "".join(words[index + 1 : index + 2])
+            del words[index : index + (1 if "=" in word else 2)]
+            break
+    if words in (["--help"], ["-h"]):
+        print(
+            "usage: jaxdreamer check-env [--env ID] [--make MODULE:FUNCTION] [settings as for train]\n\n"
+            "Plays two instances side by side with random actions and says what is wrong with them: spaces, types, ranges,\n"
+            "order of calls, flags at the end, rewards, seeds. FUNCTION takes nothing and returns a gymnasium environment.\n"
+            "The exit status is 1 where something has to be mended."
+        )
+        return 0
+    config = parse_train(words)[0].env
+    from jaxdreamer.envs.check import check_env
+    from jaxdreamer.envs.gymnasium_env import wrap
+    from jaxdreamer.envs.registry import imported, make_env
+
+    function = imported("--make", make_name) if make_name else None
+    report = check_env(lambda: make_env(config) if function is None else wrap(function(), config))
+    for finding in report.findings:
+        print(f"{finding.level}: {finding.text}")
+    low, mean, high = report.reward
+    print(
+        f"{report.steps} steps, {report.episodes} episodes ended, {report.terminal} of them by the task itself; rewards "
+        f"{low:.3g} to {high:.3g}, {mean:.3g} in the mean"
+    )
+    print("nothing has to be mended" if report.ok else "what is called an error above has to be mended")
+    return 0 if report.ok else 1
+
+
+def _doctor(arguments: Sequence[str]) -> int:
+    import tyro
+
+    def doctor() -> None:
+        """Say what works here, and what to install for the rest: devices, drawing, versions, environments."""
+        from jaxdreamer.doctor import lines
+
+        print("\n".join(lines()))
+
+    tyro.cli(doctor, args=list(arguments), prog="jaxdreamer doctor")
     return 0

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ctypes.util import find_library
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,8 @@ class Probe:
 
 def probe(backend: str, seconds: float = _SECONDS) -> Probe:
     """Try a backend, ``"egl"`` or ``"osmesa"``, in a child process."""
+    if backend == "osmesa" and not find_library("OSMesa"):
+        return Probe(backend, "", "its library is not installed (Debian, Ubuntu: apt-get install libosmesa6)")
     env = {name: value for name, value in os.environ.items() if name != "PYOPENGL_PLATFORM"}
     env |= {"MUJOCO_GL": backend, "LP_NUM_THREADS": "0"}
     try:

@@ -86,6 +86,13 @@ def wrap(env: Any, config: EnvConfig | None = None) -> AgentEnv:
     return AgentEnv(simulator, action_repeat=config.action_repeat, time_limit=config.time_limit)
 
 
+def tasks() -> list[str]:
+    """Every id that gymnasium knows."""
+    import gymnasium
+
+    return sorted(gymnasium.registry)
+
+
 class GymnasiumSimulator:
     """One gymnasium or old gym instance, a :class:`~jaxdreamer.envs.wrappers.Simulator`."""
 
@@ -163,6 +170,13 @@ class GymnasiumSimulator:
         if self._size is not None:
             obs["image"] = self._frame() if self._draw_at is None else self._draw_at(self._size)
         return obs
+
+    def stray(self) -> str:
+        """How the last observation is outside the space it is said to be in; empty where it is inside."""
+        space = self.spaces["observation"]
+        if space is None or space.contains(self._observation):
+            return ""
+        return f"the environment returns observations that are not in its observation space {space}"
 
     def render(self) -> np.ndarray:
         """The present frame as uint8 [H, W, 3], in the environment's own size."""

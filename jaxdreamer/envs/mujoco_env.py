@@ -11,7 +11,6 @@ import math
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +61,8 @@ def make_mujoco_env_from_config(
         frame_skip=config.frame_skip or 1,
         reset_noise_scale=config.reset_noise,
         default_control_range=limits,
-        reward_fn=reward_fn or _function("env.reward_fn", config.reward_fn),
-        terminal_fn=terminal_fn or _function("env.terminal_fn", config.terminal_fn),
+        reward_fn=reward_fn or _callback("env.reward_fn", config.reward_fn),
+        terminal_fn=terminal_fn or _callback("env.terminal_fn", config.terminal_fn),
         max_episode_steps=0 if config.time_limit else DEFAULT_STEPS,
     )
     try:
@@ -71,6 +70,12 @@ def make_mujoco_env_from_config(
     except BaseException:
         env.close()
         raise
+
+
+def tasks() -> list[str]:
+    """Gymnasium's MuJoCo tasks; besides these, ``env.id`` is a model's file or text."""
+    found = (name for name, spec in gymnasium.registry.items() if "gymnasium.envs.mujoco" in str(spec.entry_point))
+    return sorted({*found, *filter(gymnasium_env.successor, gymnasium.registry)})
 
 
 def model_source(text: str) -> dict[str, Any] | None:
@@ -264,19 +269,10 @@ class MuJoCoImageEnv(MuJoCoEnv):
         return {"image": self.draw(self.size)}
 
 
-def _function(setting: str, text: str) -> Callable[..., Any] | None:
-    if not text:
-        return None
-    module, found, name = text.partition(":")
-    if not found or not module or not name:
-        raise ConfigError(f"{setting}: expected module:function, found {text!r}")
-    try:
-        function = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{setting}: {text!r} cannot be imported: {error}") from error
-    if not callable(function):
-        raise ConfigError(f"{setting}: {text!r} is no function, but {type(function).__name__}")
-    return function
+def _callback(setting: str, text: str) -> Callable[..., Any] | None:
+    from jaxdreamer.envs.registry import imported
+
+    return imported(setting, text) if text else None
 
 
 def _check_mjb(path: Path, running: str) -> None:

@@ -44,6 +44,13 @@ _FUNCTIONAL: dict[str, Any] = {  # MakeFunctional or str
     "brax": "jaxdreamer.envs.brax_env:make_functional",
     "pure": "jaxdreamer.envs.pure:make_functional",
 }
+# What lists a backend's tasks: a function that takes nothing.
+_TASKS = {
+    "dmc": "jaxdreamer.envs.dmc_env:tasks",
+    "gym": "jaxdreamer.envs.gymnasium_env:tasks",
+    "mujoco": "jaxdreamer.envs.mujoco_env:tasks",
+    "robotics": "jaxdreamer.envs.robotics_env:tasks",
+}
 _ALIASES = {
     "gymnasium": "gym",
     "dm_control": "dmc",
@@ -76,6 +83,27 @@ def register(
 def backends() -> list[str]:
     """The registered names, sorted."""
     return sorted([*_BACKENDS, *_LANES, *_FUNCTIONAL])
+
+
+def tasks(backend: str) -> list[str]:
+    """What a backend's ``env.id`` can be, where that can be listed; MissingExtra where its library is missing."""
+    name = _resolve(backend)
+    listed = _TASKS.get(name)
+    return [] if listed is None else sorted(_load(listed)())
+
+
+def imported(setting: str, text: str) -> Callable[..., Any]:
+    """The function that ``module:function`` names; ConfigError, naming the setting, where there is none."""
+    module, found, name = text.partition(":")
+    if not found or not module or not name:
+        raise ConfigError(f"{setting}: expected module:function, found {text!r}")
+    try:
+        function = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{setting}: {text!r} cannot be imported: {error}") from error
+    if not callable(function):
+        raise ConfigError(f"{setting}: {text!r} is no function, but {type(function).__name__}")
+    return function
 
 
 def make_env(config: EnvConfig) -> Env:

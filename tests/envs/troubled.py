@@ -27,9 +27,7 @@ class Troubled(CountingEnv):
 
     def step(self, action):
         obs, reward, terminated, truncated, info = super().step(action)
-        if self.time == self.at and not (self.once and Path(self.once).exists()):
-            if self.once:
-                Path(self.once).touch()
+        if self.time == self.at and self._claim():
             if self.trouble == "raise":
                 raise ZeroDivisionError("the physics of this task divided by zero")
             if self.trouble == "hang":
@@ -41,6 +39,16 @@ class Troubled(CountingEnv):
             if self.trouble == "nan":
                 reward = np.nan
         return obs, reward, terminated, truncated, info
+
+    def _claim(self):
+        """Whether it is this environment's turn to be in trouble."""
+        if not self.once:
+            return True
+        try:
+            Path(self.once).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
 
 class Slow(CountingEnv):

@@ -1,0 +1,191 @@
+"""Whether an environment of one's own keeps what it promises, before a run finds out the slow way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdreamer.envs.base import Env, EnvError
+from jaxdreamer.types import ActionSpec, ArraySpec, Timestep
+
+
+class Finding(NamedTuple):
+    """Something to mend (``error``), or to think about (``warning``)."""
+
+    level: str
+    text: str
+
+
+class Report(NamedTuple):
+    """What was found, and what was seen."""
+
+    findings: list[Finding]
+    steps: int
+    episodes: int  # ended
+    terminal: int  # of these, by the task itself
+    reward: tuple[float, float, float]  # lowest, mean, highest
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing has to be mended."""
+        return not any(finding.level == "error" for finding in self.findings)
+
+
+def check_env(make: Callable[[], Env], *, steps: int = 300, seed: int = 0) -> Report:
+    """Play two instances side by side with random actions for ``steps`` agent steps each, and look at everything.
+
+    Looked at: what spec and spaces say against what comes; reset and step in their order; flags at an episode's end;
+    rewards; whether a seed decides an episode; whether arrays are fresh. What ``make`` and the environment raise is raised.
+    """
+    env, twin = make(), make()
+    try:
+        return _Check(env, twin, seed).run(steps)
+    finally:
+        for item in (env, twin):
+            item.close()
+            item.close()  # twice is fine, says the contract: let it be found here
+
+
+class _Check:
+    def __init__(self, env: Env, twin: Env, seed: int) -> None:
+        self.env, self.twin, self.seed = env, twin, seed
+        self.rng = np.random.default_rng(seed)
+        self.found: dict[str, Finding] = {}
+        self.rewards: list[float] = []
+        self.episodes = self.terminal = 0
+        self.low = {key: np.full(item.shape, np.inf) for key, item in env.spec.obs.items()}
+        self.high = {key: np.full(item.shape, -np.inf) for key, item in env.spec.obs.items()}
+
+    def error(self, text: str) -> None:
+        self.found.setdefault(text, Finding("error", text))
+
+    def warn(self, text: str) -> None:
+        self.found.setdefault(text, Finding("warning", text))
+
+    def run(self, steps: int) -> Report:
+        self._check_specs()
+        if self.found:  # what does not know what it is cannot be played
+            return Report(list(self.found.values()), 0, 0, 0, (0.0, 0.0, 0.0))
+        self._check_seeds()
+        episode, done = 0, 0
+        entry, other = self._reset(episode)
+        while done < steps:
+            action = _draw(self.rng, self.env.spec.action, extreme=done % 10 == 0)
+            kept = {key: np.array(value) for key, value in entry.obs.items()}
+            before, entry, other = entry, self.env.step(action), self.twin.step(action)
+            done += 1
+            self._check_fresh(before, kept)
+            self._check_entry(entry, first=False)
+            self._check_same(entry, other, done)
+            self.rewards.append(float(entry.reward))
+            if entry.is_last:
+                self.episodes, self.terminal = self.episodes + 1, self.terminal + bool(entry.is_terminal)
+                self._check_order(action)
+                episode += 1
+                entry, other = self._reset(episode)
+        self._check_experience(steps)
+        low, high = (min(self.rewards), max(self.rewards)) if self.rewards else (0.0, 0.0)
+        mean = float(np.mean(self.rewards)) if self.rewards else 0.0
+        return Report(list(self.found.values()), done, self.episodes, self.terminal, (low, mean, high))
+
+    def _check_specs(self) -> None:
+        if self.env.spec != self.twin.spec:
+            self.error(f"two instances differ in what they are: {self.env.spec} and {self.twin.spec}")
+        if not self.env.frame_rate > 0:
+            self.error(f"frame_rate must be above 0, found {self.env.frame_rate}")
+
+    def _check_seeds(self) -> None:
+        one = self.env.reset(self.seed).obs
+        if all(_equal(one, self.env.reset(self.seed + index).obs) for index in range(1, 6)):
+            self.warn("six seeds begin with one and the same observation: an agent sees only one start")
+
+    def _check_order(self, action: np.ndarray) -> None:
+        try:
+            self.env.step(action)
+        except EnvError:
+            return
+        self.error("a step after the episode's end is taken without a word; raise EnvError there")
+
+    def _reset(self, episode: int) -> tuple[Timestep, Timestep]:
+        entry, other = (item.reset(self.seed + episode) for item in (self.env, self.twin))
+        self._check_entry(entry, first=True)
+        self._check_same(entry, other, 0)
+        return entry, other
+
+    def _check_entry(self, entry: Timestep, first: bool) -> None:
+        where = "reset" if first else "step"
+        if bool(entry.is_first) != first:
+            self.error(f"{where} returns is_first={bool(entry.is_first)}")
+        if first and (float(entry.reward) != 0 or entry.is_last or entry.is_terminal):
+            self.error("reset returns a reward or an end: its reward must be 0, is_last and is_terminal False")
+        if entry.is_terminal and not entry.is_last:
+            self.error("is_terminal without is_last: what ends the task ends the episode")
+        if not np.isfinite(entry.reward):
+            self.error(f"{where} returns the reward {entry.reward}; such episodes are cut and not learned from")
+        if set(entry.obs) != set(self.env.spec.obs):
+            self.error(
+                f"{where} returns the observations {sorted(entry.obs)}, the spec has {sorted(self.env.spec.obs)}"
+            )
+            return
+        for key, spec in self.env.spec.obs.items():
+            self._check_array(key, spec, np.asarray(entry.obs[key]), where)
+        stray = getattr(getattr(self.env, "simulator", None), "stray", None)
+        if stray is not None and stray():
+            self.warn(stray())
+
+    def _check_array(self, key: str, spec: ArraySpec, value: np.ndarray, where: str) -> None:
+        if value.shape != spec.shape or value.dtype != np.dtype(spec.dtype):
+            self.error(f"{where}: {key!r} is {value.dtype} {value.shape}, the spec says {spec.dtype} {spec.shape}")
+            return
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            self.error(
+                f"{where}: {key!r} holds numbers that are not finite; such episodes are cut and not learned from"
+            )
+            return
+        if spec.kind == "discrete" and value.size and not (value.min() >= 0 and value.max() < spec.classes):
+            self.error(f"{where}: {key!r} holds {value.min()} to {value.max()}, the spec says 0 to {spec.classes - 1}")
+        self.low[key], self.high[key] = np.minimum(self.low[key], value), np.maximum(self.high[key], value)
+
+    def _check_fresh(self, before: Timestep, kept: dict[str, np.ndarray]) -> None:
+        for key, value in kept.items():
+            if not np.array_equal(before.obs[key], value, equal_nan=value.dtype.kind == "f"):
+                self.error(f"{key!r} is overwritten by the next step: hand out a copy")
+
+    def _check_same(self, entry: Timestep, other: Timestep, step: int) -> None:
+        if not _equal(entry.obs, other.obs) or entry.reward != other.reward or entry[2:] != other[2:]:
+            self.warn(
+                "one seed and the same actions give different episodes in two instances"
+                f" (first at {'reset' if step == 0 else 'a step'}): a resumed run cuts the episodes it was in"
+            )
+
+    def _check_experience(self, steps: int) -> None:
+        if not self.episodes:
+            self.warn(f"no episode ended within {steps} steps; set env.time_limit if none ever does")
+        size = float(np.mean(np.abs(self.rewards))) if self.rewards else 0.0
+        if size == 0:
+            self.warn("random actions brought no reward at all; where rewards are that rare, learning is slow")
+        elif not 0.001 < size < 20:
+            self.warn(f"rewards are {size:.3g} in the mean: choose loss.reward_scale so that a step's is 0.1 to 1")
+        for key, spec in self.env.spec.obs.items():
+            if spec.shape != () and not (self.high[key] > self.low[key]).any():
+                self.warn(f"{key!r} never changed: it teaches nothing (env.exclude={key} leaves it out)")
+            elif spec.kind == "vector" and np.max(np.abs([self.low[key], self.high[key]])) > 1e3:
+                self.warn(
+                    f"{key!r} reaches {np.max(np.abs([self.low[key], self.high[key]])):.3g}: set model.symlog_inputs"
+                )
+
+
+def _draw(rng: np.random.Generator, spec: ActionSpec, extreme: bool) -> np.ndarray:
+    parts = []
+    for part in spec.parts:
+        if part.kind == "discrete":
+            parts.append(np.eye(part.size)[rng.integers(part.size)])
+        else:
+            parts.append(rng.choice([-1.0, 1.0], part.size) if extreme else rng.uniform(-1, 1, part.size))
+    return np.concatenate(parts).astype(np.float32)
+
+
+def _equal(left: dict[str, Any], right: dict[str, Any]) -> bool:
+    return left.keys() == right.keys() and all(np.array_equal(left[key], right[key]) for key in left)

@@ -1,0 +1,170 @@
+"""The environment checker finds each of the faults it looks for, and nothing in environments that are right."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from jaxdreamer.config import EnvConfig
+from jaxdreamer.envs import make_env, wrap
+from jaxdreamer.envs.check import check_env
+from jaxdreamer.envs.toy import CountingEnv
+
+
+def good(**options):
+    return wrap(CountingEnv(obs="dict", truncate_at=7, **options), EnvConfig(image_size=(16, 16)))
+
+
+class Wrong:
+    """A right environment, but for one method that is replaced."""
+
+    def __init__(self, **methods):
+        self._env = good()
+        for name, method in methods.items():
+            setattr(self, name, lambda *a, method=method: method(self._env, *a))
+
+    def __getattr__(self, name):
+        return getattr(self._env, name)
+
+
+def texts(make, **options):
+    report = check_env(make, steps=60, **options)
+    return report, "\n".join(f"{finding.level}: {finding.text}" for finding in report.findings)
+
+
+def changed(**fields):
+    """A step whose entry differs from the right one."""
+    return lambda env, action: env.step(action)._replace(**fields)
+
+
+def changed_obs(key, value):
+    return lambda env, action: (entry := env.step(action))._replace(obs={**entry.obs, key: value})
+
+
+@pytest.mark.parametrize("backend", ["counting_dict", "Pendulum-v1"])
+def test_nothing_is_found_in_what_is_right(backend):
+    config = EnvConfig(backend="gym" if "-v" in backend else "toy", id=backend, time_limit=20)
+    report, said = texts(lambda: make_env(config))
+    assert report.ok and "error" not in said and report.steps == 60 and report.episodes == 3 and report.terminal == 0
+    low, mean, high = report.reward
+    assert low <= mean <= high and low != high
+
+
+@pytest.mark.parametrize(
+    ("methods", "says"),
+    [
+        ({"step": changed(is_first=True)}, "step returns is_first=True"),
+        ({"step": changed(is_terminal=True)}, "is_terminal without is_last"),
+        ({"step": changed(reward=np.float32(np.nan))}, "step returns the reward nan"),
+        ({"step": changed(obs={})}, r"step returns the observations \[\], the spec has \['image', 'mode'"),
+        (
+            {"step": changed_obs("pos", np.zeros(4, np.float32))},
+            r"'pos' is float32 \(4,\), the spec says float32 \(3,\)",
+        ),
+        ({"step": changed_obs("pos", np.zeros(3))}, "'pos' is float64"),
+        ({"step": changed_obs("pos", np.full(3, np.inf, np.float32))}, "'pos' holds numbers that are not finite"),
+        ({"step": changed_obs("mode", np.int32(9))}, "'mode' holds 9 to 9, the spec says 0 to 3"),
+        ({"reset": lambda env, seed: env.reset(seed)._replace(is_first=False)}, "reset returns is_first=False"),
+        ({"reset": lambda env, seed: env.reset(seed)._replace(reward=np.float32(1))}, "reset returns a reward"),
+        ({"step": lambda env, action: env.step(action) if not env._ended else env.reset(0)}, "after the episode's end"),
+    ],
+)
+def test_what_is_wrong_is_an_error(methods, says):
+    import re
+
+    report, said = texts(lambda: Wrong(**methods))
+    assert not report.ok and re.search(f"error: .*{says}", said), said
+
+
+def test_a_buffer_that_is_used_again():
+    class Reusing(Wrong):
+        def step(self, action):
+            entry = self._env.step(action)
+            self.buffer = getattr(self, "buffer", entry.obs["pos"].copy())
+            self.buffer[:] = entry.obs["pos"]
+            return entry._replace(obs={**entry.obs, "pos": self.buffer})
+
+    assert "error: 'pos' is overwritten by the next step" in texts(Reusing)[1]
+
+
+def test_what_may_be_meant_is_a_warning():
+    class Wild(CountingEnv):
+        def step(self, action):
+            obs, reward, *rest = super().step(action)
+            return obs + np.random.default_rng().normal(0, 1e5, 3).astype(np.float32), reward * 1e4, *rest
+
+    report, said = texts(lambda: wrap(Wild()))
+    assert report.ok
+    for text in ("one seed and the same actions give different", "choose loss.reward_scale", "model.symlog_inputs"):
+        assert f"warning: {text}" in said or text in said
+
+    class Dull(CountingEnv):
+        def _observe(self):
+            return np.ones(3, np.float32)
+
+        def step(self, action):
+            obs, _, *rest = super().step(action)
+            return obs, 0.0, *rest
+
+    _, said = texts(lambda: wrap(Dull(truncate_at=0)))
+    for text in ("six seeds begin with one", "no episode ended within 60", "random actions brought no reward at all"):
+        assert f"warning: {text}" in said
+    assert "warning: 'state' never changed" in said
+
+    class Stray(CountingEnv):
+        def _observe(self):
+            return super()._observe().astype(np.float64)
+
+    assert "not in its observation space Box" in texts(lambda: wrap(Stray()))[1]
+
+
+def test_two_instances_that_differ():
+    made = iter([good(), good(action="box")])
+    report = check_env(lambda: next(made))
+    assert not report.ok and "two instances differ" in report.findings[0].text and report.steps == 0
+
+
+def dictionary():
+    """A gymnasium environment for the command line."""
+    return CountingEnv(obs="dict", truncate_at=5)
+
+
+def broken():
+    """One that gives rewards which are not finite."""
+    env = CountingEnv(truncate_at=5)
+    inner = env.step
+    env.step = lambda action: (inner(action)[0], np.nan, *inner(action)[2:])
+    return env
+
+
+def test_the_command_line(capsys):
+    from jaxdreamer import cli
+
+    assert cli.main(["check-env", "--make", "tests.envs.test_check:dictionary"]) == 0
+    assert "nothing has to be mended" in capsys.readouterr().out
+    assert cli.main(["check-env", "--make=tests.envs.test_check:broken"]) == 1
+    said = capsys.readouterr().out
+    assert "error: step returns the reward nan" in said and "has to be mended" in said
+    assert cli.main(["check-env", "backend=toy", "--env", "chain"]) == 0
+    assert cli.main(["check-env", "--make", "tests.envs.test_check:gone"]) == 2
+    assert cli.main(["check-env", "--help"]) == 0 and "--make MODULE:FUNCTION" in capsys.readouterr().out
+
+
+def test_environments_are_listed_by_backend(capsys, monkeypatch):
+    from jaxdreamer import cli
+
+    assert cli.main(["envs", "--backend", "robotics"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        lines[0] == "--env.backend robotics" and "  --env FetchReach-v4" in lines and "  --env HalfCheetah-v2" in lines
+    )
+    assert "  --env FetchReach-v1" not in lines
+    assert cli.main(["envs", "--backend", "robotic"]) == 2 and "did you mean robotics" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "gymnasium_robotics", None)
+    assert cli.main(["envs"]) == 0
+    shown = capsys.readouterr().out
+    assert "--env.backend robotics: pip install 'jaxdreamer[robotics]'" in shown and "  --env walker-walk" in shown
+    assert cli.main(["envs", "--backend", "robotics"]) == 2
+    assert "pip install 'jaxdreamer[robotics]'" in capsys.readouterr().err

@@ -1,0 +1,36 @@
+"""The doctor names what works and, for what does not, what to install."""
+
+from __future__ import annotations
+
+import jax
+
+from jaxdreamer import cli, doctor
+from jaxdreamer.envs import gl
+
+
+def test_the_whole_report(capsys):
+    assert cli.main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert f"jax {jax.__version__}" in said and "JAX devices: " in said and "mujoco 3." in said
+    assert "drawing: egl, " in said and "render_quality" in said
+    for name in ("gym", "dmc", "mujoco", "robotics"):
+        assert f"\n  {name}: works (" in said and "pixels 64x64x3" in said
+    assert "\n  brax: works (fast: " in said and "\n  unity_mlagents: " in said
+
+
+def test_what_does_not_work(monkeypatch, capsys):
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr(gl, "probe", lambda backend: gl.Probe(backend, "", f"no {backend}"))
+    assert doctor._drawing()[:3] == [
+        "drawing: nothing works here without a window",
+        "  egl: no egl",
+        "  osmesa: no osmesa",
+    ]
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    assert "MUJOCO_GL=egl is set, which does not work" in doctor._drawing()[0]
+    monkeypatch.setattr(gl, "probe", lambda backend: gl.Probe(backend, "NVIDIA H200", ""))
+    assert "egl, MUJOCO_GL=egl is set; drawing on a GPU by NVIDIA H200, render_quality full" in doctor._drawing()[0]
+    monkeypatch.setattr(doctor, "SAMPLES", {"gym": "Pendulumm-v1"})
+    assert "did you mean Pendulum" in doctor.try_backend("gym")[1]
+    assert doctor._backends()[1] == "  gym: does not work"
+    assert doctor.try_backend("gym", seconds=0.01)[1] == "no answer within 0.01 s"
