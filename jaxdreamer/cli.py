@@ -94,11 +94,8 @@ def parse_train(arguments: Sequence[str]) -> tuple[Config, Path, TrainOptions]:
 
     words, options = _split_words(arguments)
     logdir = options.logdir
-    stored = (
-        next(iter(sorted(logdir.glob("seed-*/config.json" if options.seeds else "config.json"))), None)
-        if logdir
-        else None
-    )
+    found = list(logdir.glob("seed-*/config.json" if options.seeds else "config.json")) if logdir else []
+    stored = min(found, key=lambda path: (len(path.parent.name), path.parent.name), default=None)  # the lowest seed
     if stored is not None and options.preset is None:
         base = configs.load(stored)
     else:

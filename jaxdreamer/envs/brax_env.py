@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import Any
+import warnings
+from typing import Any, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jaxdreamer.envs.functional import FunctionalEnv
 from jaxdreamer.envs.raycast import make_renderer
 from jaxdreamer.types import ActionPart, ActionSpec, Array, ArraySpec, EnvSpec, Observation, PyTree
 
+Physics = get_type_hints(EnvConfig)["brax_backend"]
 TIME_LIMIT = 1000  # steps; the episode length that Brax's own training and the published returns use
 
 
@@ -45,14 +47,14 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
     camera. Actions are Brax's own, [-1, 1]. Brax's environments know no time limit; theirs is 1,000 steps.
 
     Raises:
-        ConfigError: no such environment. MissingExtra: Brax is not installed.
+        ConfigError: no such environment, or not on this physics. MissingExtra: Brax is not installed.
     """
     envs = import_brax()
     if config.id not in envs._envs:
         raise ConfigError(
             f"env.id: Brax has no environment {config.id!r}{nearest(config.id, envs._envs)}; there are: {', '.join(names())}"
         )
-    env = envs.get_environment(config.id, backend=config.brax_backend)
+    env = _make(envs, config.id, config.brax_backend)
     height, width = config.image_size
     drawable = getattr(env, "sys", None) is not None and env.sys.ngeom > 0
     sees_state, sees_image = config.obs != "pixels", config.obs in ("pixels", "both")
@@ -85,6 +87,33 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
         frame_rate=1.0 / float(env.dt) if drawable else 30.0,
         render=(lambda state: film(state.pipeline_state.x)) if film else None,
     )
+
+
+def _make(envs: Any, name: str, physics: str) -> Any:
+    try:
+        return _quietly(envs.get_environment, name, backend=physics)
+    except ValueError as error:
+        working = [other for other in get_args(Physics) if other != physics and _works(envs, name, other)]
+        if not working:
+            raise
+        raise ConfigError(
+            f"env.brax_backend: Brax's {name} does not know {physics} ({error}); it works with: {', '.join(working)}"
+        ) from error
+
+
+def _works(envs: Any, name: str, physics: str) -> bool:
+    try:
+        _quietly(envs.get_environment, name, backend=physics)
+    except ValueError:
+        return False
+    return True
+
+
+def _quietly(make: Any, *args: Any, **kwargs: Any) -> Any:
+    with warnings.catch_warnings():
+        # Brax tells with every environment that others are maintained now; a user of this adapter chose it.
+        warnings.filterwarnings("ignore", message=".*not actively being maintained", category=UserWarning)
+        return make(*args, **kwargs)
 
 
 def _named(obs: Any) -> dict[str, Array]:

@@ -63,8 +63,9 @@ class Lanes(NamedTuple):
     with reward 0, its action is ignored (the caller stores a zero action there), and the episode starts from a key that was
     never used before. So the final observation and the next episode's first are two entries.
 
-    A lane whose state or reward stops being finite is reset at once and marked ``broken``: its previous entry was its
-    episode's last good one, and nothing that is not finite is ever handed out.
+    A lane whose state, reward or observation stops being finite is reset at once and marked ``broken``: its previous entry
+    was its episode's last good one, and nothing that is not finite is ever handed out. A reset that fails gives a blank
+    entry, and another reset.
     """
 
     spec: EnvSpec
@@ -89,6 +90,10 @@ def make_lanes(env: FunctionalEnv, count: int, *, action_repeat: int = 1, time_l
         # Some simulators start with weakly typed numbers; a scan's carry must keep its types.
         return jax.tree.map(lambda x: lax.convert_element_type(x, jnp.asarray(x).dtype), env.reset(key))
 
+    def sound(state: PyTree) -> Array:
+        # Of what is observed only numbers are looked at: compiled, pictures are not drawn for this.
+        return env.finite(state) & all_finite(env.observe(state))
+
     def init(key: Array) -> LaneState:
         keys = jax.vmap(jax.random.split)(jax.random.split(key, count))
         zero = jnp.zeros((count,), jnp.int32)
@@ -111,7 +116,7 @@ def make_lanes(env: FunctionalEnv, count: int, *, action_repeat: int = 1, time_l
 
     def step(lanes: LaneState, action: Array) -> tuple[LaneState, Timestep, Array]:
         state, frames, reward, terminal = jax.vmap(advance)(lanes.env, lanes.frames, action)
-        broken = ~lanes.due & ~(jax.vmap(env.finite)(state) & jnp.isfinite(reward))
+        broken = ~lanes.due & ~(jax.vmap(sound)(state) & jnp.isfinite(reward))
         first = lanes.due | broken
 
         def renew(_):
@@ -128,7 +133,7 @@ def make_lanes(env: FunctionalEnv, count: int, *, action_repeat: int = 1, time_l
             out_of_time |= steps >= time_limit
         last = terminal | (out_of_time & ~first)
         # A reset can fail too: its entry is blank, and the lane is reset again.
-        failed = first & ~jax.vmap(env.finite)(state)
+        failed = first & ~jax.vmap(sound)(state)
         obs = {name: _where(failed, jnp.zeros_like(x), x) for name, x in jax.vmap(env.observe)(state).items()}
         timestep = Timestep(obs, jnp.where(first, 0.0, reward), first, last, terminal)
         return LaneState(state, key, steps, frames, last | failed), timestep, broken | failed

@@ -28,6 +28,7 @@ from jaxdreamer.train.schedule import Every, Segment, Segments
 from jaxdreamer.types import PyTree, TrainState
 
 MOST_SEGMENTS = 64  # in one call; more saves no time
+MAX_BROKEN = 20  # entries of each lane that were not finite, where they are the most
 
 
 class Run(NamedTuple):
@@ -104,6 +105,8 @@ class DeviceTrainer:
             "checkpoint": Every(run.checkpoint_every),
         }
         self._unread: Report | None = None
+        self._asked = 0  # updates of the call that is not read yet
+        self._waiting = False  # whether it was said that learning waits
         self.told = [Told() for _ in self.runs]
         self.clock = Clock()
         self.finished_at: int | None = None
@@ -175,12 +178,13 @@ class DeviceTrainer:
 
     def step(self) -> None:
         """One call of the program, and whatever is due after it."""
-        plan = jax.device_put(self._plan())
+        planned = self._plan()
+        plan = jax.device_put(planned)
         call = self._call or self._compile(plan)
         with self.clock.timed("device"), jax.transfer_guard("disallow"):
             self.carry, report = call(self.carry, plan)
             self._read()
-        self._unread = report
+        self._unread, self._asked = report, int(planned.updates.sum())
         latest = [told.latest for told in self.told if told.latest is not None]
         self.progress.update(self.env_frames, self.updates, last_return=float(np.mean(latest)) if latest else None)
         due = {name: every.due(self.segments.entries) for name, every in self.every.items()}
@@ -217,7 +221,15 @@ class DeviceTrainer:
             return
         report, self._unread = jax.device_get(self._unread), None
         for index, told in enumerate(self.told):
+            before = told.updates
             told.read(self._of(report, index), self.config.env.num_envs)
+            if told.updates - before < self._asked and not self._waiting:
+                self._waiting = True
+                self.progress.log(
+                    "learning waits: no episode in the replay is as long as a sequence, and updates that are due meanwhile "
+                    f"are not made up for; replay.batch_length is {self.config.replay.batch_length}: set "
+                    "replay.cross_episodes=true or a shorter replay.batch_length"
+                )
 
     # ---- reporting -----------------------------------------------------------------------------------------------
 
@@ -330,6 +342,7 @@ class Told:
 
     def __init__(self) -> None:
         self.agent_steps = self.updates = self.broken = self.skipped = 0
+        self.bad = (0, 0)  # broken entries and good steps since most were broken
         self.latest: float | None = None
         self.means = Means()
         self._clear()
@@ -342,14 +355,15 @@ class Told:
         """Count one call in. Raises Diverged, and EnvError where most entries were not finite."""
         stepped, broke = int(report.agent_steps) - self.agent_steps, int(report.broken) - self.broken
         self.agent_steps, self.broken, self.updates = int(report.agent_steps), int(report.broken), int(report.updates)
-        if broke > max(stepped, 20 * lanes):
+        # Over calls, which may be short, as long as most entries are broken.
+        self.bad = (self.bad[0] + broke, self.bad[1] + stepped) if broke > stepped else (0, 0)
+        if self.bad[0] >= MAX_BROKEN * lanes:
             raise EnvError(
-                f"the environments gave states or rewards that are not finite {broke} times in one call, against {stepped} "
-                "good steps: look at the simulator's time step and at the actions' scale"
+                f"the environments gave states, rewards or observations that are not finite {self.bad[0]} times, against "
+                f"{self.bad[1]} good steps: look at the simulator's time step and at the actions' scale"
             )
-        if np.isfinite(next(iter(report.means.values()))) or report.told["skipped_in_a_row"] > 0:
-            self.skipped = int(report.told["skipped"])
-            check_updates(report.told, updates=self.updates, agent_steps=self.agent_steps)
+        self.skipped = int(report.skipped)
+        check_updates(report.told, updates=self.updates, agent_steps=self.agent_steps)
         self.means.add(report.means)
         scores = report.scores
         if scores.episodes:

@@ -70,6 +70,7 @@ class Report(NamedTuple):
     agent_steps: Array
     broken: Array
     updates: Array
+    skipped: Array
 
 
 class Episodes(NamedTuple):
@@ -125,7 +126,8 @@ def make_program(config: Config, lanes: Lanes, replay: DeviceReplay, learner: Le
 
         action, acting = lax.cond(random, by_chance, by_policy)
         state, timestep, broken = lanes.step(carry.lanes, action)
-        buffer = replay.add(replay.close(carry.replay, broken), timestep, action)
+        # A reset that no end came before: the episode broke off at its newest entry.
+        buffer = replay.add(replay.close(carry.replay, timestep.is_first), timestep, action)
         return carry._replace(
             lanes=state,
             timestep=timestep,
@@ -167,7 +169,8 @@ def make_program(config: Config, lanes: Lanes, replay: DeviceReplay, learner: Le
         zeros = {name: jnp.zeros(()) for name in shapes}
         (carry, sums, counts, told), _ = lax.scan(segment, (carry, zeros, zeros, nothing_told), plan)
         means = {name: sums[name] / counts[name] for name in sums if not name.startswith("skipped")}
-        return carry, Report(means, told, carry.scores, carry.agent_steps, carry.broken, carry.train.updates)
+        train = carry.train
+        return carry, Report(means, told, carry.scores, carry.agent_steps, carry.broken, train.updates, train.skipped)
 
     return Program(init, run)
 
@@ -201,7 +204,7 @@ def make_episodes(lanes: Lanes, policy: Policy) -> Callable[[PyTree, Array], Epi
             state, timestep, broken = lanes.step(state, action)
             done = done | broken  # an episode that broke ended at its last good entry
             returns = jnp.where(done, returns, returns + timestep.reward)
-            lengths = jnp.where(done, lengths, lengths + 1)
+            lengths = jnp.where(done | timestep.is_first, lengths, lengths + 1)
             return state, timestep, acting, key, returns, lengths, done | timestep.is_last
 
         end = lax.while_loop(lambda carry: ~jnp.all(carry[-1]), advance, start)

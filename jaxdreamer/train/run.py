@@ -174,7 +174,7 @@ def _on_host(
                 with _stop_on_signal(trainer, progress):
                     evaluation = trainer.run()
                 if evaluation is None:
-                    _say_stopped(progress, trainer, rundir.path)
+                    _say_stopped(progress, trainer, str(rundir.path))
                 return Result(rundir.path, evaluation is not None, evaluation, trainer.state)
     finally:
         (trainer or envs).close()
@@ -214,7 +214,8 @@ def _on_device(
         with _stop_on_signal(trainer, progress):
             evaluations = trainer.run()
         if evaluations is None:
-            _say_stopped(progress, trainer, folders[0].path if len(folders) == 1 else folders[0].path.parent)
+            first, many = folders[0].path, len(folders)
+            _say_stopped(progress, trainer, f"{first.parent} --seeds {many}" if many > 1 else str(first))
         states = [trainer.state_of(index) for index in range(len(folders))]
         found: list[Any] = list(evaluations) if evaluations else [None] * len(folders)
         return [
@@ -251,8 +252,8 @@ def _begin(
         metrics.truncate(0)  # lines of a start that never came to a checkpoint
 
 
-def _say_stopped(progress: Progress, trainer: HostTrainer | DeviceTrainer, logdir: Path) -> None:
-    progress.log(f"stopped and saved at {trainer.env_frames:,} frames; go on with: jaxdreamer train --logdir {logdir}")
+def _say_stopped(progress: Progress, trainer: HostTrainer | DeviceTrainer, words: str) -> None:
+    progress.log(f"stopped and saved at {trainer.env_frames:,} frames; go on with: jaxdreamer train --logdir {words}")
 
 
 def evaluate_agent(

@@ -67,28 +67,28 @@ class Segments:
     def __init__(self, run: RunConfig, lanes: int, length: int = 1, random: bool = True):
         """``length``: rows that must be there before anything can be learned. ``random``: how to act in the prefill."""
         self.run, self.lanes, self.random = run, lanes, random
-        self.prefill = max(run.prefill, length * lanes)
+        self.least = length * lanes
+        self.prefill = max(run.prefill, self.least)
         self.most = max(1, run.updates_per_call)
         self.rows = max(1, run.train_every // lanes)
         self.entries = 0
-        self.started = -1  # entries when learning began; -1 before
-        self.planned = 0  # updates planned, pretraining aside
+        self.started = -1  # entries when learning began, or went on with another train ratio; -1 before
+        self.planned = 0  # updates planned since, pretraining aside
         self.owed = 0
 
     def next(self) -> Segment:
         """The next piece of the run."""
+        missing = (self.prefill if self.started < 0 else self.least) - self.entries
+        if missing > 0:  # once learning began, only where a resumed run wants longer sequences
+            rows = min(self.rows, -(-missing // self.lanes))
+            self.entries += rows * self.lanes
+            return Segment(self.random and self.started < 0, rows, 0)
+        if self.started < 0:
+            self.started, self.owed = self.entries, self.run.pretrain
         if self.owed:
             updates = min(self.owed, self.most)
             self.owed -= updates
             return Segment(False, 0, updates)
-        if self.started < 0:
-            missing = self.prefill - self.entries
-            if missing > 0:
-                rows = min(self.rows, -(-missing // self.lanes))
-                self.entries += rows * self.lanes
-                return Segment(self.random, rows, 0)
-            self.started, self.owed = self.entries, self.run.pretrain
-            return self.next()
         self.entries += self.rows * self.lanes
         # Whole trainings where one row is less than train_every; where it is more, exact to the update.
         done = self.entries - self.started
@@ -103,9 +103,13 @@ class Segments:
 
     def state(self) -> dict[str, int]:
         """JSON-ready."""
-        return {name: getattr(self, name) for name in ("entries", "started", "planned", "owed")}
+        counters = {name: getattr(self, name) for name in ("entries", "started", "planned", "owed")}
+        return counters | {"train_every": self.run.train_every, "updates": self.run.updates}
 
     def load(self, state: dict[str, int]) -> None:
-        """Take over what :meth:`state` returned."""
-        for name, value in state.items():
-            setattr(self, name, int(value))
+        """Take over what :meth:`state` returned. Another train ratio counts from here: nothing is made up for."""
+        for name in ("entries", "started", "planned", "owed"):
+            setattr(self, name, int(state[name]))
+        same = (state["train_every"], state["updates"]) == (self.run.train_every, self.run.updates)
+        if self.started >= 0 and not same:
+            self.started, self.planned = self.entries, 0

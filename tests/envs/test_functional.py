@@ -1,0 +1,221 @@
+"""Lanes of functional environments against lanes in plain Python, and what must never happen to an episode."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdreamer.envs import pure
+from jaxdreamer.envs.functional import FunctionalEnv, make_lanes
+from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
+from tests.envs.lane_oracle import SlowLane
+
+ACTIONS = 3
+
+
+@functools.cache
+def rollout(lanes, steps, seed=0):
+    """Entries of all lanes [steps, B, ...] under random choices, in one scan: (timestep, choices, broken, states)."""
+    choices = np.random.default_rng(seed).integers(ACTIONS, size=(steps, lanes.num_envs))
+
+    @jax.jit
+    def play(key, actions):
+        def advance(state, action):
+            state, timestep, broken = lanes.step(state, action)
+            return state, (timestep, broken, state)
+
+        return jax.lax.scan(advance, lanes.init(key), actions)[1]
+
+    timestep, broken, states = play(jax.random.key(seed), np.eye(ACTIONS, dtype=np.float32)[choices])
+    return jax.tree.map(np.asarray, timestep), choices, np.asarray(broken), states
+
+
+CASES = {
+    "plain": {},
+    "termination inside a repeat": {"terminate_at": 5, "action_repeat": 3},
+    "its own limit inside a repeat": {"time_limit": 7, "action_repeat": 4},
+    "limit in agent steps": {"limit": 4, "action_repeat": 2},
+    "its own limit comes first": {"limit": 9, "time_limit": 6},
+    "failure and limit at once": {"terminate_at": 6, "limit": 3, "action_repeat": 2},
+    "failure and its own limit at once": {"terminate_at": 6, "time_limit": 6},
+    "the step before the limit": {"terminate_at": 5, "limit": 6},
+    "no limit at all": {"time_limit": 0},
+    "one step": {"terminate_at": 1},
+    "breaks at once": {"break_at": 1, "action_repeat": 2},
+    "breaks inside a repeat": {"break_at": 5, "action_repeat": 3},
+    "breaks as it would end": {"break_at": 6, "terminate_at": 6},
+    "ends before it would break": {"break_at": 6, "terminate_at": 5, "action_repeat": 3},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_lanes_equal_lanes_in_plain_python(name):
+    case = dict(CASES[name])
+    repeat, limit = case.pop("action_repeat", 1), case.pop("limit", 0)
+    env = pure.counting(**case)
+    lanes = make_lanes(env, 2, action_repeat=repeat, time_limit=limit)
+    timestep, choices, broken, _ = rollout(lanes, 30)
+    for lane in range(2):
+        slow = SlowLane(
+            repeat=repeat,
+            limit=limit,
+            own_limit=env.time_limit,
+            ends_at=case.get("terminate_at", 0),
+            breaks_at=case.get("break_at", 0),
+        )
+        expected = [slow.advance(choice) for choice in choices[:, lane]]
+        shown = timestep.obs["state"][:, lane]
+        columns = (*shown[:, 1:].T, timestep.reward, timestep.is_first, timestep.is_last, timestep.is_terminal, broken)
+        for found, wanted in zip(columns, zip(*expected)):
+            np.testing.assert_array_equal(found if found.ndim == 1 else found[:, lane], wanted)
+    assert timestep.reward.dtype == np.float32 and timestep.is_terminal.dtype == bool
+
+
+def test_a_sequence_by_hand():
+    """Ends at simulator step 5, two a step: entries at times 0, 2, 4, 5; the last one's reward is step 5's alone."""
+    timestep, choices, _, _ = rollout(make_lanes(pure.counting(terminate_at=5), 1, action_repeat=2), 9)
+    assert timestep.obs["state"][:, 0, 1].tolist() == [0, 2, 4, 5, 0, 2, 4, 5, 0]
+    assert timestep.reward[:, 0].tolist() == [0, 1 + 2, 3 + 4, 5, 0, 1 + 2, 3 + 4, 5, 0]
+    assert timestep.is_first[:, 0].astype(int).tolist() == [1, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert timestep.is_last[:, 0].astype(int).tolist() == [0, 0, 0, 1, 0, 0, 0, 1, 0]
+    assert timestep.is_terminal[:, 0].astype(int).tolist() == [0, 0, 0, 1, 0, 0, 0, 1, 0]
+    acted = [-1 if first else choice for first, choice in zip(timestep.is_first[:, 0], choices[:, 0])]
+    assert timestep.obs["state"][:, 0, 2].tolist() == acted
+
+
+def keys_used(states):
+    return {tuple(pair) for pair in np.asarray(jax.random.key_data(states.key)).reshape(-1, 2).tolist()}
+
+
+@pytest.mark.parametrize("task", ["counting", "pendulum"])
+def test_every_reset_is_a_fresh_start(task):
+    env = pure.counting(time_limit=3) if task == "counting" else pure.pendulum()
+    lanes = make_lanes(env, 64, time_limit=3)
+
+    @jax.jit
+    def play(key):
+        action = jnp.zeros((64, env.spec.action.size))
+        return jax.lax.scan(lambda s, _: (lambda new, t, b: (new, (t, new)))(*lanes.step(s, action)), lanes.init(key), None, 12)[1]  # fmt: skip
+
+    timestep, states = play(jax.random.key(0))
+    first = np.asarray(timestep.obs["state"])[np.asarray(timestep.is_first)]
+    assert len(first) == 192 and np.asarray(timestep.is_first).sum(0).tolist() == [3] * 64
+    assert len({tuple(row) for row in first.tolist()}) == 192
+    assert len(keys_used(states)) == 192  # a lane's key changes with each reset, and only then
+    again, _ = play(jax.random.key(0))
+    other, _ = play(jax.random.key(1))
+    np.testing.assert_array_equal(again.obs["state"], timestep.obs["state"])
+    assert not np.isin(np.asarray(other.obs["state"])[0, :, 0], np.asarray(timestep.obs["state"])[0, :, 0]).any()
+
+
+class Fragile(NamedTuple):
+    """A task whose episodes know how they will fail."""
+
+    key: jax.Array  # typed: states may hold keys
+    time: jax.Array
+    fate: jax.Array  # 0 lives, 1 its reset is nan, 2 its observation, 3 its reward, 4 its state at step 2
+
+
+def fragile(fates=(0, 1, 2, 3, 4)):
+    def reset(key):
+        key, draw = jax.random.split(key)
+        fate = jnp.asarray(fates)[jax.random.randint(draw, (), 0, len(fates))]
+        return Fragile(key, jnp.where(fate == 1, jnp.nan, 0.0), fate)
+
+    def step(state, action):
+        time = state.time + 1
+        broken = jnp.where((state.fate == 4) & (time == 2), jnp.nan, time)
+        reward = jnp.where((state.fate == 3) & (time == 2), jnp.inf, 1.0)
+        return state._replace(time=broken), reward, time >= 4
+
+    def observe(state):
+        return {
+            "state": jnp.stack([jnp.where((state.fate == 2) & (state.time == 2), jnp.nan, state.time), state.fate]),
+            "image": jnp.full((2, 2, 3), state.time).astype(jnp.uint8),
+        }
+
+    obs = {"state": ArraySpec((2,), "float32", "vector"), "image": ArraySpec((2, 2, 3), "uint8", "image")}
+    return FunctionalEnv(EnvSpec(obs, ActionSpec((ActionPart("discrete", ACTIONS),))), reset, step, observe)
+
+
+def test_what_is_not_finite_is_never_handed_out():
+    """State, reward, observation or the reset itself: the lane is reset, and each such entry is told."""
+    timestep, _, broken, _ = rollout(make_lanes(fragile(), 16), 60)
+    time, fate = timestep.obs["state"][..., 0], timestep.obs["state"][..., 1]
+    assert np.isfinite(timestep.obs["state"]).all() and np.isfinite(timestep.reward).all()
+    assert timestep.is_first[broken].all() and not timestep.is_last[broken].any()
+    assert not timestep.reward[timestep.is_first].any() and not timestep.is_terminal[timestep.is_first].any()
+    assert timestep.is_first[1:][timestep.is_last[:-1]].all()
+    # A fate of 2, 3 or 4 gives entries 0 and 1, then the reset; a life ends at 4.
+    seen = set()
+    for lane in range(16):
+        starts = np.flatnonzero(timestep.is_first[:, lane])
+        for start, end in zip(starts, starts[1:]):
+            length = end - start
+            kind = int(fate[start, lane])
+            blank = broken[start, lane] and length == 1 and not fate[start, lane]
+            seen.add("failed reset" if blank else kind)
+            assert length == (1 if blank else 5 if kind == 0 else 2)
+            assert time[start:end, lane].tolist() == list(range(length))
+            assert timestep.is_last[end - 1, lane] == (kind == 0 and not blank)
+            assert timestep.is_terminal[end - 1, lane] == (kind == 0 and not blank)
+            if not blank and kind:
+                assert broken[end, lane]  # the entry in its place is the reset
+    assert seen == {"failed reset", 0, 2, 3, 4}
+
+
+def test_a_reset_that_always_fails_is_tried_again_and_counted_each_time():
+    timestep, _, broken, states = rollout(make_lanes(fragile(fates=(1,)), 3), 5)
+    assert broken.all() and timestep.is_first.all() and not timestep.is_last.any()
+    assert not timestep.obs["state"].any() and not timestep.obs["image"].any()
+    assert len(keys_used(states)) == 15
+
+
+def test_stepping_by_hand_equals_the_scan_with_one_trace_and_vmap_equals_each_alone():
+    lanes = make_lanes(pure.counting(terminate_at=3, break_at=5), 2, time_limit=4)
+    timestep, choices, broken, _ = rollout(lanes, 9)
+    traces = []
+
+    def counted(state, action):
+        traces.append(1)
+        return lanes.step(state, action)
+
+    actions = jnp.asarray(np.eye(ACTIONS, dtype=np.float32)[choices])
+    step, state = jax.jit(counted), jax.jit(lanes.init)(jax.random.key(0))
+    for t in range(9):
+        state, entry, cut = step(state, actions[t])
+        jax.tree.map(lambda a, b, t=t: np.testing.assert_array_equal(a, b[t]), (entry, cut), (timestep, broken))
+    assert len(traces) == 1
+    keys = jnp.stack([jax.random.key(0), jax.random.key(7)])
+    many, stepped = jax.vmap(lanes.init)(keys), jax.jit(jax.vmap(counted))
+    for t in range(9):
+        many, entries, cut = stepped(many, jnp.stack([actions[t]] * 2))
+        jax.tree.map(lambda a, b, t=t: np.testing.assert_array_equal(a[0], b[t]), (entries, cut), (timestep, broken))
+    assert (np.asarray(entries.obs["state"])[0, :, 0] != np.asarray(entries.obs["state"])[1, :, 0]).all()
+
+
+def test_numbers_that_change_their_type_stay_what_the_reset_made_them():
+    """Weakly typed numbers, or a step that makes floats of ints: the scan's carry keeps its types."""
+
+    def step(state, action):
+        return {"weak": state["weak"] + 1, "count": state["count"] + 1.0}, 1, False
+
+    env = FunctionalEnv(
+        EnvSpec({"state": ArraySpec((), "float32", "vector")}, ActionSpec((ActionPart("discrete", ACTIONS),))),
+        lambda key: {"weak": 0.5, "count": jnp.int32(0)},
+        step,
+        lambda state: {"state": state["weak"]},
+    )
+    timestep, _, _, states = rollout(make_lanes(env, 2, time_limit=3, action_repeat=2), 5)
+    assert timestep.obs["state"][:, 0].tolist() == [0.5, 2.5, 4.5, 6.5, 0.5] and timestep.reward[1, 0] == 2
+    assert states.env["count"].dtype == np.int32 and states.env["count"][:, 0].tolist() == [0, 2, 4, 6, 0]
+
+
+def test_what_is_said_of_the_lanes():
+    lanes = make_lanes(pure.pendulum(), 3, action_repeat=4)
+    assert lanes.num_envs == 3 and lanes.frame_rate == 5.0 and lanes.spec == pure.pendulum().spec
