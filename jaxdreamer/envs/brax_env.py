@@ -20,13 +20,15 @@ TIME_LIMIT = 1000  # steps; the episode length that Brax's own training and the 
 
 
 def import_brax() -> Any:
-    """``brax.envs``, without the lines that importing it prints about libraries it can do without.
+    """``brax.envs``, without what importing it says about libraries it uses or can do without.
 
     Raises:
         MissingExtra: Brax is not installed.
     """
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        silent = io.StringIO()
+        with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a library that Brax uses
             from brax import envs
     except ImportError as error:
         raise MissingExtra(

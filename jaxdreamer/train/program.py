@@ -243,7 +243,7 @@ def no_scores(lanes: int) -> Scores:
     """Before the first episode."""
     none, zero = jnp.zeros((), jnp.int32), jnp.zeros(())
     current, length = jnp.zeros((lanes,)), jnp.zeros((lanes,), jnp.int32)
-    return clear_scores(Scores(current, length, none, zero, zero, zero, zero, none, jnp.full((), jnp.nan)))
+    return clear_scores(Scores(current, length, none, zero, zero, zero, zero, none, jnp.full((), jnp.nan, jnp.float32)))
 
 
 def clear_scores(scores: Scores) -> Scores:
@@ -252,8 +252,8 @@ def clear_scores(scores: Scores) -> Scores:
         episodes=jnp.zeros((), jnp.int32),
         total=jnp.zeros(()),
         squares=jnp.zeros(()),
-        lowest=jnp.full((), jnp.inf),
-        highest=jnp.full((), -jnp.inf),
+        lowest=jnp.full((), jnp.inf, jnp.float32),
+        highest=jnp.full((), -jnp.inf, jnp.float32),
         steps=jnp.zeros((), jnp.int32),
     )
 
