@@ -22,16 +22,16 @@ Time
 
 Ends
 
+    At ``env.time_limit`` an episode is cut. Players begin anew for all their agents only: where all lanes of a player
+    are due for a reset and some were cut, it does; else the agent goes on, and what follows is another episode.
     An ended step is terminal unless ``interrupted``. Where a player dies or hangs, another takes its place, and all its
     lanes continue with a reset that no end came before: the collecting loop closes the episodes.
 """
 
 from __future__ import annotations
 
-import logging
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,18 +39,12 @@ import numpy as np
 from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.images import to_rgb
-from jaxdreamer.envs.unity_process import PlayerLost, PlayerProcess
-from jaxdreamer.envs.unity_view import View, allow
-from jaxdreamer.envs.vector import episode_seed, stack
+from jaxdreamer.envs.unity_lanes import Lane, PlayerLanes
+from jaxdreamer.envs.vector import stack
 from jaxdreamer.types import Observation, Timestep
-
-logger = logging.getLogger(__name__)
 
 DECISIONS_PER_SECOND = 10.0  # of a Decision Requester's usual period; the protocol does not tell
 CALLS_TO_SEE_SOMETHING = 10
-MAX_EXCHANGES = 10_000  # in one call, before an agent that does not decide is given up
-
-Key = tuple[int, int]  # team's number and agent's id
 
 # There is one Unity Editor: who asks for it while these lanes play in it, as an evaluation does, borrows it.
 _EDITOR: weakref.WeakSet[PlayerLanes] = weakref.WeakSet()
@@ -59,200 +53,6 @@ _EDITOR: weakref.WeakSet[PlayerLanes] = weakref.WeakSet()
 def make_lanes(config: EnvConfig, count: int, seed: int) -> UnityLanes:
     """Players as ``config`` says, ``count`` of them but no more than ``config.num_envs``, with all their agents."""
     return UnityLanes(config, min(count, config.num_envs), seed)
-
-
-@dataclass
-class _Lane:
-    agent: Key | None = None
-    needs_reset: bool = True
-    obs: Observation = field(default_factory=dict)
-    # Of the entry that is being made:
-    action: tuple[np.ndarray, np.ndarray] | None = None  # None: its agent is not acting in this call
-    sent: bool = False
-    seen: tuple[dict[str, np.ndarray], int] | None = None  # the steps and the row where the agent was last seen
-    reward: float = 0.0
-    decisions: int = 0
-    last: bool = False
-    terminal: bool = False
-
-
-class PlayerLanes:
-    """The lanes of one player, and the player itself, which is replaced where it is lost.
-
-    An entry is made by :meth:`begin`, then :meth:`send` and :meth:`receive` while :meth:`running`, then :meth:`finish`.
-    """
-
-    def __init__(self, config: EnvConfig, seed: int, index: int, lender: PlayerLanes | None = None) -> None:
-        """Starts the player, or borrows a lender's; as many lanes as agents ask for their first decision."""
-        self._config, self._seed, self._index, self._lender = config, seed, index, lender
-        self.restarts = 0
-        self._returned = False
-        self._process = self._start() if lender is None else lender.lend()
-        try:
-            self.view = View(self._process.layout, config)
-        except BaseException:
-            self.close()
-            raise
-        self._steps = self._process.first
-        self._there = dict.fromkeys(self._keys())  # agents in the order they came, which is how they get lanes
-        self.lanes = [_Lane() for _ in self._steps["id"]]
-        self._exchanges = 0
-        self._fresh = True  # nothing has been played yet
-        self._told: set[str] = set()
-
-    def _start(self) -> PlayerProcess:
-        return PlayerProcess(self._config, episode_seed(self._seed, self._index, self.restarts), self._index)
-
-    def begin(self, actions: np.ndarray) -> None:
-        """Give the agents of lanes in mid-episode their actions [lanes, A]."""
-        self._exchanges = 0
-        for lane, action in zip(self.lanes, actions):
-            lane.action = None if lane.needs_reset else self.view.to_unity(action)
-            lane.sent, lane.seen, lane.reward, lane.decisions = False, None, 0.0, 0
-            lane.last = lane.terminal = False
-
-    @property
-    def running(self) -> bool:
-        """Whether time must go on before every lane has an entry."""
-        acting = [lane for lane in self.lanes if lane.action is not None]
-        if acting:
-            return not all(lane.last or lane.decisions >= self._config.action_repeat for lane in acting)
-        return not len(self._steps["id"])  # all lanes begin anew: as soon as anybody is there
-
-    def send(self) -> None:
-        """Let time go on, with an action for everybody who waits for one."""
-        acting = {lane.agent: lane for lane in self.lanes if lane.action is not None}
-        layout, ids = self.view.layout, self._keys()
-        continuous = np.zeros((len(ids), layout.continuous), np.float32)
-        discrete = np.zeros((len(ids), len(layout.branches)), np.int32)
-        for row, key in enumerate(ids):
-            lane = acting.get(key)
-            if lane is not None and lane.action is not None:
-                continuous[row], discrete[row] = lane.action
-                lane.sent = True
-            discrete[row] = allow(discrete[row], self._steps["allowed"][row], layout.branches)
-        try:
-            self._process.send_actions(continuous, discrete)
-        except PlayerLost as error:
-            self._replace(error)
-            return
-        self._fresh = False
-
-    def receive(self) -> None:
-        """Take in what happened."""
-        if self._fresh:
-            return  # the player was lost when it was sent to, and another is there
-        try:
-            self._steps = self._process.receive_steps()
-        except PlayerLost as error:
-            self._replace(error)
-            return
-        self._exchanges += 1
-        steps, owners = self._steps, {lane.agent: lane for lane in self.lanes if lane.agent is not None}
-        for row, (team, number) in enumerate(steps["ended_id"]):
-            self._there.pop((int(team), int(number)), None)
-            lane = owners.get((int(team), int(number)))
-            if lane is None:
-                continue  # an agent without a lane, or a beginning that nobody has seen
-            lane.agent = None
-            if lane.action is not None:
-                lane.seen, lane.last, lane.terminal = (steps, row), True, not steps["interrupted"][row]
-                lane.reward += float(steps["ended_reward"][row] + steps["ended_group_reward"][row])
-        for row, key in enumerate(self._keys()):
-            self._there.setdefault(key)
-            lane = owners.get(key)
-            if lane is not None and lane.agent == key and lane.action is not None:  # or it ended just now
-                lane.seen = (steps, row)
-                lane.reward += float(steps["reward"][row] + steps["group_reward"][row])
-                lane.decisions += lane.sent  # one that asks out of turn has not acted yet
-        if self._exchanges > MAX_EXCHANGES:
-            raise EnvError(
-                f"Unity player {self._process.name}: in {MAX_EXCHANGES} exchanges not every agent asked for a decision "
-                "or ended; look at their Decision Requesters"
-            )
-
-    def finish(self) -> list[Timestep]:
-        """The entry of every lane."""
-        rows, owned = {key: row for row, key in enumerate(self._keys())}, {lane.agent for lane in self.lanes}
-        free = [key for key in self._there if key in rows and key not in owned]
-        entries = []
-        for number, lane in enumerate(self.lanes):
-            if lane.action is not None and lane.seen is not None:
-                lane.obs = self.view.observe(*lane.seen, ended=lane.last)
-            else:
-                # Its own agent where the episode was abandoned, else whoever has no lane yet, else nobody.
-                if lane.agent not in rows:
-                    lane.agent = free.pop(0) if free else None
-                if lane.agent is not None:
-                    lane.obs = self.view.observe(self._steps, rows[lane.agent], ended=False)
-                else:
-                    self._tell_once(f"lane {number} has no agent: it repeats its last observation until one appears")
-            first = lane.action is None
-            lane.needs_reset = lane.last or lane.agent is None
-            obs = {key: value.copy() for key, value in lane.obs.items()}
-            entries.append(Timestep(obs, np.float32(0 if first else lane.reward), first, lane.last, lane.terminal))
-        if free and not any(lane.needs_reset for lane in self.lanes):
-            self._tell_once(f"{len(free)} more agents than the {len(self.lanes)} lanes: they take neutral actions")
-        return entries
-
-    def lend(self) -> PlayerProcess:
-        """The player with all episodes begun anew; these lanes wait until :meth:`take_back`."""
-        self._process.reset()
-        return self._process
-
-    def take_back(self, process: PlayerProcess) -> None:
-        """Go on with a player that was lent, or with the one that replaced it: every lane begins anew."""
-        self._process = process
-        try:
-            process.reset()
-        except PlayerLost as error:
-            self._replace(error)
-        else:
-            self._settle()
-
-    def close(self) -> None:
-        """End the player, or give it back."""
-        if self._lender is None:
-            self._process.close()
-        elif not self._returned:
-            self._returned = True
-            self._lender.take_back(self._process)
-
-    def _keys(self) -> list[Key]:
-        return [(int(team), int(number)) for team, number in self._steps["id"]]
-
-    def _replace(self, error: PlayerLost) -> None:
-        """Another player in place of a lost one; EnvError once that has happened too often."""
-        self._process.close()
-        limit = self._config.unity_max_restarts
-        while self.restarts < limit:
-            self.restarts += 1
-            logger.warning("%s\nstarting it again (%d of at most %d times)", error, self.restarts, limit)
-            try:
-                self._process = self._start()
-            except EnvError as failed:
-                error = PlayerLost(str(failed))
-                continue
-            break
-        else:
-            raise EnvError(
-                f"{error}\nit was started again {self.restarts} times, env.unity_max_restarts allows no more"
-            )
-        if self._process.layout != self.view.layout:
-            raise EnvError(f"the restarted player has {self._process.layout}, before it was {self.view.layout}")
-        self._settle()
-
-    def _settle(self) -> None:
-        """All episodes have begun anew: no lane has an agent, and those that were under way broke off."""
-        self._steps, self._fresh = self._process.first, True
-        self._there = dict.fromkeys(self._keys())
-        for lane in self.lanes:
-            lane.agent, lane.action, lane.last, lane.needs_reset = None, None, False, True
-
-    def _tell_once(self, message: str) -> None:
-        if message not in self._told:
-            self._told.add(message)
-            logger.warning("Unity player %s: %s", self._process.name, message)
 
 
 class UnityLanes:
@@ -264,11 +64,6 @@ class UnityLanes:
 
     def __init__(self, config: EnvConfig, count: int = 1, seed: int = 0) -> None:
         """Starts ``count`` players at once; see :class:`~jaxdreamer.envs.unity_process.PlayerProcess` for its errors."""
-        if config.time_limit:
-            raise ConfigError(
-                "env.time_limit: a Unity agent begins anew only when its player lets it; set Max Step in the agent, and "
-                "env.time_limit=0"
-            )
         if not config.unity_file_name and count > 1:
             raise ConfigError(f"env.num_envs={count}: there is one Unity Editor; for several players build one")
         self.config, self.seed = config, seed
@@ -302,7 +97,7 @@ class UnityLanes:
         self._calls = 0
 
     @property
-    def lanes(self) -> list[_Lane]:
+    def lanes(self) -> list[Lane]:
         """Of all players."""
         return [lane for player in self.players for lane in player.lanes]
 
@@ -340,10 +135,12 @@ class UnityLanes:
         return timestep
 
     def reset_lane(self, lane: int) -> Timestep:
-        """Begin an episode where the lane's agent is now; its entry, without a lane axis."""
-        state = self.lanes[lane]
-        state.needs_reset = state.agent is None
-        return Timestep({k: v.copy() for k, v in state.obs.items()}, np.float32(0), True, False, False)
+        """Begin a lane's next episode now, see :meth:`PlayerLanes.reset_lane`; its entry, without a lane axis."""
+        for player in self.players:
+            if lane < len(player.lanes):
+                return player.reset_lane(lane)
+            lane -= len(player.lanes)
+        raise EnvError(f"there are {self.num_envs} lanes, the last of them is {self.num_envs - 1}")
 
     def render(self, lane: int = 0) -> np.ndarray:
         """What the lane's agent sees through its first camera, as uint8 [H, W, 3]."""

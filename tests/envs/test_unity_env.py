@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -207,8 +208,10 @@ def test_nothing_of_the_stubs_is_in_this_process(duo):
     }
 
 
-def test_agents_that_end_together_lose_nothing(play):
-    lanes, _ = play(agents=[{"length": 2}, {"length": 2}], branches=[4], settings={"unity_no_graphics": True})
+@pytest.mark.parametrize("reuse_ids", [False, True])
+def test_agents_that_end_together_lose_nothing(play, reuse_ids):
+    pair = [{"length": 2}, {"length": 2}]
+    lanes, _ = play(agents=pair, branches=[4], settings={"unity_no_graphics": True}, reuse_ids=reuse_ids)
     entries, _ = roll(lanes, 7)
     for lane in (0, 1):
         assert column(entries, "time", lane) == [0, 1, 2, 0, 1, 2, 0]
@@ -241,6 +244,52 @@ def test_agents_that_decide_at_different_rates(play):
     assert column(entries, "is_last", 0) == [False, False, False, True]
     sent = [line["action"][0][0] for line in log_of(path) if line.get("agent") == 0]
     np.testing.assert_array_equal(np.float32(sent[:6]), np.repeat([c[0, 0] for c in chosen[1:3]], 3))
+
+
+def test_an_action_is_counted_from_when_it_could_be_taken(play):
+    """Of agents that decide every 2 and every 3 ticks one is ahead at times: it decides out of turn, with its old action."""
+    lanes, _ = play(agents=[{"length": 0, "period": 2}, {"length": 0, "period": 3}], continuous=1)
+    entries, chosen = roll(lanes, 6)
+    for entry, action in zip(entries[1:], chosen[1:]):
+        np.testing.assert_array_equal(entry.obs[VECTOR][:, 3], action[:, 0])
+    paid = [np.cumsum([0.25 + t for t in range(1, 20)]) for _ in range(2)]
+    for lane in (0, 1):  # nothing is lost on the way
+        total, now = sum(column(entries, "reward", lane)), column(entries, "time", lane)[-1]
+        assert total == paid[lane][now - 1]
+
+
+def test_a_time_limit_cuts_and_begins_anew_where_it_can(play):
+    lanes, _ = play(agents=[{"length": 0}], continuous=1, settings={"time_limit": 3})
+    entries, _ = roll(lanes, 9)
+    assert column(entries, "time", 0) == [0, 1, 2, 3, 0, 1, 2, 3, 0]
+    assert column(entries, "is_last", 0) == [t == 3 for t in column(entries, "time", 0)]
+    assert column(entries, "is_first", 0) == [t == 0 for t in column(entries, "time", 0)]
+    assert not any(column(entries, "is_terminal", 0))
+    both, _ = play(agents=[{"length": 3}, {"length": 0}], continuous=1, settings={"time_limit": 4})
+    entries, _ = roll(both, 8)
+    # The other agent is in mid-episode: the one that was cut goes on, in another episode.
+    assert column(entries, "time", 1) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert column(entries, "is_last", 1) == [t == 4 for t in range(8)]
+    assert column(entries, "is_first", 1) == [t in (0, 5) for t in range(8)]
+
+
+def test_resetting_one_lane(play):
+    alone, _ = play(agents=[{"length": 3}], continuous=1)
+    assert alone.reset_lane(0).obs[VECTOR][2] == 0
+    roll(alone, 2)
+    entry = alone.reset_lane(0)
+    assert entry.is_first and entry.obs[VECTOR][2] == 0 and entry.obs[VECTOR].shape == (6,)
+    entries, _ = roll(alone, 4)
+    assert column(entries, "time", 0) == [1, 2, 3, 0] and column(entries, "is_last", 0) == [False, False, True, False]
+    two, _ = play(agents=[{"length": 3}, {"length": 0}], continuous=1, respawn=2)
+    first, _ = roll(two, 4)
+    assert column(first, "is_last", 0)[-1]
+    entry = two.reset_lane(0)  # time passes until its agent is there again
+    assert entry.is_first and entry.obs[VECTOR][:3].tolist() == [0, 1, 0]
+    entries, _ = roll(two, 2)
+    assert column(entries, "time", 0) == [1, 2] and column(entries, "time", 1) == [6, 7]
+    with pytest.raises(EnvError, match="2 lanes"):
+        two.reset_lane(2)
 
 
 def test_action_repeat(play):
@@ -363,11 +412,25 @@ def test_a_worker_that_is_killed_is_replaced_and_its_player_ended(play, caplog):
     lanes, path = play(agents=[{"length": 0}], continuous=1)
     roll(lanes, 3)
     first = psutil.Process(log_of(path)[0]["launch"])
-    first.parent().kill()
+    worker = first.parent()
+    worker.kill()
+    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
     entries, _ = roll(lanes, 3)
     assert column(entries, "is_first", 0) == [True, False, False] and column(entries, "time", 0) == [0, 1, 2]
     assert psutil.wait_procs([first], timeout=5)[1] == []
-    assert "worker process" in caplog.text
+    assert "worker process" in caplog.text and sum("launch" in line for line in log_of(path)) == 2
+
+
+def test_a_worker_that_is_killed_while_its_player_hangs(play):
+    """Nobody is left to tell the player, so it is ended by its number."""
+    lanes, path = play(agents=[{"length": 0}], continuous=1, fault={"kind": "hang", "at": 3})
+    player = psutil.Process(log_of(path)[0]["launch"])
+    timer = threading.Timer(0.5, player.parent().kill)
+    timer.start()
+    entries, _ = roll(lanes, 5)
+    timer.join()
+    assert column(entries, "time", 0) == [0, 1, 0, 1, 2] and psutil.wait_procs([player], timeout=5)[1] == []
 
 
 def test_restarts_are_bounded(play):
@@ -568,8 +631,6 @@ def test_settings_that_cannot_be(tmp_path, monkeypatch):
         start(path, unity_behavior_name="Trio")
     with pytest.raises(SpaceError, match=r"env\.obs=pixels"):
         start(path, obs="pixels")
-    with pytest.raises(ConfigError, match="set Max Step in the agent"):
-        start(path, time_limit=100)
     with pytest.raises(EnvError, match="Couldn't launch"):
         start(tmp_path / "missing")
     with pytest.raises(ConfigError, match="cannot be started"):
