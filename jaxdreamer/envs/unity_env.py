@@ -71,13 +71,11 @@ class UnityLanes:
         """Agent steps of all lanes together; resets do not count."""
         self.players: list[PlayerLanes] = []
         lender = None if config.unity_file_name else next(iter(_EDITOR), None)
-        with ThreadPoolExecutor(count) as pool:
-            started = [pool.submit(PlayerLanes, config, seed, index, lender) for index in range(count)]
-        errors = [error for future in started if (error := future.exception())]
-        self.players = [future.result() for future in started if not future.exception()]
+        if count == 1:  # in this thread, where Ctrl-C ends the wait for a player that does not connect
+            self.players.append(PlayerLanes(config, seed, 0, lender))
+        else:
+            self._start_together(count)
         try:
-            for error in errors:
-                raise error
             first = self.players[0].view
             for player in self.players[1:]:
                 if player.view.layout != first.layout:
@@ -95,6 +93,15 @@ class UnityLanes:
         # Images of which only one colour has been seen so far, and which.
         self._blank: dict[str, int | None] = dict.fromkeys(first.images)
         self._calls = 0
+
+    def _start_together(self, count: int) -> None:
+        with ThreadPoolExecutor(count) as pool:
+            started = [pool.submit(PlayerLanes, self.config, self.seed, index) for index in range(count)]
+        self.players = [future.result() for future in started if not future.exception()]
+        for future in started:
+            if error := future.exception():
+                self.close()
+                raise error
 
     @property
     def lanes(self) -> list[Lane]:

@@ -411,15 +411,18 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to hear
 
     def listen() -> None:
+        command = ""
         try:
-            while True:
-                received.put(receive(commands))
+            while command != "close":
+                message = receive(commands)
+                command = message[0]["command"]
+                received.put(message)
         except Exception:  # the trainer is gone, or talks nonsense: either way there is nobody left to serve
             received.put(({"command": "close"}, {}))
-            # An exchange under way may take as long as the player's timeout; nobody waits for it.
-            time.sleep(CLOSING_SECONDS)
-            player.kill()
-            os._exit(1)
+        # A start or an exchange under way may take as long as the player's timeout; nobody waits for it any more.
+        time.sleep(CLOSING_SECONDS)
+        player.kill()
+        os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
     try:

@@ -520,6 +520,31 @@ def test_nothing_is_left_however_a_program_ends(tmp_path, end):
     assert_nothing_runs(tmp_path)
 
 
+def test_ctrl_c_while_a_player_does_not_connect(tmp_path):
+    path = make_player(tmp_path / "mute", agents=[{"length": 0}], continuous=1, fault={"kind": "silent"})
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN, str(path), "SIGINT"], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as program:  # fmt: skip
+        end = time.monotonic() + 60
+        while not log_of(path):
+            assert program.poll() is None and time.monotonic() < end, program.stderr.read().decode()
+            time.sleep(0.1)
+        began = time.monotonic()
+        os.killpg(program.pid, signal.SIGINT)
+        assert program.stderr.read().decode().strip().endswith("KeyboardInterrupt")
+        assert time.monotonic() - began < 20  # of the 30 s that the player has
+    assert_nothing_runs(tmp_path)
+
+
+def test_where_one_of_several_players_fails_the_others_are_ended(tmp_path):
+    path = make_player(tmp_path / "pair", agents=[{"length": 0}], continuous=1, fault={"kind": "exit", "launches": 1})
+    with pytest.raises(EnvError, match="exit code 3"):
+        make_vector(config(path, num_envs=2), 2, 0)
+    assert sum("launch" in line for line in log_of(path)) == 2
+    assert_nothing_runs(tmp_path)
+
+
 # ---- whole runs ---------------------------------------------------------------------------------------------------
 
 BRIEF = ["env.backend=unity", "prefill=20", "pretrain=1", "train_every=10", "updates=1", "eval_every=0", "eval_episodes=3",
