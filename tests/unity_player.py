@@ -196,8 +196,8 @@ def engine_settings(data: bytes) -> dict[str, float]:
     return found
 
 
-def misbehave(fault: dict[str, Any], moment: int) -> None:
-    """Before connecting this is moment 0, then it counts exchanges."""
+def misbehave(fault: dict[str, Any], moment: int | str) -> None:
+    """Before connecting this is moment 0, after the first message "hello", then it counts exchanges."""
     if moment != fault.get("at", 0):
         return
     print(f"player: about to {fault['kind']}", file=sys.stderr, flush=True)
@@ -248,6 +248,7 @@ def main() -> None:
     hello.rl_initialization_output.package_version = "3.0.0"
     hello.rl_initialization_output.capabilities.baseRLCapabilities = True
     answer = send(hello).rl_initialization_input
+    misbehave(fault, "hello")
     scene.write(seed=answer.seed, python_api=answer.communication_version)
     command, described, exchanges = send(None).rl_input, False, 0
     while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shlex
@@ -154,6 +155,8 @@ def test_two_agents_that_end_at_different_times(duo):
         first = [i == 0 or episodes[i] != episodes[i - 1] for i in range(12)]
         assert column(entries, "is_first", lane) == first
         assert column(entries, "is_last", lane) == [t == length for t in times]
+        forbidden = [(entry.obs["action_mask"][lane] == 0).sum() for entry in entries]
+        assert forbidden == [t != length for t in times]  # nothing is decided in the last entry
         assert column(entries, "is_terminal", lane) == [t == length and lane == 0 for t in times]
         # Rewards are the agent's own and its group's (0.25 in every message).
         assert column(entries, "reward", lane) == [0 if f else t + 0.25 for t, f in zip(times, first)]
@@ -216,6 +219,7 @@ def test_agents_that_end_together_lose_nothing(play, reuse_ids):
     for lane in (0, 1):
         assert column(entries, "time", lane) == [0, 1, 2, 0, 1, 2, 0]
         assert column(entries, "episode", lane) == [0, 0, 0, 1, 1, 1, 2]
+        assert column(entries, "reward", lane) == [0, 1.25, 2.25, 0, 1.25, 2.25, 0]
     assert list(lanes.spaces["action"].nvec) == [4] and lanes.spec.action.is_discrete
     assert not lanes.can_render
 
@@ -247,8 +251,8 @@ def test_agents_that_decide_at_different_rates(play):
 
 
 def test_an_action_is_counted_from_when_it_could_be_taken(play):
-    """Of agents that decide every 2 and every 3 ticks one is ahead at times: it decides out of turn, with its old action."""
-    lanes, _ = play(agents=[{"length": 0, "period": 2}, {"length": 0, "period": 3}], continuous=1)
+    """Of agents that decide every 3 and every 4 ticks one is ahead at times: it decides out of turn, with its old action."""
+    lanes, _ = play(agents=[{"length": 0, "period": 3}, {"length": 0, "period": 4}], continuous=1)
     entries, chosen = roll(lanes, 6)
     for entry, action in zip(entries[1:], chosen[1:]):
         np.testing.assert_array_equal(entry.obs[VECTOR][:, 3], action[:, 0])
@@ -315,8 +319,11 @@ def test_float_images_with_channels_first_and_only_pixels(play):
 
 
 def test_images_are_resized(play):
-    lanes, _ = play(agents=[{"length": 0}], continuous=1, image="png", settings={"image_size": (6, 8)})
+    lanes, _ = play(
+        agents=[{"length": 0}], continuous=1, image="png", settings={"image_size": (6, 8), "exclude": ("Vec*",)}
+    )
     entries, _ = roll(lanes, 1)
+    assert list(lanes.spec.obs) == ["CameraSensor"]
     blocks = picture(0, 0, [12, 16, 3]).reshape(6, 2, 8, 2, 3).mean((1, 3))
     assert np.abs(entries[0].obs["CameraSensor"][0] - blocks).max() <= 1
 
@@ -325,13 +332,15 @@ def test_images_are_resized(play):
 
 
 def test_players_side_by_side_where_the_port_is_taken(play):
-    with socket.socket() as taken:
+    with socket.socket() as taken, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
         taken.bind(("0.0.0.0", 0))
         taken.listen()
         base = taken.getsockname()[1] - 2  # worker ids count from there
+        with contextlib.suppress(OSError):  # held by another program, which serves as well
+            held.bind(("127.0.0.1", base + 3))  # as by another of our workers, just before its server listens
         lanes, path = play(count=2, settings={"unity_base_port": base, "unity_worker_id": 2}, **DUO)
     ports = [line["port"] for line in log_of(path) if "port" in line]
-    assert len(set(ports)) == 2 and min(ports) > base + 2
+    assert len(set(ports)) == 2 and min(ports) > base + 3
     assert lanes.num_envs == 4
     entries, _ = roll(lanes, 6)
     for lane in (0, 2):
@@ -345,8 +354,11 @@ def test_closing_and_starting_again_at_once(play):
     for _ in range(2):
         lanes, path = play(agents=[{"length": 0}], continuous=1)
         roll(lanes, 2)
+        logs = lanes.players[0]._process.log_folder
+        assert (logs / "worker-0.log").exists()
         lanes.close()
         lanes.close()
+        assert not logs.exists()
         assert log_of(path)[0]["port"] >= 5005
 
 
@@ -449,8 +461,10 @@ def start(path: Path, **settings) -> None:
     make_vector(config(path, **settings), 1, 0).close()
 
 
-def test_a_player_that_never_connects(tmp_path):
-    path = make_player(tmp_path / "mute", agents=[{"length": 0}], continuous=1, fault={"kind": "silent"})
+@pytest.mark.parametrize("at", [0, "hello"])
+def test_a_player_that_never_connects(tmp_path, at):
+    """Or says one word and then nothing."""
+    path = make_player(tmp_path / "mute", agents=[{"length": 0}], continuous=1, fault={"kind": "silent", "at": at})
     began = time.monotonic()
     with pytest.raises(EnvError) as caught:
         start(path, unity_timeout_wait=2)
@@ -679,6 +693,7 @@ def test_an_interpreter_without_the_library(tmp_path, monkeypatch):
     (tmp_path / "mlagents_envs.py").write_text("raise ImportError('no such thing')")
     with pytest.raises(MissingExtra, match=r"(?s)no such thing.*unity-venv/bin/pip install 'mlagents-envs==0.28.0'"):
         start(path, unity_python="")
+    start(path)  # another interpreter is not led astray by what is meant for this one
     bare = tmp_path / "bare"
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -s "$@"\n')
     bare.chmod(0o755)
