@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import sys
-from typing import Any
 
 from jaxdreamer import __version__
 from jaxdreamer.envs import gl, render, versions
@@ -26,15 +25,18 @@ import json, sys
 import numpy as np
 from jaxdreamer.config import EnvConfig
 from jaxdreamer.envs import make_env
-said = {"error": ""}
-try:
-    env = make_env(EnvConfig(backend=sys.argv[1], id=sys.argv[2], obs=sys.argv[3]))
-    entry = env.step(np.zeros(env.spec.action.size, np.float32)) if env.reset(0).is_first else None
-    said["observations"] = {key: list(value.shape) for key, value in entry.obs.items()}
-    env.close()
-except Exception as error:
-    said["error"] = f"{type(error).__name__}: {error}"
-print("said " + json.dumps(said))
+name, task, *modes = sys.argv[1:]
+for obs in modes:
+    shapes, error = {}, ""
+    try:
+        env = make_env(EnvConfig(backend=name, id=task, obs=obs))
+        env.reset(0)
+        entry = env.step(np.zeros(env.spec.action.size, np.float32))
+        shapes = {key: list(value.shape) for key, value in entry.obs.items()}
+        env.close()
+    except Exception as failure:
+        error = f"{type(failure).__name__}: {failure}"
+    print("said " + json.dumps([shapes, error]), flush=True)
 """
 
 
@@ -43,20 +45,20 @@ def lines() -> list[str]:
     return [*_machine(), "", *_drawing(), "", *_versions(), "", *_backends()]
 
 
-def try_backend(name: str, obs: str = "state", seconds: float = 240.0) -> tuple[dict[str, Any], str]:
-    """Make, reset and step a small task in a child process: what it observed, and what went wrong, one of them empty."""
-    command = [sys.executable, "-c", _TRY, name, SAMPLES[name], obs]
+def try_backend(name: str, *modes: str, seconds: float = 240.0) -> list[tuple[dict[str, list[int]], str]]:
+    """Make, reset and step a small task in a child process, once for each mode of ``env.obs``.
+
+    For each what it observed, shapes by key, and what went wrong; one of the two is empty.
+    """
+    command = [sys.executable, "-c", _TRY, name, SAMPLES[name], *modes]
     env = {"JAX_PLATFORMS": "cpu", **os.environ}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=env)
     except subprocess.TimeoutExpired:
-        return {}, f"no answer within {seconds:g} s"
-    said = [line[5:] for line in done.stdout.splitlines() if line.startswith("said ")]
-    if not said:
-        last = done.stderr.strip().splitlines() or ["it said nothing"]
-        return {}, f"exit status {done.returncode}: {last[-1]}"
-    found = json.loads(said[-1])
-    return found.get("observations", {}), found["error"]
+        return [({}, f"no answer within {seconds:g} s")] * len(modes)
+    said = [tuple(json.loads(line[5:])) for line in done.stdout.splitlines() if line.startswith("said ")]
+    last = done.stderr.strip().splitlines() or ["it said nothing"]
+    return said + [({}, f"exit status {done.returncode}: {last[-1]}")] * (len(modes) - len(said))
 
 
 def _machine() -> list[str]:
@@ -94,16 +96,13 @@ def _versions() -> list[str]:
 def _backends() -> list[str]:
     told = ["environments, each tried in a process of its own:"]
     for name, task in SAMPLES.items():
-        state, error = try_backend(name)
+        modes = ("state",) if name == "brax" else ("state", "pixels")
+        (state, error), *drawn = try_backend(name, *modes)
         if error:
             told += [f"  {name}: does not work", *(f"    {line}" for line in error.splitlines())]
             continue
-        told.append(f"  {name}: works ({task}: {', '.join(state)}{'' if name == 'brax' else '; ' + _pixels(name)})")
+        pixels = [f"no pixels: {why}" if why else f"pixels {'x'.join(map(str, obs['image']))}" for obs, why in drawn]
+        told.append(f"  {name}: works ({'; '.join([f'{task}: ' + ', '.join(state), *pixels])})")
     unity = versions.installed("mlagents-envs")["mlagents-envs"]
     how = f"mlagents-envs {unity} is here; it takes a player to try" if unity else "pip install 'jaxdreamer[unity]'"
     return [*told, f"  unity_mlagents: {how}"]
-
-
-def _pixels(name: str) -> str:
-    pixels, error = try_backend(name, "pixels")
-    return f"no pixels: {error}" if error else f"pixels {'x'.join(map(str, pixels['image']))}"

@@ -31,6 +31,6 @@ def test_what_does_not_work(monkeypatch, capsys):
     monkeypatch.setattr(gl, "probe", lambda backend: gl.Probe(backend, "NVIDIA H200", ""))
     assert "egl, MUJOCO_GL=egl is set; drawing on a GPU by NVIDIA H200, render_quality full" in doctor._drawing()[0]
     monkeypatch.setattr(doctor, "SAMPLES", {"gym": "Pendulumm-v1"})
-    assert "did you mean Pendulum" in doctor.try_backend("gym")[1]
+    assert "did you mean Pendulum" in doctor.try_backend("gym", "state")[0][1]
     assert doctor._backends()[1] == "  gym: does not work"
-    assert doctor.try_backend("gym", seconds=0.01)[1] == "no answer within 0.01 s"
+    assert doctor.try_backend("gym", "state", seconds=0.01)[0][1] == "no answer within 0.01 s"
