@@ -63,7 +63,7 @@ def tensors_or_arrays(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         return arrays
     import torch
 
-    return {name: torch.as_tensor(array) for name, array in arrays.items()}
+    return {name: torch.as_tensor(np.array(array)) for name, array in arrays.items()}
 
 
 def _over_dicts(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
