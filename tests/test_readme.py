@@ -30,6 +30,12 @@ BRIEF = ["frames=60", "prefill=30", "pretrain=1", "train_every=20", "updates=1",
          "deter_size=8", "hidden_size=8", "units=8", "cnn_depth=2"]  # fmt: skip
 
 
+# The same for the snippet of a torchwm script.
+TORCHWM_BRIEF = """cfg.total_steps, cfg.seed_steps, cfg.collect_steps, cfg.update_steps, cfg.time_limit = 60, 24, 12, 1, 20
+cfg.batch_size, cfg.train_seq_len, cfg.imagine_horizon, cfg.buffer_size, cfg.test_episodes = 2, 4, 3, 500, 1
+cfg.deter_size, cfg.num_units, cfg.stoch_size, cfg.obs_embed_size, cfg.image_size = 16, 16, 4, 16, (16, 16)"""
+
+
 def test_the_two_commands_at_the_top_start_from_a_bare_clone():
     first, second = re.findall(r"```bash\n(.*?)```", TEXT, re.S)[:2]
     assert first.startswith("python3 -m venv .venv && .venv/bin/pip install")
@@ -68,6 +74,7 @@ def test_commands_run(command, workplace, monkeypatch, capsys):
 @pytest.mark.parametrize("index", range(len(SNIPPETS)))
 def test_snippets_run(index, workplace):
     code = SNIPPETS[index].replace('"frames=1000", "prefill=200"', ", ".join(map(repr, BRIEF)))
+    code = code.replace("cfg.total_steps = 1_000_000", TORCHWM_BRIEF)
     done = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 

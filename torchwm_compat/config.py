@@ -20,6 +20,7 @@ EXTRAS: dict[str, Any] = {
     "num_categories": 32,  # classes of each categorical latent of Dreamerv2
     "actor_gradient": "auto",  # auto, dynamics, reinforce or both
     "update_order": "auto",  # auto: as the algorithm has it; torchwm: torchwm's own order and gradients, for V1
+    "unity_python": "",  # the interpreter that has mlagents-envs; empty: this one
 }
 
 
@@ -129,14 +130,15 @@ class DreamerConfig(_Fields):
     """Mutable settings: set as attributes, or by keyword.
 
     ``embed_size`` is another name of ``obs_embed_size``. Beyond torchwm there are ``obs`` ("pixels", "state" or "both"),
-    ``num_categories``, ``actor_gradient`` and ``update_order``. Setting any other attribute raises AttributeError with the
-    nearest name: torchwm takes it silently, and trains with something else.
+    ``num_categories``, ``actor_gradient``, ``update_order`` and ``unity_python``. Setting any other attribute raises
+    AttributeError with the nearest name: torchwm takes it silently, and trains with something else.
     """
 
     obs: str
     num_categories: int
     actor_gradient: str
     update_order: str
+    unity_python: str
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         extras = {name: kwargs.pop(name) for name in [*EXTRAS, *ALIASES] if name in kwargs}

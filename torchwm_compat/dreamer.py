@@ -55,6 +55,8 @@ __all__ = [
     "preprocess_obs",
 ]
 
+_log = logging.getLogger("torchwm_compat")
+
 _EVALUATION_SEED = 1_000_003  # apart from the training environment's
 
 
@@ -96,6 +98,7 @@ def make_env(args: Any) -> Any:
             time_scale=float(args.unity_time_scale),
             quality_level=int(args.unity_quality_level),
             max_episode_steps=int(args.time_limit),
+            **({"python": args.unity_python} if args.unity_python else {}),
         )
     repeat = max(1, int(args.action_repeat))
     env = env_wrapper.ActionRepeat(env, repeat)
@@ -136,7 +139,13 @@ class DreamerAgent:
         self.train_env = make_env(self.args)
         self.test_env = make_env(self.args)
         _seed(self.test_env, int(self.args.seed) + _EVALUATION_SEED)
-        obs_shape = self.train_env.observation_space["image"].shape
+        space = self.train_env.observation_space
+        if self.args.obs == "pixels" and "image" not in space:
+            _log.warning(
+                "%s shows no images and cannot be drawn: the agent sees its state (obs='state')", self.args.env
+            )
+            self.args.obs = "state"
+        obs_shape = space["image"].shape if "image" in space else (3, *mapping.image_size(self.args))
         action_size = self.train_env.action_space.shape[0]
         self.has_learned = bool(self.args.restore)  # parameters that a new run begins with
         self.dreamer = self._kind()(

@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from jaxdreamer import EnvConfig, EnvSpec, SpaceError, VectorEnv, make_vector, preset, wrap
+from jaxdreamer import ConfigError, EnvConfig, EnvSpec, VectorEnv, make_vector, preset, wrap
 
 _log = logging.getLogger("torchwm_compat")
 
@@ -118,8 +118,9 @@ class ImageEnv:
         if self._lanes is None:
             try:
                 self._lanes = self._made(replace(self.config, obs="both"))
-            except SpaceError:  # it shows images of its own
-                self._lanes, self._own_image = self._made(replace(self.config, obs="auto")), True
+            except ConfigError:  # it shows images of its own, or cannot be drawn
+                self._lanes = self._made(replace(self.config, obs="auto"))
+                self._own_image = any(item.kind == "image" for item in self._lanes.spec.obs.values())
         return self._lanes
 
     def _made(self, config: EnvConfig) -> VectorEnv:
@@ -223,7 +224,9 @@ class UnityMLAgentsEnv(ImageEnv):
         time_scale: float = 20.0,
         quality_level: int = 1,
         max_episode_steps: int = 1000,
+        python: str = "",
     ) -> None:
+        """``python`` is the interpreter that has mlagents-envs; empty: this one."""
         config = env_config(
             id=str(file_name or ""),
             backend="unity_mlagents",
@@ -236,6 +239,7 @@ class UnityMLAgentsEnv(ImageEnv):
             unity_no_graphics=bool(no_graphics),
             unity_time_scale=float(time_scale),
             unity_quality_level=int(quality_level),
+            unity_python=python,
         )
         super().__init__(config, seed)
 

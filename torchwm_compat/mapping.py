@@ -207,6 +207,7 @@ def to_jaxdreamer(args: DreamerConfig) -> Config:
         values["model.classes"] = args.num_categories
     values["behavior.exploration_epsilon"] = min(1.0, args.action_noise)
     values["env.obs"] = args.obs
+    values["env.unity_python"] = args.unity_python
     if args.env_instance is not None or backend(args) != "mujoco" or not is_model(values["env.id"]):
         del values["env.camera"], values["env.frame_skip"]  # native models' only: a task has its own
     if args.env_instance is not None:

@@ -56,7 +56,8 @@ class Player:
                 state, chosen = dreamer.act_with_world_model(obs, state, action)
                 native = self._to_env(to_float(chosen)[0])
                 if render:
-                    frames.append(np.moveaxis(to_numpy(obs["image"]), 0, -1).copy())
+                    if "image" in obs:
+                        frames.append(np.moveaxis(to_numpy(obs["image"]), 0, -1).copy())
                     latents.append(to_float(features(state)))
                 obs, reward, done, info = env.step(native)
                 action = self._from_env(info.get("action", native) if isinstance(info, dict) else native)

@@ -98,7 +98,13 @@ def trained_config(agent: Any, folder: Path, frames: int) -> Config:
     )
     if (folder / "config.json").is_file():
         capacity = load_run(folder)[0].replay.capacity
-    return replace(config, run=replace(config.run, frames=frames), replay=replace(config.replay, capacity=capacity))
+    env = config.env
+    if getattr(agent.train_env, "shows_images", False) and env.obs == "pixels":  # the task's own, no rendered frames
+        vectors = tuple(key for key, item in agent.train_env.spec.obs.items() if item.kind != "image")
+        env = replace(env, obs="auto", exclude=(*env.exclude, *vectors))
+    return replace(
+        config, env=env, run=replace(config.run, frames=frames), replay=replace(config.replay, capacity=capacity)
+    )
 
 
 def checkpointer(agent: Any) -> Callable[[Any, int], None]:

@@ -36,7 +36,8 @@ def zeros(dreamer):
 
 
 def test_the_views_are_of_torchwms_classes_and_shapes(played):
-    kinds = {"rssm": views.RSSM, "actor": views.ActionDecoder, "obs_encoder": views.ConvEncoder, "obs_decoder": views.ConvDecoder,
+    kinds = {"rssm": views.RSSM, "actor": views.ActionDecoder, "obs_encoder": views.ConvEncoder,
+             "obs_decoder": views.ConvDecoder,
              "reward_model": views.DenseDecoder, "value_model": views.DenseDecoder}  # fmt: skip
     for name, kind in kinds.items():
         view = getattr(played, name)
@@ -51,9 +52,12 @@ def test_the_views_are_of_torchwms_classes_and_shapes(played):
         16,
         16,
     )
-    assert {k: v.shape for k, v in rssm.init_state(3).items()} == dict(
-        mean=(3, 4), std=(3, 4), stoch=(3, 4), deter=(3, 16)
-    )
+    assert {k: v.shape for k, v in rssm.init_state(3).items()} == {
+        "mean": (3, 4),
+        "std": (3, 4),
+        "stoch": (3, 4),
+        "deter": (3, 16),
+    }
     assert not any(v.any() for v in rssm.init_state(3).values())
     assert rssm.to("cpu").eval() is rssm and "3," not in repr(played.actor)[:5]
 
@@ -131,18 +135,24 @@ def test_arrays_are_answered_in_their_kind(played):
     assert all(isinstance(x, torch.Tensor) for x in played.actor.state_dict().values())
 
 
-# ---- the agent sees (T1) -----------------------------------------------------------------------------------------------
+# ---- the agent sees (T1) --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("agent", ["played", "v2"])
 def test_a_black_and_a_white_image_give_different_states_and_actions(agent, request):
     dreamer = request.getfixturevalue(agent)
     state, action = zeros(dreamer)
-    key = dreamer._key
+    key, before = dreamer._key, dreamer.state
+    # As networks begin, an image says little and actions are noise: louder, and calmer.
+    rssm, actor = dreamer.state_dicts()["rssm"], dreamer.state_dicts()["actor"]
+    loud = {"fc_state_posterior.weight": 30 * rssm["fc_state_posterior.weight"]}
+    calm = {"action_model.8.bias": np.array([0, 0, -8, -8], np.float32)}
+    dreamer.load_state_dicts({"rssm": rssm | loud, "actor": actor | calm})
     (dark, left), (bright, right) = (act_from(dreamer, key, observation(value), state, action) for value in (0, 255))
     statistics = "mean" if "mean" in dark else "logits"
     assert not np.allclose(dark[statistics], bright[statistics])
     assert not np.allclose(left, right)
+    dreamer.state = before
 
 
 def act_from(dreamer, key, *args):
@@ -164,7 +174,7 @@ def test_acting_carries_the_posterior(played, monkeypatch):
     assert state is seen["posterior"] and action.shape == (1, ACTION_SIZE)
 
 
-# ---- collecting ----------------------------------------------------------------------------------------------------------
+# ---- collecting -----------------------------------------------------------------------------------------------------
 
 
 def test_random_episodes_are_stored_with_their_final_observations(played):
@@ -183,9 +193,7 @@ def test_collecting_goes_on_where_it_was():
     dreamer, env = cases.dreamer(), OldEnv(7)
     assert dreamer.act_and_collect_data(env, 5).tolist() == [5.0]
     assert dreamer.act_and_collect_data(env, 5).tolist() == [2.0, 3.0] and env.resets == 2
-    rewards, _, _ = dreamer.evaluate(
-        env, 1
-    )  # takes the environment over: the episode ends there, and is no end of the task
+    rewards, _, _ = dreamer.evaluate(env, 1)  # takes the environment over: the episode is cut there
     assert rewards.tolist() == [7.0]
     dreamer.act_and_collect_data(env, 2)
     batch = dreamer.data_buffer._rows()
@@ -193,7 +201,7 @@ def test_collecting_goes_on_where_it_was():
 
 
 def test_actions_in_replay_are_the_agents(monkeypatch):
-    """T11: what an environment reports in its own units is brought back by NormalizeActions; this one reports the agent's."""
+    """T11: what an environment reports is stored; NormalizeActions brings it to the agent's units before."""
 
     class Reporting(OldEnv):
         def step(self, action):
@@ -211,13 +219,14 @@ def test_the_action_before_an_episode_is_forgotten(monkeypatch):
     real = dreamer.act_with_world_model
 
     def spy(obs, state, action, explore=False):
-        seen.append((int(obs["image"].max()), np.asarray(action).copy(), np.asarray(state["deter"]).copy()))
+        seen.append((int(obs["image"].max()), np.asarray(action).copy(), np.asarray(state["stoch"]).copy()))
         return real(obs, state, action, explore)
 
     monkeypatch.setattr(dreamer, "act_with_world_model", spy)
     dreamer.act_and_collect_data(OldEnv(3), 7)
-    for time, action, deter in seen:
-        assert (time == 0) == (not action.any()) == (not deter.any())
+    for time, action, stoch in seen:
+        assert (time == 0) == (not action.any())
+        assert (time == 0) == (not stoch.any())
 
 
 @pytest.mark.parametrize(
@@ -250,7 +259,7 @@ def test_add_as_torchwm_has_it():
     assert rewards.shape == ends.shape == (4, 2)
 
 
-# ---- learning ------------------------------------------------------------------------------------------------------------
+# ---- learning -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("agent", ["played", "v2"])
@@ -312,7 +321,7 @@ def test_what_is_not_finite_raises(played):
     assert all(np.array_equal(before[k], v) for k, v in played.state_dicts()["actor"].items())
 
 
-# ---- evaluating ------------------------------------------------------------------------------------------------------------
+# ---- evaluating -----------------------------------------------------------------------------------------------------
 
 
 def test_evaluate_gives_rewards_videos_and_latents(played):
@@ -336,7 +345,7 @@ def test_episodes_of_different_lengths_make_an_array_of_arrays(played):
     assert [video.shape[0] for video in videos] == [3, 4]  # no more than max_videos_to_save
 
 
-# ---- making ----------------------------------------------------------------------------------------------------------------
+# ---- making ---------------------------------------------------------------------------------------------------------
 
 
 def test_signatures_and_classes(monkeypatch):
