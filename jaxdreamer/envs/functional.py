@@ -105,8 +105,7 @@ def make_lanes(env: FunctionalEnv, count: int, *, action_repeat: int = 1, time_l
 
         def once(carry, _):
             state, frames, total, terminal = carry
-            # A copy of its containers: some of Brax's environments write into the state's dictionaries.
-            new, reward, ended = env.step(jax.tree.map(lambda x: x, state), action)
+            new, reward, ended = env.step(state, action)
             going = ~terminal & (frames < most_frames)
             state = jax.tree.map(lambda a, b: jnp.where(going, a, b).astype(b.dtype), new, state)
             total = jnp.where(going, total + jnp.asarray(reward, jnp.float32), total)
