@@ -60,7 +60,7 @@ def test_what_brax_does_not_have_is_refused_by_name():
         ConfigError, match=r"brax_backend: Brax's swimmer does not know mjx .*; it works with: generalized$"
     ):
         make("swimmer", brax_backend="mjx")
-    with pytest.raises(ConfigError, match="env.obs=pixels: Brax's fast has nothing to draw; use env.obs=state"):
+    with pytest.raises(ConfigError, match=r"env.obs=pixels: Brax's fast has nothing to draw; use env.obs=state"):
         make("fast", obs="pixels")
 
 
@@ -117,18 +117,16 @@ def test_the_last_observation_is_the_bare_environments(pendulum):
     assert not broken.any()
     kinds = set()
     for lane in range(6):
-        start = 0
         end = int(np.flatnonzero(timestep.is_last[:, lane])[0])
-        state = jax.tree.map(lambda x, lane=lane: x[start, lane], states.env)
-        np.testing.assert_array_equal(timestep.obs["state"][start, lane], state.obs)
-        for t in range(start + 1, end + 1):
+        state = jax.tree.map(lambda x, lane=lane: x[0, lane], states.env)
+        np.testing.assert_array_equal(timestep.obs["state"][0, lane], state.obs)
+        for t in range(1, end + 1):
             assert not state.done
             reward = 0.0
-            for frames in (1, 2):
+            frames = 0
+            while frames < 2 and not state.done:
                 state = step(state, actions[t, lane])
-                reward += float(state.reward)
-                if state.done:
-                    break
+                reward, frames = reward + float(state.reward), frames + 1
             np.testing.assert_allclose(timestep.obs["state"][t, lane], state.obs, rtol=1e-4, atol=1e-5)
             assert timestep.reward[t, lane] == pytest.approx(reward)
         assert timestep.is_terminal[end, lane] == bool(state.done)

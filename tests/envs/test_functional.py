@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -97,11 +98,11 @@ def test_every_reset_is_a_fresh_start(task):
     env = pure.counting(time_limit=3) if task == "counting" else pure.pendulum()
     lanes = make_lanes(env, 64, time_limit=3)
 
-    @jax.jit
-    def play(key):
-        action = jnp.zeros((64, env.spec.action.size))
-        return jax.lax.scan(lambda s, _: (lambda new, t, b: (new, (t, new)))(*lanes.step(s, action)), lanes.init(key), None, 12)[1]  # fmt: skip
+    def advance(state, _):
+        state, timestep, _ = lanes.step(state, jnp.zeros((64, env.spec.action.size)))
+        return state, (timestep, state)
 
+    play = jax.jit(lambda key: jax.lax.scan(advance, lanes.init(key), None, 12)[1])
     timestep, states = play(jax.random.key(0))
     first = np.asarray(timestep.obs["state"])[np.asarray(timestep.is_first)]
     assert len(first) == 192 and np.asarray(timestep.is_first).sum(0).tolist() == [3] * 64
@@ -155,7 +156,7 @@ def test_what_is_not_finite_is_never_handed_out():
     seen = set()
     for lane in range(16):
         starts = np.flatnonzero(timestep.is_first[:, lane])
-        for start, end in zip(starts, starts[1:]):
+        for start, end in itertools.pairwise(starts):
             length = end - start
             kind = int(fate[start, lane])
             blank = broken[start, lane] and length == 1 and not fate[start, lane]

@@ -67,9 +67,9 @@ def test_the_backend_by_name():
         ConfigError, match=r"no pure task 'pendulun' \(did you mean pendulum\?\); there are: pendulum, cou"
     ):
         make_functional(EnvConfig(backend="pure", id="pendulun"))
-    with pytest.raises(ConfigError, match="env.obs=pixels: the pure tasks have nothing to draw; use env.obs=state"):
+    with pytest.raises(ConfigError, match=r"env.obs=pixels: the pure tasks have nothing to draw; use env.obs=state"):
         make_functional(EnvConfig(backend="pure", id="pendulum", obs="pixels"))
     with pytest.raises(
-        ConfigError, match="env.backend=gym steps its environments on the host; on the device run: brax, p"
+        ConfigError, match=r"env.backend=gym steps its environments on the host; on the device run: brax, p"
     ):
         make_functional(EnvConfig(backend="gym"))
