@@ -356,7 +356,7 @@ class Told:
         stepped, broke = int(report.agent_steps) - self.agent_steps, int(report.broken) - self.broken
         self.agent_steps, self.broken, self.updates = int(report.agent_steps), int(report.broken), int(report.updates)
         # Over calls, which may be short, as long as most entries are broken.
-        self.bad = (self.bad[0] + broke, self.bad[1] + stepped) if broke >= stepped else (0, 0)
+        self.bad = (self.bad[0] + broke, self.bad[1] + stepped) if broke > stepped else (0, 0)
         if self.bad[0] >= MAX_BROKEN * lanes:
             raise EnvError(
                 f"the environments gave states, rewards or observations that are not finite {self.bad[0]} times, against "

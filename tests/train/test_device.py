@@ -26,8 +26,8 @@ from jaxdreamer.envs.base import EnvError
 from jaxdreamer.record import checkpoint, metrics
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
-from jaxdreamer.train import device, program
-from jaxdreamer.train.device import DeviceTrainer, Run, Told
+from jaxdreamer.train import device
+from jaxdreamer.train.device import DeviceTrainer, Run
 from jaxdreamer.train.journal import Diverged
 from jaxdreamer.train.run import evaluate_agent, load_run, train_agent, train_seeds
 from tests.agent.cases import raw, trees_equal
@@ -37,6 +37,9 @@ from tests.train.test_run import Notes, checkpoint_arrays
 TINY = ["--preset", "dreamer_v2,tiny", "backend=pure", "env=pendulum", "num_envs=3", "action_repeat=1", "time_limit=17",
         "prefill=60", "pretrain=3", "train_every=10", "updates=2", "updates_per_call=4", "cross_episodes=true",
         "eval_every=0", "log_every=50", "eval_episodes=3", "checkpoint_every=150", "capacity=240"]  # fmt: skip
+
+
+SHORT = ("prefill=48", "pretrain=0", "frames=57")  # no update is due
 
 
 def tiny(*overrides: str) -> configs.Config:
@@ -429,9 +432,9 @@ def test_ones_own_functions_are_trained_on_and_drawn(tmp_path):
 
 def test_a_run_can_begin_from_what_another_has_learned(straight, tmp_path):
     first = train_agent(tiny("frames=420"), straight, console=quiet())
-    begun = train_agent(tiny("frames=57"), tmp_path / "run", console=quiet(), start=first.state)
+    begun = train_agent(tiny(*SHORT), tmp_path / "run", console=quiet(), start=first.state)
     assert trees_equal(begun.state, first.state)  # no update was due: what comes out went in
-    fresh = train_agent(tiny("frames=57"), tmp_path / "fresh", console=quiet())
+    fresh = train_agent(tiny(*SHORT), tmp_path / "fresh", console=quiet())
     assert (newest(tmp_path / "run")[1]["action"] != newest(tmp_path / "fresh")[1]["action"]).any()
     with pytest.raises(ConfigError, match="start: the train state given is of other networks"):
         train_agent(tiny("units=17"), tmp_path / "third", console=quiet(), start=fresh.state)
@@ -440,9 +443,9 @@ def test_a_run_can_begin_from_what_another_has_learned(straight, tmp_path):
 def test_a_registered_backend_and_the_choice_of_the_loop(tmp_path):
     register("mine", lambda config: pure.pendulum(), functional=True)
     try:
-        result = train_agent(tiny("backend=mine", "frames=57"), tmp_path / "device", console=quiet())
+        result = train_agent(tiny("backend=mine", *SHORT), tmp_path / "device", console=quiet())
         assert result.finished and result.evaluation.lengths == [17] * 3
-        words = ("backend=mine", "loop=host", "frames=57", "eval_episodes=1", "num_envs=1")
+        words = ("backend=mine", "loop=host", *SHORT, "eval_episodes=1", "num_envs=1")
         hosted = train_agent(tiny(*words), tmp_path / "host", console=quiet())
         assert hosted.evaluation.lengths == [17] and list((tmp_path / "host" / "replay").iterdir())
         assert not list((tmp_path / "device" / "replay").iterdir())  # it is in the checkpoints
@@ -488,15 +491,12 @@ def looking(monkeypatch):
     monkeypatch.setattr(device, "make_policy", lambda config, spec, _: test_program.looking_policy(spec))
 
 
-@pytest.mark.parametrize("words", [("train_every=30",), ("train_every=1", "updates=4")])  # long calls, and of a row
-def test_an_environment_that_is_never_finite_stops_the_run(make_trainer, monkeypatch, words):
+def test_an_environment_that_is_never_finite_stops_the_run(make_trainer, monkeypatch):
     looking(monkeypatch)
-    trainer = make_trainer(tiny("frames=5000", "env=counting", *words), pure.counting(break_at=1))
-    with pytest.raises(
-        EnvError, match=r"not finite \d+ times, against 0 good steps: look at the simulator's time step"
-    ):
+    trainer = make_trainer(tiny("frames=5000", "env=counting", "train_every=30"), pure.counting(break_at=1))
+    with pytest.raises(EnvError, match=r"not finite \d+ times.*: look at the simulator's time step"):
         trainer.run()
-    assert trainer.told[0].bad[0] >= 20 * 3 and trainer.segments.entries < 400
+    assert 20 * 3 <= trainer.segments.entries < 400
     assert not np.asarray(trainer.carry.replay.entries.reward).any()
 
 
@@ -518,32 +518,3 @@ def test_learning_that_waits_says_so(make_trainer, monkeypatch):
     assert (
         shown.count("learning waits: no episode in the replay is as long as a sequence") == 1 and trainer.updates == 0
     )
-
-
-def test_what_is_told_adds_up_over_calls_and_a_save():
-    told, rng = Told(), np.random.default_rng(0)
-    returns = rng.normal(size=12).round(2)
-    agent_steps = 0
-    for call in range(4):
-        part = returns[3 * call : 3 * call + 3]
-        agent_steps += 30
-        scores = program.Scores(
-            None, None, np.int32(3), part.sum(), (part**2).sum(), part.min(), part.max(), np.int32(30), part[-1]
-        )
-        good = {"loss/reward": np.float32(call) if call != 2 else np.nan}
-        nothing = {"skipped_in_a_row": 0.0, "skipped": 0.0, "loss/reward": 0.0}
-        report = program.Report(
-            good, nothing, scores, np.int32(agent_steps), np.int32(call), np.int32(7 * call), np.int32(0)
-        )
-        told.read(report, lanes=1)
-        state = json.loads(json.dumps(told.state()))
-        told = Told()
-        told.load(state)
-    assert told.latest == returns[-1]
-    line = told.take()
-    expected = {"return": returns.mean(), "return_std": returns.std(), "return_max": returns.max()}
-    expected |= {"return_min": returns.min(), "length": 10, "episodes": 12}
-    for name, value in expected.items():
-        assert line[f"train/{name}"] == pytest.approx(value)
-    assert line["loss/reward"] == np.mean([0, 1, 3]) and line["env/broken_entries"] == 3
-    assert set(told.take()) == {"skipped", "env/broken_entries"}
