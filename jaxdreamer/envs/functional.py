@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdreamer.config import ConfigError
 from jaxdreamer.ops.trees import all_finite
 from jaxdreamer.types import Array, EnvSpec, Observation, PyTree, Timestep
 
@@ -83,12 +84,14 @@ def make_lanes(env: FunctionalEnv, count: int, *, action_repeat: int = 1, time_l
     One agent step is ``action_repeat`` simulator steps with the same action, fewer where the episode ends; the rewards are
     added up and one observation is made. ``time_limit`` counts agent steps (0: the environment's own limit alone); reaching
     either truncates. A step that both ends the task and runs out of time is terminal.
+
+    Raises:
+        ConfigError: the environment's functions do not fit each other or its spec; the message names the array.
     """
+    check_functional(env)
     most_frames = env.time_limit or jnp.iinfo(jnp.int32).max
 
-    def reset(key: Array) -> PyTree:
-        # Some simulators start with weakly typed numbers; a scan's carry must keep its types.
-        return jax.tree.map(lambda x: lax.convert_element_type(x, jnp.asarray(x).dtype), env.reset(key))
+    reset = strong_reset(env)
 
     def sound(state: PyTree) -> Array:
         # Of what is observed only numbers are looked at: compiled, pictures are not drawn for this.
@@ -105,9 +108,10 @@ def make_lanes(env: FunctionalEnv, count: int, *, action_repeat: int = 1, time_l
 
         def once(carry, _):
             state, frames, total, terminal = carry
-            new, reward, ended = env.step(state, action)
+            # A copy of the tree (not of its arrays): Brax's steps write into the dictionaries of the state they are given.
+            new, reward, ended = env.step(jax.tree.map(lambda x: x, state), action)
             going = ~terminal & (frames < most_frames)
-            state = jax.tree.map(lambda a, b: jnp.where(going, a, b).astype(b.dtype), new, state)
+            state = jax.tree.map(lambda a, b: jnp.where(going, a, b), new, state)
             total = jnp.where(going, total + jnp.asarray(reward, jnp.float32), total)
             return (state, frames + going, total, terminal | (going & jnp.asarray(ended, bool))), None
 
@@ -139,6 +143,50 @@ def make_lanes(env: FunctionalEnv, count: int, *, action_repeat: int = 1, time_l
         return LaneState(state, key, steps, frames, last | failed), timestep, broken | failed
 
     return Lanes(env.spec, count, init, step, env.frame_rate / action_repeat)
+
+
+def strong_reset(env: FunctionalEnv) -> Callable[[Array], PyTree]:
+    """``env.reset`` without weakly typed numbers, with which some simulators begin: a loop's carry must keep its types."""
+
+    def reset(key: Array) -> PyTree:
+        return jax.tree.map(lambda x: lax.convert_element_type(x, jnp.asarray(x).dtype), env.reset(key))
+
+    return reset
+
+
+def check_functional(env: FunctionalEnv) -> None:
+    """ConfigError, naming the array, where the functions do not fit each other or the spec. Nothing is computed."""
+    key, action = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((env.spec.action.size,), jnp.float32)
+    state = jax.eval_shape(strong_reset(env), key)
+    stepped, reward, terminal = jax.eval_shape(
+        lambda state, action: env.step(jax.tree.map(lambda x: x, state), action), state, action
+    )
+    problems = _differences("step's state, against reset's", _described(state), _described(stepped))
+    problems += [
+        f"step's {name}: expected one number, found shape {x.shape}"
+        for name, x in (("reward", reward), ("terminal", terminal))
+        if getattr(x, "shape", ()) != ()
+    ]
+    wanted = {f"['{key}']": (spec.shape, spec.dtype) for key, spec in env.spec.obs.items()}
+    problems += _differences("observe, against spec.obs", wanted, _described(jax.eval_shape(env.observe, state)))
+    if problems:
+        raise ConfigError("the environment's functions do not fit together:\n  " + "\n  ".join(problems))
+
+
+def _described(tree: PyTree) -> dict[str, tuple[tuple[int, ...], str]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): (leaf.shape, str(leaf.dtype)) for path, leaf in leaves}
+
+
+def _differences(what: str, wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    def text(entry: Any) -> str:
+        return "nothing" if entry is None else f"{entry[1]}{list(entry[0])}"
+
+    return [
+        f"{what}: {name or 'the array'}: expected {text(wanted.get(name))}, found {text(found.get(name))}"
+        for name in {**wanted, **found}
+        if wanted.get(name) != found.get(name)
+    ]
 
 
 def _where(mask: Array, new: Array, old: Array) -> Array:

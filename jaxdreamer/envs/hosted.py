@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -9,9 +10,20 @@ import numpy as np
 
 from jaxdreamer.config import EnvConfig
 from jaxdreamer.envs.base import Env, EnvError
-from jaxdreamer.envs.functional import FunctionalEnv
+from jaxdreamer.envs.functional import FunctionalEnv, strong_reset
 from jaxdreamer.envs.wrappers import AgentEnv
 from jaxdreamer.types import Observation
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(env: FunctionalEnv) -> tuple[Any, ...]:
+    """Reset, step, observe, finite and render, compiled once for all copies of an environment.
+
+    The one place of this room that compiles: a step from the host is a program of its own.
+    """
+    step = lambda state, action: env.step(jax.tree.map(lambda x: x, state), action)  # noqa: E731 see make_lanes
+    render = jax.jit(env.render) if env.render is not None else None
+    return jax.jit(strong_reset(env)), jax.jit(step), jax.jit(env.observe), jax.jit(env.finite), render
 
 
 class Hosted:
@@ -22,10 +34,7 @@ class Hosted:
     def __init__(self, env: FunctionalEnv) -> None:
         self.spec, self.frame_rate, self.can_render = env.spec, env.frame_rate, env.render is not None
         self._limit = env.time_limit
-        # The one place of this room that compiles: a step from the host is a program of its own.
-        self._reset, self._step, self._observe = jax.jit(env.reset), jax.jit(env.step), jax.jit(env.observe)
-        self._render = jax.jit(env.render) if env.render is not None else None
-        self._finite = jax.jit(env.finite)
+        self._reset, self._step, self._observe, self._finite, self._render = _compiled(env)
         self._state: Any = None
         self._steps = 0
         self._fresh = 0  # episodes begun without a seed

@@ -21,14 +21,14 @@ from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.replay.device import make_device_replay
+from jaxdreamer.train.collect import MAX_BROKEN_IN_A_ROW
 from jaxdreamer.train.evaluate import Evaluation, make_device_evaluate
-from jaxdreamer.train.journal import Clock, Means, check_updates, save_open_loop
+from jaxdreamer.train.journal import Clock, Diverged, Means, check_updates, save_open_loop
 from jaxdreamer.train.program import Carry, Plan, Report, make_program
 from jaxdreamer.train.schedule import Every, Segment, Segments
 from jaxdreamer.types import PyTree, TrainState
 
 MOST_SEGMENTS = 64  # in one call; more saves no time
-MAX_BROKEN = 20  # entries of each lane that were not finite, where they are the most
 
 
 class Run(NamedTuple):
@@ -95,9 +95,18 @@ class DeviceTrainer:
             self.carry: Carry = jax.jit(jax.vmap(program.init))(keys) if self._many else jax.jit(program.init)(keys[0])
 
         self.segments = Segments(run, settings.num_envs, config.replay.batch_length)
-        per_segment = max(
-            1, min(self.segments.most, self.segments.rows * settings.num_envs * run.updates // run.train_every)
-        )
+        updates = self.segments.rows * settings.num_envs * run.updates // run.train_every
+        per_segment = max(1, min(self.segments.most, updates))
+        if self.segments.prefill > run.prefill:
+            progress.log(
+                f"random actions for {self.segments.prefill:,} entries instead of run.prefill {run.prefill:,}: every one of "
+                f"the {settings.num_envs} environments has to fill a sequence of {config.replay.batch_length}"
+            )
+        if self.segments.prefill * settings.action_repeat >= run.frames:
+            raise ConfigError(
+                f"run.frames {run.frames} would be spent before learning begins, after {self.segments.prefill} entries "
+                f"of {settings.num_envs} environments: raise run.frames, or lower run.prefill or env.num_envs"
+            )
         self.per_call = min(MOST_SEGMENTS, max(1, self.segments.most // per_segment))
         self.every = {
             "log": Every(run.log_every),
@@ -125,6 +134,8 @@ class DeviceTrainer:
         many = lambda x: jnp.stack([x] * len(self.runs)) if self._many else jnp.copy(x)  # noqa: E731
         self.carry = self.carry._replace(train=jax.tree.map(many, start))
         self.segments.random = False
+        for told in self.told:
+            told.updates, told.skipped = int(start.updates), int(start.skipped)
 
     # ---- the loop ------------------------------------------------------------------------------------------------
 
@@ -201,6 +212,8 @@ class DeviceTrainer:
         """The next segments, up to where something is due."""
         segments: list[Segment] = []
         while len(segments) < self.per_call and not self._spent:
+            if sum(segment.updates for segment in segments) >= self.segments.most:
+                break
             if not self.segments.owed and any(e.will_be_due(self.segments.entries) for e in self.every.values()):
                 break
             segments.append(self.segments.next())
@@ -222,7 +235,16 @@ class DeviceTrainer:
         report, self._unread = jax.device_get(self._unread), None
         for index, told in enumerate(self.told):
             before = told.updates
-            told.read(self._of(report, index), self.config.env.num_envs)
+            try:
+                told.read(self._of(report, index))
+            except (Diverged, EnvError) as error:
+                if not self._many:
+                    raise
+                one = self.runs[index]
+                raise type(error)(
+                    f"seed {one.seed}: {error} (the others can go on alone, each with --logdir {one.rundir.path.parent}/"
+                    "seed-N)"
+                ) from error
             if told.updates - before < self._asked and not self._waiting:
                 self._waiting = True
                 self.progress.log(
@@ -286,6 +308,7 @@ class DeviceTrainer:
         with self.clock.timed("save"):
             for index, (one, told) in enumerate(zip(self.runs, self.told)):
                 host = {
+                    "loop": "device",
                     "segments": self.segments.state(),
                     "random_prefill": self.segments.random,
                     "every": {name: [every.interval, every.last] for name, every in self.every.items()},
@@ -295,7 +318,8 @@ class DeviceTrainer:
                 }
                 carry = self._of(self.carry, index)
                 tree = {"train": carry.train, "loop": carry._asdict() | {"train": ()}}
-                keep = self.config.run.keep_checkpoints
+                # Killed between two seeds' saves, a set must still have a checkpoint in common.
+                keep = max(self.config.run.keep_checkpoints, 2 if self._many else 1)
                 checkpoint.save(one.rundir.checkpoints, self.segments.entries, tree, host, keep)
         if self.on_save is not None:
             self.on_save(self.state, self.env_frames)
@@ -305,10 +329,11 @@ class DeviceTrainer:
         common = set.intersection(*(set(checkpoint.steps(one.rundir.checkpoints)) for one in self.runs))
         if not common:
             raise ConfigError(
-                "the seeds' folders have no checkpoint in common: "
+                "the seeds' folders have no checkpoint in common, so they can only go on alone, each with its own --logdir: "
                 + "; ".join(f"{one.rundir.path}: {checkpoint.steps(one.rundir.checkpoints)}" for one in self.runs)
             )
         like = jax.eval_shape(lambda carry: self._of(carry, 0), self.carry)
+        del self.carry  # the ring is large: not two of them while another is read
         like_tree = {"train": like.train, "loop": like._asdict() | {"train": ()}}
         for step in sorted(common, reverse=True):
             try:
@@ -333,44 +358,43 @@ class DeviceTrainer:
             self.every[name].start(last if interval == self.every[name].interval else self.segments.entries)
         self.progress.log(f"resumed at {self.env_frames:,} frames, update {self.updates:,}")
 
-    def close(self) -> None:
-        """Nothing is held outside the device."""
-
 
 class Told:
     """What the host knows of one seed from the reports read so far."""
 
     def __init__(self) -> None:
         self.agent_steps = self.updates = self.broken = self.skipped = 0
-        self.bad = (0, 0)  # broken entries and good steps since most were broken
         self.latest: float | None = None
         self.means = Means()
         self._clear()
 
     def _clear(self) -> None:
-        self.episodes, self.total, self.squares, self.steps = 0, 0.0, 0.0, 0
+        self.episodes, self.mean, self.squares, self.steps = 0, 0.0, 0.0, 0
         self.lowest, self.highest = np.inf, -np.inf
 
-    def read(self, report: Report, lanes: int) -> None:
+    def read(self, report: Report) -> None:
         """Count one call in. Raises Diverged, and EnvError where most entries were not finite."""
-        stepped, broke = int(report.agent_steps) - self.agent_steps, int(report.broken) - self.broken
-        self.agent_steps, self.broken, self.updates = int(report.agent_steps), int(report.broken), int(report.updates)
-        # Over calls, which may be short, as long as most entries are broken.
-        self.bad = (self.bad[0] + broke, self.bad[1] + stepped) if broke > stepped else (0, 0)
-        if self.bad[0] >= MAX_BROKEN * lanes:
+        self.agent_steps += int(report.agent_steps)
+        self.broken += int(report.broken)
+        self.updates = int(report.updates)
+        if report.broken_in_a_row >= MAX_BROKEN_IN_A_ROW:
             raise EnvError(
-                f"the environments gave states, rewards or observations that are not finite {self.bad[0]} times, against "
-                f"{self.bad[1]} good steps: look at the simulator's time step and at the actions' scale"
+                f"an environment gave states, rewards or observations that are not finite {MAX_BROKEN_IN_A_ROW} times in a "
+                "row, with resets in between: look at the simulator's time step and at the actions' scale"
             )
         self.skipped = int(report.skipped)
         check_updates(report.told, updates=self.updates, agent_steps=self.agent_steps)
         self.means.add(report.means)
         scores = report.scores
         if scores.episodes:
+            # Merged about their means, in double precision: returns of thousands may differ by little.
+            count, old = int(scores.episodes), self.episodes
+            mean = float(scores.shift) + float(scores.total) / count
+            squares = float(scores.squares) - count * (mean - float(scores.shift)) ** 2
+            delta, self.episodes = mean - self.mean, old + count
+            self.squares += max(squares, 0.0) + delta**2 * old * count / self.episodes
+            self.mean += delta * count / self.episodes
             self.latest = float(scores.latest)
-            self.episodes += int(scores.episodes)
-            self.total += float(scores.total)
-            self.squares += float(scores.squares)
             self.steps += int(scores.steps)
             self.lowest = min(self.lowest, float(scores.lowest))
             self.highest = max(self.highest, float(scores.highest))
@@ -379,19 +403,18 @@ class Told:
         """Metrics since the last call; starts anew."""
         scalars = self.means.take()
         if self.episodes:
-            mean = self.total / self.episodes
             scalars |= {
-                "train/return": mean,
+                "train/return": self.mean,
                 "train/return_max": self.highest,
                 "train/return_min": self.lowest,
-                "train/return_std": float(np.sqrt(max(self.squares / self.episodes - mean**2, 0.0))),
+                "train/return_std": float(np.sqrt(self.squares / self.episodes)),
                 "train/length": self.steps / self.episodes,
                 "train/episodes": self.episodes,
             }
         self._clear()
         return scalars | {"skipped": self.skipped, "env/broken_entries": self.broken}
 
-    _NUMBERS = ("agent_steps", "updates", "broken", "skipped", "latest", "episodes", "total", "squares", "steps")
+    _NUMBERS = ("agent_steps", "updates", "broken", "skipped", "latest", "episodes", "mean", "squares", "steps")
 
     def state(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -124,7 +124,8 @@ def _draw(envs: VectorEnv, frames: list[np.ndarray]) -> bool:
 def make_device_evaluate(config: Config, env: FunctionalEnv, policy: Policy) -> Callable[..., Evaluation]:
     """``evaluate(params, episodes, seed, film=False)``: like :func:`make_evaluate`, but on the device.
 
-    Every episode has a lane of its own, so that short ones do not crowd out long. ``film`` draws one more episode.
+    Every episode has a lane of its own, so that short ones do not crowd out long. ``film`` draws the first episode again,
+    at most ``FILM_STEPS`` of it. An episode whose state stops being finite ends at its last good entry, with a warning.
 
     Raises:
         ConfigError: nothing limits the length of an episode.
@@ -152,10 +153,15 @@ def make_device_evaluate(config: Config, env: FunctionalEnv, policy: Policy) -> 
     def evaluate(params: PyTree, episodes: int, *, seed: int, film: bool = False) -> Evaluation:
         key = jax.random.key(seed + EVAL_SEED_OFFSET)
         found = jax.device_get(play(episodes)(params, key))
+        if found.broken.any():
+            _log.warning("%d of %d evaluation episodes broke off: not finite", found.broken.sum(), episodes)
         frames = None
         if film and env.render is not None:
-            drawn, count = jax.device_get(draw()(params, key))
-            frames = drawn[: int(count)]
+            try:
+                drawn, count = jax.device_get(draw()(params, key))
+                frames = drawn[: int(count)]
+            except Exception as error:  # a film must not cost a run its evaluation
+                _log.warning("no film: drawing the environment failed: %s", error)
         return Evaluation(found.returns.tolist(), found.lengths.tolist(), frames, env.frame_rate / repeat)
 
     return evaluate

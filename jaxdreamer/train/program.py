@@ -28,8 +28,11 @@ class Scores(NamedTuple):
     current: Array  # float32 [B], of the episodes under way
     length: Array  # int32 [B], their agent steps
     episodes: Array  # int32 [], ended since the counts were last cleared; the rest is over these
-    total: Array  # float32 []
-    squares: Array  # float32 []
+    shift: (
+        Array  # float32 [], what total and squares are told from, for their digits: the return that was latest before
+    )
+    total: Array  # float32 [], of return - shift
+    squares: Array  # float32 [], of (return - shift)^2
     lowest: Array  # float32 []
     highest: Array  # float32 []
     steps: Array  # int32 []
@@ -45,8 +48,9 @@ class Carry(NamedTuple):
     acting: PolicyState  # [B, ...]
     replay: DeviceReplayState
     scores: Scores
-    agent_steps: Array  # int32 [], over all lanes; resets are none
-    broken: Array  # int32 [], entries replaced by a reset because they were not finite
+    agent_steps: Array  # int32 [], over all lanes in this call; resets are none
+    broken: Array  # int32 [], entries of this call replaced by a reset because they were not finite
+    broken_in_a_row: Array  # int32 [B], since the lane's last good step
     key: Array  # typed key []
 
 
@@ -67,9 +71,10 @@ class Report(NamedTuple):
     means: Metrics  # of the updates; nan where there were none
     told: Metrics  # the update that ended the longest run of skipped ones
     scores: Scores  # of the episodes that ended in this call
-    agent_steps: Array
-    broken: Array
-    updates: Array
+    agent_steps: Array  # of this call
+    broken: Array  # of this call
+    broken_in_a_row: Array  # the most of any lane
+    updates: Array  # of the whole run
     skipped: Array
 
 
@@ -78,6 +83,7 @@ class Episodes(NamedTuple):
 
     returns: Array  # float32 [E]
     lengths: Array  # int32 [E], agent steps
+    broken: Array  # bool [E], ended by a state that was not finite
 
 
 class Program(NamedTuple):
@@ -108,6 +114,7 @@ def make_program(config: Config, lanes: Lanes, replay: DeviceReplay, learner: Le
             no_scores(count),
             zero,
             jnp.zeros((), jnp.int32),
+            jnp.zeros((count,), jnp.int32),
             key,
         )
 
@@ -136,6 +143,9 @@ def make_program(config: Config, lanes: Lanes, replay: DeviceReplay, learner: Le
             scores=add_scores(carry.scores, timestep),
             agent_steps=carry.agent_steps + jnp.sum(~timestep.is_first, dtype=jnp.int32),
             broken=carry.broken + jnp.sum(broken, dtype=jnp.int32),
+            broken_in_a_row=jnp.where(
+                broken, carry.broken_in_a_row + 1, jnp.where(timestep.is_first, carry.broken_in_a_row, 0)
+            ),
             key=key,
         )
 
@@ -153,7 +163,8 @@ def make_program(config: Config, lanes: Lanes, replay: DeviceReplay, learner: Le
         return _Learning(train, key, sums, counts, select(worse, metrics, learning.told))
 
     def run(carry: Carry, plan: Plan) -> tuple[Carry, Report]:
-        carry = carry._replace(scores=clear_scores(carry.scores))
+        none = jnp.zeros((), jnp.int32)  # the host adds up what each call tells, in integers that cannot overflow
+        carry = carry._replace(scores=clear_scores(carry.scores), agent_steps=none, broken=none)
 
         def segment(state, part: Plan):
             carry, sums, counts, told = state
@@ -170,7 +181,10 @@ def make_program(config: Config, lanes: Lanes, replay: DeviceReplay, learner: Le
         (carry, sums, counts, told), _ = lax.scan(segment, (carry, zeros, zeros, nothing_told), plan)
         means = {name: sums[name] / counts[name] for name in sums if not name.startswith("skipped")}
         train = carry.train
-        return carry, Report(means, told, carry.scores, carry.agent_steps, carry.broken, train.updates, train.skipped)
+        in_a_row = jnp.max(carry.broken_in_a_row)
+        return carry, Report(
+            means, told, carry.scores, carry.agent_steps, carry.broken, in_a_row, train.updates, train.skipped
+        )
 
     return Program(init, run)
 
@@ -195,20 +209,31 @@ def make_episodes(lanes: Lanes, policy: Policy) -> Callable[[PyTree, Array], Epi
         key_lanes, key = jax.random.split(key)
         state, timestep, _ = lanes.step(lanes.init(key_lanes), jnp.zeros((lanes.num_envs, lanes.spec.action.size)))
         zero = jnp.zeros((lanes.num_envs,), jnp.int32)
-        start = (state, timestep, policy.init(lanes.num_envs), key, zero.astype(jnp.float32), zero, timestep.is_last)
+        no = jnp.zeros((lanes.num_envs,), bool)
+        start = (
+            state,
+            timestep,
+            policy.init(lanes.num_envs),
+            key,
+            zero.astype(jnp.float32),
+            zero,
+            no,
+            timestep.is_last,
+        )
 
         def advance(carry):
-            state, timestep, acting, key, returns, lengths, done = carry
+            state, timestep, acting, key, returns, lengths, broke, done = carry
             key, key_act = jax.random.split(key)
             action, acting = policy.act(params, acting, timestep.obs, timestep.is_first, key_act, mode="greedy")
             state, timestep, broken = lanes.step(state, action)
+            broke = broke | (broken & ~done)
             done = done | broken  # an episode that broke ended at its last good entry
             returns = jnp.where(done, returns, returns + timestep.reward)
             lengths = jnp.where(done | timestep.is_first, lengths, lengths + 1)
-            return state, timestep, acting, key, returns, lengths, done | timestep.is_last
+            return state, timestep, acting, key, returns, lengths, broke, done | timestep.is_last
 
         end = lax.while_loop(lambda carry: ~jnp.all(carry[-1]), advance, start)
-        return Episodes(end[4], end[5])
+        return Episodes(end[4], end[5], end[6])
 
     return play
 
@@ -216,7 +241,7 @@ def make_episodes(lanes: Lanes, policy: Policy) -> Callable[[PyTree, Array], Epi
 def make_film(lanes: Lanes, policy: Policy, render: Callable[[PyTree], Array], steps: int) -> Callable[..., Array]:
     """``film(params, key) -> (frames uint8 [steps + 1, H, W, 3], count)``: the first ``count`` are one episode's.
 
-    ``lanes`` is a single lane; with the key of an evaluation this is not one of its episodes, but one like them.
+    ``lanes`` is a single lane; with the key of an evaluation this is, to rounding, its first episode.
     """
 
     def film(params: PyTree, key: Array):
@@ -243,13 +268,16 @@ def no_scores(lanes: int) -> Scores:
     """Before the first episode."""
     none, zero = jnp.zeros((), jnp.int32), jnp.zeros(())
     current, length = jnp.zeros((lanes,)), jnp.zeros((lanes,), jnp.int32)
-    return clear_scores(Scores(current, length, none, zero, zero, zero, zero, none, jnp.full((), jnp.nan, jnp.float32)))
+    return clear_scores(
+        Scores(current, length, none, zero, zero, zero, zero, zero, none, jnp.full((), jnp.nan, jnp.float32))
+    )
 
 
 def clear_scores(scores: Scores) -> Scores:
     """Begin to count anew; the episodes under way go on."""
     return scores._replace(
         episodes=jnp.zeros((), jnp.int32),
+        shift=jnp.nan_to_num(scores.latest),
         total=jnp.zeros(()),
         squares=jnp.zeros(()),
         lowest=jnp.full((), jnp.inf, jnp.float32),
@@ -263,11 +291,12 @@ def add_scores(scores: Scores, timestep: Timestep) -> Scores:
     current = jnp.where(timestep.is_first, 0.0, scores.current + timestep.reward)
     length = jnp.where(timestep.is_first, 0, scores.length + 1)
     last = timestep.is_last
-    ended = jnp.where(last, current, 0.0)
+    ended = jnp.where(last, current - scores.shift, 0.0)
     return Scores(
         current,
         length,
         scores.episodes + jnp.sum(last, dtype=jnp.int32),
+        scores.shift,
         scores.total + jnp.sum(ended),
         scores.squares + jnp.sum(jnp.square(ended)),
         jnp.minimum(scores.lowest, jnp.min(jnp.where(last, current, jnp.inf))),

@@ -48,6 +48,9 @@ def calls_per_training(updates: int, most: int) -> tuple[int, int]:
     return updates // per_call, per_call
 
 
+MOST_ROWS = 64
+
+
 class Segment(NamedTuple):
     """Rows to step all lanes, then updates."""
 
@@ -70,7 +73,8 @@ class Segments:
         self.least = length * lanes
         self.prefill = max(run.prefill, self.least)
         self.most = max(1, run.updates_per_call)
-        self.rows = max(1, run.train_every // lanes)
+        # Few enough that a stop, a cadence or the budget's end is not far: learning waits for train_every all the same.
+        self.rows = max(1, min(run.train_every // lanes, MOST_ROWS))
         self.entries = 0
         self.started = -1  # entries when learning began, or went on with another train ratio; -1 before
         self.planned = 0  # updates planned since, pretraining aside

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdreamer.config import ConfigError
 from jaxdreamer.envs import pure
 from jaxdreamer.envs.functional import FunctionalEnv, make_lanes
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
@@ -200,11 +201,9 @@ def test_stepping_by_hand_equals_the_scan_with_one_trace_and_vmap_equals_each_al
     assert (np.asarray(entries.obs["state"])[0, :, 0] != np.asarray(entries.obs["state"])[1, :, 0]).all()
 
 
-def test_numbers_that_change_their_type_stay_what_the_reset_made_them():
-    """Weakly typed numbers, or a step that makes floats of ints: the scan's carry keeps its types."""
-
+def test_weakly_typed_numbers_of_a_reset_are_kept_in_their_type():
     def step(state, action):
-        return {"weak": state["weak"] + 1, "count": state["count"] + 1.0}, 1, False
+        return {"weak": state["weak"] + 1, "count": state["count"] + 1}, 1, False
 
     env = FunctionalEnv(
         EnvSpec({"state": ArraySpec((), "float32", "vector")}, ActionSpec((ActionPart("discrete", ACTIONS),))),
@@ -215,6 +214,49 @@ def test_numbers_that_change_their_type_stay_what_the_reset_made_them():
     timestep, _, _, states = rollout(make_lanes(env, 2, time_limit=3, action_repeat=2), 5)
     assert timestep.obs["state"][:, 0].tolist() == [0.5, 2.5, 4.5, 6.5, 0.5] and timestep.reward[1, 0] == 2
     assert states.env["count"].dtype == np.int32 and states.env["count"][:, 0].tolist() == [0, 2, 4, 6, 0]
+
+
+GOOD = {
+    "reset": lambda key: {"place": jnp.int32(0)},
+    "step": lambda state, action: ({"place": state["place"] + 1}, 1.0, False),
+    "observe": lambda state: {"state": state["place"].astype(jnp.float32)},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "message"),
+    [
+        (
+            "step",
+            lambda s, a: ({"place": s["place"] + 0.5}, 1.0, False),
+            r"reset's: \['place'\]: expected int32\[\], found float32",
+        ),
+        ("step", lambda s, a: ({"spot": s["place"]}, 1.0, False), r"\['place'\]: expected int32\[\], found nothing"),
+        ("step", lambda s, a: (s, a, False), r"step's reward: expected one number, found shape \(3,\)"),
+        ("step", lambda s, a: (s, 0.0, a > 0), r"step's terminal: expected one number, found shape \(3,\)"),
+        ("observe", lambda s: {"state": s["place"]}, r"spec.obs: \['state'\]: expected float32\[\], found int32"),
+        ("observe", lambda s: {"seen": s["place"] * 1.0}, r"\['state'\]: expected float32\[\], found nothing"),
+    ],
+)
+def test_functions_that_do_not_fit_together_are_refused_by_the_name_of_the_array(name, function, message):
+    spec = EnvSpec({"state": ArraySpec((), "float32", "vector")}, ActionSpec((ActionPart("discrete", 3),)))
+    make_lanes(FunctionalEnv(spec, **GOOD), 2)
+    with pytest.raises(ConfigError, match=message):
+        make_lanes(FunctionalEnv(spec, **GOOD | {name: function}), 2)
+
+
+def test_a_step_that_writes_into_the_state_it_is_given_does_not_undo_an_end():
+    """As Brax's steps do with their metrics: what they write after the end must not reach the state that was kept."""
+
+    def step(state, action):
+        state["metrics"].update(time=jnp.where(state["time"] >= 1, jnp.nan, state["time"]))
+        return {"time": state["time"] + 1, "metrics": state["metrics"]}, 1.0, state["time"] == 0
+
+    spec = EnvSpec({"state": ArraySpec((), "float32", "vector")}, ActionSpec((ActionPart("discrete", 3),)))
+    reset = lambda key: {"time": jnp.zeros(()), "metrics": {"time": jnp.zeros(())}}  # noqa: E731
+    env = FunctionalEnv(spec, reset, step, lambda state: {"state": state["time"]})
+    timestep, _, broken, _ = rollout(make_lanes(env, 1, action_repeat=2), 2)
+    assert timestep.is_terminal[:, 0].tolist() == [False, True] and not np.asarray(broken).any()
 
 
 def test_what_is_said_of_the_lanes():

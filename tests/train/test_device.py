@@ -491,10 +491,11 @@ def looking(monkeypatch):
     monkeypatch.setattr(device, "make_policy", lambda config, spec, _: test_program.looking_policy(spec))
 
 
-def test_an_environment_that_is_never_finite_stops_the_run(make_trainer, monkeypatch):
+@pytest.mark.parametrize("words", [("train_every=30",), ("train_every=1", "updates=4")])
+def test_an_environment_that_is_never_finite_stops_the_run(make_trainer, monkeypatch, words):
     looking(monkeypatch)
-    trainer = make_trainer(tiny("frames=5000", "env=counting", "train_every=30"), pure.counting(break_at=1))
-    with pytest.raises(EnvError, match=r"not finite \d+ times.*: look at the simulator's time step"):
+    trainer = make_trainer(tiny("frames=5000", "env=counting", *words), pure.counting(break_at=1))
+    with pytest.raises(EnvError, match=r"not finite 20 times in a row.*: look at the simulator's time step"):
         trainer.run()
     assert 20 * 3 <= trainer.segments.entries < 400
     assert not np.asarray(trainer.carry.replay.entries.reward).any()

@@ -209,13 +209,13 @@ def test_scores_against_a_plain_count():
         latest = total[np.flatnonzero(last)[0]] if last.any() else latest
         first = last
         if t == 30:
-            count = len(expected)
+            count, shift = len(expected), latest
             scores = clear_scores(scores)
     returns, lengths = np.array(expected[count:]).T
     assert int(scores.episodes) == len(returns) > 10
     np.testing.assert_allclose(
         [scores.total, scores.squares, scores.lowest, scores.highest, scores.steps, scores.latest],
-        [returns.sum(), (returns**2).sum(), returns.min(), returns.max(), lengths.sum(), latest],
+        [(returns - shift).sum(), ((returns - shift) ** 2).sum(), returns.min(), returns.max(), lengths.sum(), latest],
         rtol=1e-6,
     )
     np.testing.assert_array_equal(scores.current, total)
