@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -97,29 +98,34 @@ def export_model(
     was_training = module.training
     module.eval()
     try:
-        if kind == "torchscript":
-            made = (
-                torch.jit.script(module, **kwargs)
-                if example_inputs is None
-                else torch.jit.trace(module, inputs, **kwargs)
-            )
-            made.save(str(out))
-        else:
-            if find_spec("onnx") is None:
-                raise MissingExtra("jaxdreamer[onnx]", "exporting as ONNX needs the onnx package")
-            torch.onnx.export(
-                module,
-                inputs,
-                str(out),
-                input_names=input_names or ["features"],
-                output_names=output_names or ["action"],
-                dynamic_axes=dynamic_axes,
-                opset_version=opset_version,
-                **{"dynamo": False, **kwargs},
-            )
+        with warnings.catch_warnings():  # torch would rather have its newer formats written
+            warnings.simplefilter("ignore", DeprecationWarning)
+            if kind == "torchscript":
+                _torchscript(torch, module, out, inputs, kwargs)
+            else:
+                if find_spec("onnx") is None:
+                    raise MissingExtra("jaxdreamer[onnx]", "exporting as ONNX needs the onnx package")
+                torch.onnx.export(
+                    module,
+                    inputs,
+                    str(out),
+                    input_names=input_names or ["features"],
+                    output_names=output_names or ["action"],
+                    dynamic_axes=dynamic_axes,
+                    opset_version=opset_version,
+                    **{"dynamo": False, **kwargs},
+                )
     finally:
         module.train(was_training)
     return out
+
+
+def _torchscript(torch: Any, module: Any, path: Path, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if len(inputs) == 1 and inputs[0] is None:
+        made = torch.jit.script(module, **kwargs)
+    else:
+        made = torch.jit.trace(module, inputs, **kwargs)
+    made.save(str(path))
 
 
 def torch_module(dreamer: Any, name: str = "actor") -> tuple[Any, Any]:

@@ -63,7 +63,7 @@ def to_torch(params: Any, spec: EnvSpec) -> dict[str, StateDict]:
     states: dict[str, StateDict] = {}
     for entry in layout(params, spec):
         array = entry.to_torch(np.asarray(leaves[entry.path], np.float32))
-        states.setdefault(entry.module, {})[entry.name] = np.ascontiguousarray(array)
+        states.setdefault(entry.module, {})[entry.name] = np.array(array, order="C")  # a copy, to be written to
     return states
 
 

@@ -289,7 +289,7 @@ def test_the_discount_model_learns_a_discounted_target():
     """T5, T6: predictions are gamma times the probability to go on."""
     dreamer = cases.dreamer(use_disc_model=True, discount=0.5, model_learning_rate=1e-2)
     dreamer.collect_random_episodes(OldEnv(30), 60)
-    for _ in range(60):
+    for _ in range(40):
         dreamer.train_one_batch()
     state, action = zeros(dreamer)
     state, _ = dreamer.act_with_world_model(observation(40), state, action)
