@@ -140,12 +140,13 @@ class DreamerAgent:
         self.test_env = make_env(self.args)
         _seed(self.test_env, int(self.args.seed) + _EVALUATION_SEED)
         space = self.train_env.observation_space
-        if self.args.obs == "pixels" and "image" not in space:
+        has_image = "image" in list(space)  # of a gymnasium space `in` asks for elements, not for keys
+        if self.args.obs == "pixels" and not has_image:
             _log.warning(
                 "%s shows no images and cannot be drawn: the agent sees its state (obs='state')", self.args.env
             )
             self.args.obs = "state"
-        obs_shape = space["image"].shape if "image" in space else (3, *mapping.image_size(self.args))
+        obs_shape = space["image"].shape if has_image else (3, *mapping.image_size(self.args))
         action_size = self.train_env.action_space.shape[0]
         self.has_learned = bool(self.args.restore)  # parameters that a new run begins with
         self.dreamer = self._kind()(

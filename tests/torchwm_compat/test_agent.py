@@ -141,6 +141,7 @@ def test_an_export_goes_through_the_modules_function(mocked, tmp_path, monkeypat
 
 def test_a_run_writes_torchwms_files_and_names(trained):
     """T26, T27: evaluated and saved at the first round at or after each interval; evaluations are evaluations."""
+    assert list(trained.dreamer.spec.obs) == ["image"]  # pixels, as torchwm's agents see
     folder = trained.logdir
     assert yaml.safe_load(Path(folder, "config.yaml").read_text())["env"] == "Pendulum-v1"
     found = lines(trained)
