@@ -59,9 +59,31 @@ def speed() -> str:
     return "\n".join([*lines, "", f"On {_cores(machine)}."])
 
 
+def workers() -> str:
+    data = result("bench_workers")
+    titles = {
+        "one process, full": "one process, `render_quality=full`",
+        "one process, fast": "one process, `fast`",
+        "workers, fast": "8 environments in 2 workers, `fast`",
+    }
+    lines = ["Agent steps a second of walker-walk from 64x64 pixels, two physics steps each, drawn in software:", ""]
+    lines += ["| | median | best window | CPU milliseconds a step |", "|---|---|---|---|"]
+    for key, title in titles.items():
+        rate = data["rates"][key]["agent_steps_per_second"]
+        cost = data["rates"][key]["cpu_milliseconds_per_step"]
+        lines.append(f"| {title} | {rate['median']:.0f} | {rate['max']:.0f} | {cost:.2f} |")
+    machine, leak = data["stamp"]["machine"], data["leak"]
+    busy = (
+        f"On {_cores(machine)}, with other work on them (load average {machine['load_average'][0]:.0f}): the medians are "
+        "of what was left."
+    )
+    grown = f"Memory after {leak['cycles']} times making, drawing and closing one: {leak['grown_mb']:+.0f} MB."
+    return "\n".join([*lines, "", busy, grown])
+
+
 def main() -> int:
     text = README.read_text()
-    for name, make in {"learning": learning, "speed": speed}.items():
+    for name, make in {"learning": learning, "speed": speed, "workers": workers}.items():
         block = f"<!-- {name} -->\n{make()}\n<!-- /{name} -->"
         text = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, block=block: block, text, flags=re.S)
     if "--check" in sys.argv:
