@@ -81,9 +81,21 @@ def workers() -> str:
     return "\n".join([*lines, "", busy, grown])
 
 
+def torchwm() -> str:
+    data = result("bench_compat")
+    ours, theirs = (data["seconds"][name]["median"] for name in ("train_one_batch", "torch"))
+    load = data["stamp"]["machine"]["load_average"][1]
+    return (
+        f"Measured: `train_one_batch()` at the default sizes takes {ours:.1f} s, sampling included, an independent PyTorch "
+        f"update {theirs:.1f} s ({data['torch_is_times_as_long']:.2f} times as long), "
+        f"on {_cores(data['stamp']['machine'])} with {load:.0f} processes competing: the ratio is what to look at."
+    )
+
+
 def main() -> int:
     text = README.read_text()
-    for name, make in {"learning": learning, "speed": speed, "workers": workers}.items():
+    blocks = {"learning": learning, "speed": speed, "workers": workers, "torchwm": torchwm}
+    for name, make in blocks.items():
         block = f"<!-- {name} -->\n{make()}\n<!-- /{name} -->"
         text = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, block=block: block, text, flags=re.S)
     if "--check" in sys.argv:
