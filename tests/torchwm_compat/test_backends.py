@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.envs.unity_venv import make_player, unity_python
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = """
@@ -48,7 +51,7 @@ def run(tmp_path, settings: str) -> tuple[list, Path]:
     done = subprocess.run(
         [sys.executable, "-m", "torchwm_compat", str(script)],
         capture_output=True, text=True, cwd=tmp_path, timeout=600,
-        env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(re.search("RESULT (.*)", done.stdout).group(1))
@@ -83,3 +86,16 @@ def test_an_example_trains_evaluates_saves_reloads_and_resumes(tmp_path, name):
     assert len(list((folder / "ckpts").glob("*_ckpt.pt"))) >= 2
     if name == "brax":  # on the device, from end to end
         assert json.loads((folder / "jaxdreamer" / "config.json").read_text())["env"]["loop"] == "auto"
+
+
+@pytest.mark.slow
+def test_the_unity_example_against_a_scripted_player(tmp_path):
+    """Two agents with vectors only: the agent sees their state, and there are no videos."""
+    make_player(tmp_path / "env", agents=[{"length": 7}, {"length": 9, "interrupted": True}], continuous=2)
+    settings = (
+        f'cfg.env_backend = "unity_mlagents"\ncfg.unity_file_name = {str(tmp_path / "env")!r}\n'
+        f"cfg.unity_python = {unity_python()!r}"
+    )
+    (rewards, videos, latents, same, before, after), _ = run(tmp_path, settings)
+    assert len(rewards) == 1 and same and after > before > 0
+    assert videos == [1, 0] and latents[1:] == [1, 20]
