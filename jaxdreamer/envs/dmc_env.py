@@ -105,6 +105,7 @@ class DMControlEnv(gymnasium.Env):
         if seed is not None:
             self._env.task.random.seed(seed)
         step = self._env.reset()
+        render.close_at_exit(self)  # tasks with terrain make a context of dm_control's at a reset
         if self._renderer is not None:
             self._renderer.reload()
         return self._observation(step), {}

@@ -36,7 +36,7 @@ class Renderer:
 
         self._mujoco, self._model = mujoco, model
         self._context: Any = gl.make_context(largest[1], largest[0])
-        _close_at_exit(self)
+        close_at_exit(self)
         try:
             self.name = gl.renderer_name()
             self.fast = is_fast(quality, self.name)
@@ -98,12 +98,14 @@ class Renderer:
 _alive: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def _close_at_exit(renderer: Any) -> None:
-    """A context that outlives its display complains at exit, so ours must go before mujoco's own exit handler."""
-    if not _alive:
-        atexit.unregister(_close_all)
-        atexit.register(_close_all)  # handlers run last in, first out, and mujoco's came with the first context
-    _alive.add(renderer)
+def close_at_exit(item: Any) -> None:
+    """Close what is still open when the interpreter ends, before what it draws with goes: that would complain.
+
+    Handlers run last in, first out, so this comes after whatever registered one of its own with the first context.
+    """
+    atexit.unregister(_close_all)
+    atexit.register(_close_all)
+    _alive.add(item)
 
 
 def _close_all() -> None:
@@ -217,7 +219,7 @@ class _Viewer:
             viewer = renderer._get_viewer("rgb_array")
         if fast:
             _without_effects(viewer.scn)
-        _close_at_exit(self)
+        close_at_exit(self)
         renderer.close = self.close
         self._viewer, self.note = viewer, describe(name, fast)
         return viewer

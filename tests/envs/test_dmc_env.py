@@ -85,15 +85,13 @@ def test_a_camera_may_be_chosen():
 
 
 def test_terrain_is_drawn_as_it_is_after_a_reset():
-    env = DMControlEnv("quadruped-escape", quality="fast")
+    env, fresh = (DMControlEnv("quadruped-escape", quality="fast", camera="-1") for _ in range(2))
     env.reset(seed=0)
-    first = env.draw((64, 64))
+    first = env.draw(None)
     env.reset(seed=1)
-    second = env.draw((64, 64))
-    fresh = DMControlEnv("quadruped-escape", quality="fast")
     fresh.reset(seed=1)
-    np.testing.assert_array_equal(second, fresh.draw((64, 64)))
-    assert (first != second).any()
+    np.testing.assert_array_equal(env.draw(None), fresh.draw(None))
+    assert (first != env.draw(None)).mean() > 0.1
     env.close(), fresh.close()
 
 

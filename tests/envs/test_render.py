@@ -60,6 +60,17 @@ def test_a_fresh_process_without_a_display_draws_and_says_nothing(backend):
     assert (done.stdout.strip() in gl.CANDIDATES, done.stderr, done.returncode) == (True, "", 0)
 
 
+def test_a_task_that_draws_with_dm_controls_own_context_is_quiet_too():
+    code = (
+        "from jaxdreamer.config import EnvConfig\n"
+        "from jaxdreamer.envs import make_env\n"
+        "envs = [make_env(EnvConfig(backend='dmc', id=name, obs='pixels')) for name in ('walker-walk', 'quadruped-escape')]\n"
+        "for env in envs:\n    env.reset(0)\n"
+    )
+    done = script(code)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
 def test_nothing_works_or_is_switched_off_or_is_nonsense():
     code = (
         "from jaxdreamer.config import EnvConfig\n"

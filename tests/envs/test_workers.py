@@ -214,6 +214,21 @@ def test_a_worker_that_dies_while_idle_or_drawing(workers):
     assert env.reset_lane(0).is_first and run(env, 1)["time"].tolist() == [[1], [1]]
 
 
+def test_lanes_beside_one_that_is_reset_begin_anew_where_their_worker_fails(workers):
+    env = workers([troubled()] * 2)
+    run(env, 3)
+    os.kill(env._workers[0].process.pid, signal.SIGKILL)
+    assert env.reset_lane(0).is_first and env.reset_mask.tolist() == [False, True]
+    assert run(env, 2)["time"].tolist() == [[1, 2], [0, 1]]
+
+
+def test_ctrl_c_is_the_parents(workers):
+    env = workers([troubled()])
+    run(env, 2)
+    os.kill(env._workers[0].process.pid, signal.SIGINT)
+    assert run(env, 2)["time"].tolist() == [[2, 3]] and env.restarts == 0
+
+
 def test_episodes_are_played_again_from_their_seeds(workers):
     make = [troubled(truncate_at=6)] * 3
     straight, first = workers(make, workers=2), workers(make, workers=2)
