@@ -147,6 +147,7 @@ class DMControlEnv(gymnasium.Env):
         if self._renderer is not None:
             self._renderer.close()
         self._env.close()
+        self._env.physics.free()  # dm_control leaves its own context to the exit
 
     @property
     def _model(self) -> Any:
