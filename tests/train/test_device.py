@@ -131,7 +131,7 @@ def test_one_trace_no_transfers_and_everything_learns(make_trainer):
     assert not re.findall(r"callback|infeed|outfeed|\bsend\b|\brecv\b", text)
     memory = trainer._call.memory_analysis()
     carried = sum(raw(x).nbytes for x in jax.tree.leaves(trainer.carry))
-    assert memory.alias_size_in_bytes == carried - 6 * 4  # all but the six counts that each call begins anew
+    assert memory.alias_size_in_bytes == carried - 9 * 4  # all but the nine counts that each call begins anew
 
 
 def test_an_implicit_transfer_in_the_loop_would_be_found(make_trainer):
