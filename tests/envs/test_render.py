@@ -64,7 +64,8 @@ def test_a_task_that_draws_with_dm_controls_own_context_is_quiet_too():
     code = (
         "from jaxdreamer.config import EnvConfig\n"
         "from jaxdreamer.envs import make_env\n"
-        "envs = [make_env(EnvConfig(backend='dmc', id=name, obs='pixels')) for name in ('walker-walk', 'quadruped-escape')]\n"
+        "names = ('walker-walk', 'quadruped-escape')\n"
+        "envs = [make_env(EnvConfig(backend='dmc', id=name, obs='pixels')) for name in names]\n"
         "for env in envs:\n    env.reset(0)\n    env.reset(1)\n"
     )
     done = script(code)
