@@ -94,6 +94,11 @@ TESTED_ELSEWHERE = {
     "nan in a batch": "tests/train/test_run.py",
     "nan from an environment": "tests/train/test_run.py",
     "Unity player that never connects": "tests/envs/test_unity_env.py",
+    "an id that is gone": "tests/envs/test_robotics_env.py",
+    "a model that cannot be loaded": "tests/envs/test_mujoco_env.py",
+    "libraries that do not fit together": "tests/envs/test_dmc_env.py",
+    "nothing to draw with": "tests/envs/test_render.py",
+    "an environment that crashes, hangs or is killed, in a worker": "tests/envs/test_workers.py",
 }
 
 

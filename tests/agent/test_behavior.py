@@ -73,6 +73,7 @@ def toy_networks(with_discount):
         rssm=rssm,
         encode=None,
         targets=None,
+        track=None,
         decode=None,
         reward=lambda params, feat: UnitNormal(REWARD(feat[..., 0])),
         discount=(lambda params, feat: Bernoulli(LOGIT(feat[..., 0]))) if with_discount else None,
