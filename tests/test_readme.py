@@ -25,7 +25,7 @@ COMMANDS = [
     if line.startswith("jaxdreamer ")
 ]
 # What makes a run a matter of seconds; the words the README gives still decide everything else.
-BRIEF = ["frames=60", "prefill=30", "pretrain=1", "train_every=20", "updates=1", "eval_episodes=1", "eval_every=0",
+BRIEF = ["frames=80", "prefill=30", "pretrain=1", "train_every=20", "updates=1", "eval_episodes=1", "eval_every=0",
          "batch_size=2", "batch_length=4", "capacity=1000", "video=false", "image_size=16x16", "imagine_horizon=3",
          "deter_size=8", "hidden_size=8", "units=8", "cnn_depth=2"]  # fmt: skip
 
@@ -64,7 +64,7 @@ def test_commands_run(command, workplace, monkeypatch, capsys):
     if words[0] == "train" and "--help" not in words:
         cli.parse_train(words[1:])  # as the README has it
         resuming = "runs/pendulum" in words and Path("runs/pendulum/config.json").exists()
-        words = ["train", *words[1:], *(["frames=80"] if resuming else BRIEF)]
+        words = ["train", *words[1:], *(["frames=100"] if resuming else BRIEF)]
     try:
         assert cli.main(words) == 0, capsys.readouterr().err
     except SystemExit as exit:
