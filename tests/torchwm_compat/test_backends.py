@@ -86,7 +86,7 @@ def test_an_example_trains_evaluates_saves_reloads_and_resumes(tmp_path, name):
     assert steps == sorted(steps) and (48 if name == "brax" else 96) <= steps[-1] <= 110
     assert len(list((folder / "ckpts").glob("*_ckpt.pt"))) >= 2
     if name == "brax":  # on the device, from end to end
-        assert json.loads((folder / "jaxdreamer" / "config.json").read_text())["env"]["loop"] == "auto"
+        assert json.loads((folder / "jaxdreamer" / "config.json").read_text())["run"]["loop"] == "auto"
 
 
 @pytest.mark.slow
