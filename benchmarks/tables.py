@@ -13,6 +13,7 @@ LEARNING = (
     ("pendulum", "Pendulum-v1"),
     ("cartpole", "CartPole-v1"),
     ("inverted_pendulum", "Brax inverted_pendulum, on the device"),
+    ("inverted_pendulum_pixels", "the same, from pixels"),
 )
 
 
@@ -81,6 +82,34 @@ def workers() -> str:
     return "\n".join([*lines, "", busy, grown])
 
 
+def brax() -> str:
+    data, drawing = result("bench_brax"), result("bench_raycast")
+    titles = {
+        "physics": "Brax's physics alone, random actions",
+        "device": "the whole agent on the device, not learning",
+        "device_learning": "the same, learning",
+        "host": "the same agent, Brax stepped from the host, not learning",
+        "host_learning": "the same, learning",
+    }
+    cases = data["cases"]
+    lines = [f"Environment steps a second, preset `{data['preset']}`, one update for two steps where it learns:", ""]
+    lines += ["| | " + " | ".join(f"{case['env']}, {case['lanes']} environments" for case in cases) + " |"]
+    lines += ["|---" * (len(cases) + 1) + "|"]
+    for key, title in titles.items():
+        rates = " | ".join(f"{case['env_steps_per_second'][key]:,.0f}" for case in cases)
+        lines.append(f"| {title} | {rates} |")
+    for case in cases:
+        one, four = (case["env_steps_per_second"][f"device_learning{suffix}"] for suffix in ("", "_4_seeds"))
+        lines += ["", f"Four seeds side by side: {one / four:.1f} times as long as one seed of {case['env']}."]
+    lines += ["", "64x64 frames a second of one scene each:", "", "| | ray-caster | MuJoCo, its effects off | MuJoCo |"]
+    lines += ["|---|---|---|---|"]
+    for name, rates in drawing["rates"].items():
+        keys = ("raycast_16", "mujoco_effects_off", "mujoco")
+        medians = " | ".join(f"{rates[key]['frames_per_second']['median']:,.0f}" for key in keys)
+        lines.append(f"| {name} | {medians} |")
+    return "\n".join([*lines, "", f"On {_cores(data['stamp']['machine'])}; no GPU draws for MuJoCo there."])
+
+
 def torchwm() -> str:
     data = result("bench_compat")
     ours, theirs = (data["seconds"][name]["median"] for name in ("train_one_batch", "torch"))
@@ -94,7 +123,7 @@ def torchwm() -> str:
 
 def main() -> int:
     text = README.read_text()
-    blocks = {"learning": learning, "speed": speed, "workers": workers, "torchwm": torchwm}
+    blocks = {"learning": learning, "speed": speed, "workers": workers, "brax": brax, "torchwm": torchwm}
     for name, make in blocks.items():
         block = f"<!-- {name} -->\n{make()}\n<!-- /{name} -->"
         text = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, block=block: block, text, flags=re.S)

@@ -45,8 +45,9 @@ def names() -> list[str]:
 def make_functional(config: EnvConfig) -> FunctionalEnv:
     """The Brax environment ``config.id`` on the physics ``config.brax_backend``, as ``config.obs`` wants it seen.
 
-    Observations: ``state``, Brax's own vector, and ``image``, uint8 at ``config.image_size`` from the model's tracking
-    camera. Actions are Brax's own, [-1, 1]. Brax's environments know no time limit; theirs is 1,000 steps.
+    Observations: ``state``, Brax's own vector, and ``image``, uint8 at ``config.image_size`` from ``config.camera``, or
+    else the model's tracking camera. Actions are Brax's own, [-1, 1]. Brax's environments know no time limit; theirs is
+    1,000 steps.
 
     Raises:
         ConfigError: no such environment, or not on this physics. MissingExtra: Brax is not installed.
@@ -62,7 +63,9 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
     sees_state, sees_image = config.obs != "pixels", config.obs in ("pixels", "both")
     if sees_image and not drawable:
         raise ConfigError(f"env.obs={config.obs}: Brax's {config.id} has nothing to draw; use env.obs=state")
-    draw = make_renderer(env.sys, height=height, width=width) if drawable else None
+    by_index = config.camera.lstrip("-").isdigit()
+    camera = int(config.camera) if by_index else config.camera or None
+    draw = make_renderer(env.sys, height=height, width=width, camera=camera) if drawable else None
 
     example = jax.eval_shape(env.reset, jax.eval_shape(lambda: jax.random.key(0)))
     specs: dict[str, ArraySpec] = {}
@@ -79,7 +82,7 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
         obs = {name: x.astype(jnp.float32) for name, x in _named(state.obs).items()} if sees_state else {}
         return obs | ({"image": draw(state.pipeline_state.x)} if sees_image and draw else {})
 
-    film = make_renderer(env.sys, height=max(height, 128), width=max(width, 128)) if drawable else None
+    film = make_renderer(env.sys, height=max(height, 128), width=max(width, 128), camera=camera) if drawable else None
     return FunctionalEnv(
         spec=EnvSpec(specs, ActionSpec((ActionPart("continuous", env.action_size),))),
         reset=env.reset,

@@ -236,7 +236,9 @@ class _Wandb:
         self._module = module
         marker = folder / "wandb_id.txt"
         known = marker.read_text().strip() if marker.exists() else None
-        self._run = module.init(dir=str(folder), name=folder.name, id=known, resume="allow")
+        # Seeds trained side by side have runs of their own, in one process.
+        name = f"{folder.parent.name}-{folder.name}" if folder.name.startswith("seed-") else folder.name
+        self._run = module.init(dir=str(folder), name=name, id=known, resume="allow", reinit="create_new")
         marker.write_text(self._run.id)
 
     def write(self, record: Mapping[str, Any], step: int) -> None:

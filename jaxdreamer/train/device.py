@@ -21,11 +21,12 @@ from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.replay.device import make_device_replay
-from jaxdreamer.train.collect import MAX_BROKEN_IN_A_ROW
 from jaxdreamer.train.evaluate import Evaluation, make_device_evaluate
-from jaxdreamer.train.journal import Clock, Diverged, Means, check_updates, save_open_loop
+from jaxdreamer.train.journal import Diverged, save_open_loop
+from jaxdreamer.train.loop import Loop
 from jaxdreamer.train.program import Carry, Plan, Report, make_program
-from jaxdreamer.train.schedule import Every, Segment, Segments
+from jaxdreamer.train.schedule import Segment, Segments
+from jaxdreamer.train.tally import Tally
 from jaxdreamer.types import PyTree, TrainState
 
 MOST_SEGMENTS = 64  # in one call; more saves no time
@@ -39,7 +40,7 @@ class Run(NamedTuple):
     metrics: MetricsLog
 
 
-class DeviceTrainer:
+class DeviceTrainer(Loop[list[Evaluation]]):
     """One or several seeds of one configuration, trained on the device in one compiled program.
 
     Args:
@@ -56,8 +57,11 @@ class DeviceTrainer:
     environments and replay included, so a resumed run continues bit for bit.
     """
 
+    name = "device"
+
     def __init__(self, config: Config, env: FunctionalEnv, runs: Sequence[Run], progress: Progress):
-        self.config, self.spec, self.runs, self.progress = config, env.spec, list(runs), progress
+        super().__init__(config, progress)
+        self.spec, self.runs = env.spec, list(runs)
         run, settings = config.run, config.env
         lanes = make_lanes(env, settings.num_envs, action_repeat=settings.action_repeat, time_limit=settings.time_limit)
         replay = make_device_replay(
@@ -87,7 +91,7 @@ class DeviceTrainer:
 
         def look(params: PyTree, buffer: Any, key: Any) -> Any:
             batch = jax.tree.map(lambda x: x[:, :4], replay.sample(buffer, key))
-            return open_loop(networks, params, batch, context=self._context, key=key)
+            return open_loop(networks, params, batch, context=self.context, key=key)
 
         self._open_loop = jax.jit(look)
         with progress.status("building the networks and the environments"):
@@ -108,46 +112,41 @@ class DeviceTrainer:
                 f"of {settings.num_envs} environments: raise run.frames, or lower run.prefill or env.num_envs"
             )
         self.per_call = min(MOST_SEGMENTS, max(1, self.segments.most // per_segment))
-        self.every = {
-            "log": Every(run.log_every),
-            "eval": Every(run.eval_every),
-            "checkpoint": Every(run.checkpoint_every),
-        }
         self._unread: Report | None = None
         self._asked = 0  # updates of the call that is not read yet
         self._waiting = False  # whether it was said that learning waits
-        self.told = [Told() for _ in self.runs]
-        self.clock = Clock()
-        self.finished_at: int | None = None
-        self.stop_requested = False
-        self.on_save: Callable[[TrainState, int], None] | None = None  # see train_agent
+        self.tallies = [Tally() for _ in self.runs]
 
     def begin_with(self, start: TrainState) -> None:
         """Learn on from another run's state, in every seed; it is copied. ConfigError where it is of other networks."""
-        mine = self._of(self.carry.train, 0)
-        expected, found = (jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (mine, start))
-        if expected != found:
-            raise ConfigError(
-                "start: the train state given is of other networks or optimizers than this configuration's: "
-                f"expected {expected}, found {found}"
-            )
+        self._check_start(self.state, start)
         many = lambda x: jnp.stack([x] * len(self.runs)) if self._many else jnp.copy(x)  # noqa: E731
         self.carry = self.carry._replace(train=jax.tree.map(many, start))
         self.segments.random = False
-        for told in self.told:
-            told.updates, told.skipped = int(start.updates), int(start.skipped)
+        for tally in self.tallies:
+            tally.updates, tally.skipped = int(start.updates), int(start.skipped)
 
     # ---- the loop ------------------------------------------------------------------------------------------------
 
     @property
     def env_frames(self) -> int:
         """Simulator steps of a seed so far, the most of all seeds."""
-        return max(told.agent_steps for told in self.told) * self.config.env.action_repeat
+        return max(tally.agent_steps for tally in self.tallies) * self.config.env.action_repeat
 
     @property
     def updates(self) -> int:
         """Updates of a seed so far."""
-        return max(told.updates for told in self.told)
+        return max(tally.updates for tally in self.tallies)
+
+    @property
+    def position(self) -> int:
+        """Entries of all lanes, the resets too."""
+        return self.segments.entries
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget of entries is, and no update is owed."""
+        return self.position * self.config.env.action_repeat >= self.config.run.frames and not self.segments.owed
 
     @property
     def state(self) -> TrainState:
@@ -161,32 +160,6 @@ class DeviceTrainer:
     def _of(self, tree: PyTree, index: int) -> PyTree:
         return jax.tree.map(lambda x: x[index], tree) if self._many else tree
 
-    @property
-    def _spent(self) -> bool:
-        return (
-            self.segments.entries * self.config.env.action_repeat >= self.config.run.frames and not self.segments.owed
-        )
-
-    @property
-    def _context(self) -> int:
-        return max(1, self.config.replay.batch_length // 4)
-
-    def run(self) -> list[Evaluation] | None:
-        """Train until the budget is spent, evaluate and save; None, and just saved, where a stop was requested."""
-        self.clock.start(self.env_frames, self.updates)
-        while not self._spent and not self.stop_requested:
-            self.step()
-        if not self._spent:
-            self.save()
-            return None
-        if self.finished_at == self.segments.entries:  # resumed with nothing left to do: its lines are written already
-            return self.evaluate(final=True, write=False)
-        self.log()
-        evaluations = self.evaluate(final=True)
-        self.finished_at = self.segments.entries
-        self.save()
-        return evaluations
-
     def step(self) -> None:
         """One call of the program, and whatever is due after it."""
         planned = self._plan()
@@ -196,22 +169,14 @@ class DeviceTrainer:
             self.carry, report = call(self.carry, plan)
             self._read()
         self._unread, self._asked = report, int(planned.updates.sum())
-        latest = [told.latest for told in self.told if told.latest is not None]
+        latest = [tally.latest for tally in self.tallies if tally.latest is not None]
         self.progress.update(self.env_frames, self.updates, last_return=float(np.mean(latest)) if latest else None)
-        due = {name: every.due(self.segments.entries) for name, every in self.every.items()}
-        if self._spent:
-            return  # run() logs, evaluates and saves at the end
-        if due["eval"]:
-            self.evaluate()
-        if due["log"]:
-            self.log()
-        if due["checkpoint"]:
-            self.save()
+        self.report()
 
     def _plan(self) -> Plan:
         """The next segments, up to where something is due."""
         segments: list[Segment] = []
-        while len(segments) < self.per_call and not self._spent:
+        while len(segments) < self.per_call and not self.spent:
             if sum(segment.updates for segment in segments) >= self.segments.most:
                 break
             if not self.segments.owed and any(e.will_be_due(self.segments.entries) for e in self.every.values()):
@@ -233,10 +198,10 @@ class DeviceTrainer:
         if self._unread is None:
             return
         report, self._unread = jax.device_get(self._unread), None
-        for index, told in enumerate(self.told):
-            before = told.updates
+        for index, tally in enumerate(self.tallies):
+            before = tally.updates
             try:
-                told.read(self._of(report, index))
+                tally.read(self._of(report, index))
             except (Diverged, EnvError) as error:
                 if not self._many:
                     raise
@@ -245,7 +210,7 @@ class DeviceTrainer:
                     f"seed {one.seed}: {error} (the others can go on alone, each with --logdir {one.rundir.path.parent}/"
                     "seed-N)"
                 ) from error
-            if told.updates - before < self._asked and not self._waiting:
+            if tally.updates - before < self._asked and not self._waiting:
                 self._waiting = True
                 self.progress.log(
                     "learning waits: no episode in the replay is as long as a sequence, and updates that are due meanwhile "
@@ -261,15 +226,15 @@ class DeviceTrainer:
         rates = self.clock.take(self.env_frames, self.updates)
         lanes = self.config.env.num_envs
         entries = min(self.segments.entries, self.config.replay.capacity // lanes * lanes)
-        for one, told in zip(self.runs, self.told):
-            scalars = told.take() | rates
+        for one, tally in zip(self.runs, self.tallies):
+            scalars = tally.take() | rates
             scalars["replay/entries"] = entries
             scalars["train_ratio"] = self.config.train_ratio
-            one.metrics.write(scalars, **self._counters(told))
+            one.metrics.write(scalars, **self._counters(tally))
 
-    def _counters(self, told: Told) -> dict[str, int]:
-        frames = told.agent_steps * self.config.env.action_repeat
-        return {"agent_steps": told.agent_steps, "env_frames": frames, "updates": told.updates}
+    def _counters(self, tally: Tally) -> dict[str, int]:
+        frames = tally.agent_steps * self.config.env.action_repeat
+        return {"agent_steps": tally.agent_steps, "env_frames": frames, "updates": tally.updates}
 
     def evaluate(self, final: bool = False, write: bool = True) -> list[Evaluation]:
         """Play whole episodes on the device without exploration, with seeds of their own; log it, and save pictures."""
@@ -277,16 +242,16 @@ class DeviceTrainer:
         sees_images = any(spec.kind == "image" for spec in self.spec.obs.values())
         evaluations = []
         with self.clock.timed("evaluate"):
-            for index, (one, told) in enumerate(zip(self.runs, self.told)):
+            for index, (one, tally) in enumerate(zip(self.runs, self.tallies)):
                 params = self._of(self.carry.train.params, index)
                 film = self.config.run.video and (final or sees_images)
                 evaluation = self._evaluate(params, self.config.run.eval_episodes, seed=one.seed, film=film)
                 evaluations.append(evaluation)
-                counters = self._counters(told)
+                counters = self._counters(tally)
                 if evaluation.frames is not None:
                     path = one.rundir.videos / f"policy-{counters['env_frames']:012d}.gif"
                     video.save_video(path, evaluation.frames, evaluation.frame_rate)
-                if sees_images and self.config.run.video and told.updates and write:
+                if sees_images and self.config.run.video and tally.updates and write:
                     self._save_open_loop(index, counters)
                 if write:
                     one.metrics.write(evaluation.metrics(), **counters)
@@ -298,7 +263,7 @@ class DeviceTrainer:
         one = self.runs[index]
         model, buffer = self._of((self.carry.train.params["model"], self.carry.replay), index)
         report = jax.device_get(self._open_loop(model, buffer, jax.random.key(one.seed)))
-        save_open_loop(report, self.spec, one.rundir, one.metrics, context=self._context, counters=counters)
+        save_open_loop(report, self.spec, one.rundir, one.metrics, context=self.context, counters=counters)
 
     # ---- saving and resuming -------------------------------------------------------------------------------------
 
@@ -306,14 +271,11 @@ class DeviceTrainer:
         """Write a checkpoint of everything for each seed, atomically."""
         self._read()
         with self.clock.timed("save"):
-            for index, (one, told) in enumerate(zip(self.runs, self.told)):
-                host = {
-                    "loop": "device",
+            for index, (one, tally) in enumerate(zip(self.runs, self.tallies)):
+                host = self._cadence() | {
                     "segments": self.segments.state(),
                     "random_prefill": self.segments.random,
-                    "every": {name: [every.interval, every.last] for name, every in self.every.items()},
-                    "finished_at": self.finished_at,
-                    "told": told.state(),
+                    "told": tally.state(),
                     "metrics_offset": one.metrics.offset,
                 }
                 carry = self._of(self.carry, index)
@@ -346,86 +308,11 @@ class DeviceTrainer:
             break
         carries = [Carry(**(tree["loop"] | {"train": tree["train"]})) for tree, _, _ in found]
         self.carry = jax.tree.map(lambda *x: jnp.stack(x), *carries) if self._many else carries[0]
-        for one, told, (_, host, _) in zip(self.runs, self.told, found):
-            told.load(host["told"])
+        for one, tally, (_, host, _) in zip(self.runs, self.tallies, found):
+            tally.load(host["told"])
             one.metrics.truncate(int(host["metrics_offset"]))
         host = found[0][1]
         self.segments.load(host["segments"])
         self.segments.random = bool(host["random_prefill"])
-        self.finished_at = host["finished_at"]
-        for name, (interval, last) in host["every"].items():
-            # A cadence that was changed counts from here: it must not make up for steps done under the old one.
-            self.every[name].start(last if interval == self.every[name].interval else self.segments.entries)
+        self._load_cadence(host)
         self.progress.log(f"resumed at {self.env_frames:,} frames, update {self.updates:,}")
-
-
-class Told:
-    """What the host knows of one seed from the reports read so far."""
-
-    def __init__(self) -> None:
-        self.agent_steps = self.updates = self.broken = self.skipped = 0
-        self.latest: float | None = None
-        self.means = Means()
-        self._clear()
-
-    def _clear(self) -> None:
-        self.episodes, self.mean, self.squares, self.steps = 0, 0.0, 0.0, 0
-        self.lowest, self.highest = np.inf, -np.inf
-
-    def read(self, report: Report) -> None:
-        """Count one call in. Raises Diverged, and EnvError where most entries were not finite."""
-        self.agent_steps += int(report.agent_steps)
-        self.broken += int(report.broken)
-        self.updates = int(report.updates)
-        if report.broken_in_a_row >= MAX_BROKEN_IN_A_ROW:
-            raise EnvError(
-                f"an environment gave states, rewards or observations that are not finite {MAX_BROKEN_IN_A_ROW} times in a "
-                "row, with resets in between: look at the simulator's time step and at the actions' scale"
-            )
-        self.skipped = int(report.skipped)
-        check_updates(report.told, updates=self.updates, agent_steps=self.agent_steps)
-        self.means.add(report.means)
-        scores = report.scores
-        if scores.episodes:
-            # Merged about their means, in double precision: returns of thousands may differ by little.
-            count, old = int(scores.episodes), self.episodes
-            mean = float(scores.shift) + float(scores.total) / count
-            squares = float(scores.squares) - count * (mean - float(scores.shift)) ** 2
-            delta, self.episodes = mean - self.mean, old + count
-            self.squares += max(squares, 0.0) + delta**2 * old * count / self.episodes
-            self.mean += delta * count / self.episodes
-            self.latest = float(scores.latest)
-            self.steps += int(scores.steps)
-            self.lowest = min(self.lowest, float(scores.lowest))
-            self.highest = max(self.highest, float(scores.highest))
-
-    def take(self) -> dict[str, float]:
-        """Metrics since the last call; starts anew."""
-        scalars = self.means.take()
-        if self.episodes:
-            scalars |= {
-                "train/return": self.mean,
-                "train/return_max": self.highest,
-                "train/return_min": self.lowest,
-                "train/return_std": float(np.sqrt(self.squares / self.episodes)),
-                "train/length": self.steps / self.episodes,
-                "train/episodes": self.episodes,
-            }
-        self._clear()
-        return scalars | {"skipped": self.skipped, "env/broken_entries": self.broken}
-
-    _NUMBERS = ("agent_steps", "updates", "broken", "skipped", "latest", "episodes", "mean", "squares", "steps")
-
-    def state(self) -> dict[str, Any]:
-        """JSON-ready."""
-        bounds = [self.lowest, self.highest] if self.episodes else None
-        return {name: getattr(self, name) for name in self._NUMBERS} | {"bounds": bounds, "means": self.means.state()}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state` returned."""
-        self._clear()
-        for name in self._NUMBERS:
-            setattr(self, name, state[name])
-        if state["bounds"]:
-            self.lowest, self.highest = state["bounds"]
-        self.means.load(state["means"])

@@ -25,14 +25,15 @@ from jaxdreamer.replay.host import HostReplay, Indices
 from jaxdreamer.replay.prefetch import Gatherer, Prefetcher
 from jaxdreamer.train.collect import Collector
 from jaxdreamer.train.evaluate import Evaluation, make_evaluate
-from jaxdreamer.train.journal import Clock, Means, check_updates, save_open_loop
+from jaxdreamer.train.journal import Means, check_updates, save_open_loop
+from jaxdreamer.train.loop import Loop
 from jaxdreamer.train.schedule import Every, calls_per_training
 from jaxdreamer.types import Batch, EnvSpec, Metrics, PyTree, TrainState
 
 _log = logging.getLogger("jaxdreamer")
 
 
-class HostTrainer:
+class HostTrainer(Loop[Evaluation]):
     """One training run with environments on the host.
 
     Args:
@@ -49,6 +50,8 @@ class HostTrainer:
     environments are brought back by playing their unfinished episodes again from their seeds.
     """
 
+    name = "host"
+
     def __init__(
         self,
         config: Config,
@@ -58,10 +61,11 @@ class HostTrainer:
         metrics: MetricsLog,
         progress: Progress,
     ):
-        self.config, self.spec = config, envs.spec
-        self.envs, self._make_envs = envs, make_envs
-        self.rundir, self.metrics, self.progress = rundir, metrics, progress
+        super().__init__(config, progress)
+        self.spec, self.envs, self._make_envs = envs.spec, envs, make_envs
+        self.rundir, self.metrics = rundir, metrics
         run = config.run
+        self.every["train"] = Every(run.train_every)
 
         self.calls, self.per_call = calls_per_training(run.updates, run.updates_per_call)
         # Between asking for a batch and gathering it, each lane adds at most this many entries (a reset may follow
@@ -82,9 +86,7 @@ class HostTrainer:
         self.learner = make_learner(config, envs.spec, self.networks)
         self._evaluate = make_evaluate(policy)
         self._open_loop = jax.jit(
-            lambda params, batch, key: open_loop(
-                self.networks, params, batch, context=max(1, config.replay.batch_length // 4), key=key
-            )
+            lambda params, batch, key: open_loop(self.networks, params, batch, context=self.context, key=key)
         )
         with progress.status("building the networks"):
             self.state: TrainState = jax.jit(self.learner.init)(key_learner)
@@ -95,32 +97,16 @@ class HostTrainer:
         self._unread: list[Metrics] | None = None  # the last call's means, and its worst update
         self.traces = 0  # times the update was traced; a test holds it at one
 
-        self.updates = 0
+        self._updates = self.skipped = 0
         self.pretrained = False
         self._waiting = False
-        self.finished_at: int | None = None
-        self.skipped = 0
-        self.every = {
-            "train": Every(run.train_every),
-            "log": Every(run.log_every),
-            "eval": Every(run.eval_every),
-            "checkpoint": Every(run.checkpoint_every),
-        }
         self.means = Means()
-        self.clock = Clock()
         self._manifest: dict[str, Any] | None = None
-        self.stop_requested = False
-        self.on_save: Callable[[TrainState, int], None] | None = None  # see train_agent
         self.has_learned = False  # before this run: see begin_with
 
     def begin_with(self, start: TrainState) -> None:
         """Learn on from another run's state; it is copied. ConfigError where it is of other networks."""
-        expected, found = (jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (self.state, start))
-        if expected != found:
-            raise ConfigError(
-                "start: the train state given is of other networks or optimizers than this configuration's: "
-                f"expected {expected}, found {found}"
-            )
+        self._check_start(self.state, start)
         self.state, self.has_learned = jax.tree.map(jnp.copy, start), True
 
     # ---- the loop ------------------------------------------------------------------------------------------------
@@ -135,24 +121,19 @@ class HostTrainer:
         """Simulator steps so far."""
         return self.agent_steps * self.config.env.action_repeat
 
-    def run(self) -> Evaluation | None:
-        """Train until the budget is spent, evaluate and save; None, and just saved, where a stop was requested."""
-        self.clock.start(self.env_frames, self.updates)
-        while not self._spent and not self.stop_requested:
-            self.step()
-        if not self._spent:
-            self.save()
-            return None
-        if self.finished_at == self.agent_steps:  # resumed with nothing left to do: its lines are written already
-            return self.evaluate(final=True, write=False)
-        self.log()
-        evaluation = self.evaluate(final=True)
-        self.finished_at = self.agent_steps
-        self.save()
-        return evaluation
+    @property
+    def position(self) -> int:
+        """Agent steps."""
+        return self.agent_steps
 
     @property
-    def _spent(self) -> bool:
+    def updates(self) -> int:
+        """Updates so far, those under way included."""
+        return self._updates
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget of env frames is."""
         return self.env_frames >= self.config.run.frames
 
     def step(self) -> None:
@@ -175,15 +156,7 @@ class HostTrainer:
                 for _ in range(self.every["train"].count(steps) * self.calls):
                     self.train()
         self.progress.update(self.env_frames, self.updates, last_return=self.collector.scores.last_return)
-        due = {name: self.every[name].due(steps) for name in ("eval", "log", "checkpoint")}
-        if self._spent:
-            return  # run() logs, evaluates and saves at the end
-        if due["eval"]:
-            self.evaluate()
-        if due["log"]:
-            self.log()
-        if due["checkpoint"]:
-            self.save()
+        self.report()
 
     @property
     def _acting_params(self) -> PyTree | None:
@@ -215,7 +188,7 @@ class HostTrainer:
         with self.clock.timed("train"):
             train = self._train or self._compile(batch)
             self.state, *metrics = train(self.state, batch)
-            self.updates += self.per_call
+            self._updates += self.per_call
             self._read_metrics()
             self._unread = metrics
 
@@ -300,8 +273,7 @@ class HostTrainer:
         rng = np.random.default_rng(self.agent_steps)  # its own: pictures must not change what is learned
         batch = self.replay.gather(self.replay.sample_indices(rng, 4))
         report = jax.device_get(self._open_loop(self.state.params["model"], batch, jax.random.key(self.config.seed)))
-        context = max(1, self.config.replay.batch_length // 4)
-        save_open_loop(report, self.spec, self.rundir, self.metrics, context=context, counters=self._counters)
+        save_open_loop(report, self.spec, self.rundir, self.metrics, context=self.context, counters=self._counters)
 
     # ---- saving and resuming -------------------------------------------------------------------------------------
 
@@ -310,16 +282,14 @@ class HostTrainer:
         self._read_metrics()
         with self.clock.timed("save"):
             self._manifest = disk.save(self.replay, self.rundir.replay, self._manifest)
-            host = {
+            host = self._cadence() | {
                 "agent_steps": self.agent_steps,
                 "broken": self.collector.broken,
                 "broken_in_a_row": self.collector.broken_in_a_row.tolist(),
                 "skipped": self.skipped,
-                "finished_at": self.finished_at,
                 "updates": self.updates,
                 "pretrained": self.pretrained,
                 "has_learned": self.has_learned,
-                "every": {name: [every.interval, every.last] for name, every in self.every.items()},
                 "rng": self.rng.bit_generator.state,
                 "pending": [indices.to_json() for indices in self.prefetch.pending],
                 "pending_shape": self._batch_shape,
@@ -354,12 +324,9 @@ class HostTrainer:
         self.collector.agent_steps = int(host["agent_steps"])
         self.collector.broken, self.skipped = int(host["broken"]), int(host["skipped"])
         self.collector.broken_in_a_row[:] = host["broken_in_a_row"]
-        self.finished_at = host["finished_at"]
-        self.updates, self.pretrained = int(host["updates"]), bool(host["pretrained"])
+        self._updates, self.pretrained = int(host["updates"]), bool(host["pretrained"])
         self.has_learned = bool(host.get("has_learned", False))
-        for name, (interval, last) in host["every"].items():
-            # A cadence that was changed counts from here: it must not make up for steps done under the old one.
-            self.every[name].start(last if interval == self.every[name].interval else self.agent_steps)
+        self._load_cadence(host)
         self.rng.bit_generator.state = host["rng"]
         self.collector.scores.load(host["scores"])
         self.means.load(host["means"])

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from jaxdreamer import config as configs
 from jaxdreamer.agent.policy import make_policy
-from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.config import Config, ConfigError, EnvConfig
 from jaxdreamer.envs.base import Env
 from jaxdreamer.envs.functional import FunctionalEnv
 from jaxdreamer.envs.registry import is_functional, make_functional, make_vector
@@ -134,13 +134,23 @@ def _pure(config: Config, make: Any) -> FunctionalEnv | None:
             )
         return make
     if make is None and config.run.loop != "host" and is_functional(config.env):
+        _refuse_host_settings(config.env)
         return make_functional(config.env)
-    if config.run.loop == "device":
+    if config.run.loop == "device" and (make is not None or config.env.backend != "custom"):
         raise ConfigError(
             "run.loop=device needs an environment of pure functions (env.backend=brax or pure, or one registered with "
             f"functional=True), found env.backend={config.env.backend}"
         )
     return None
+
+
+def _refuse_host_settings(env: EnvConfig) -> None:
+    for name in ("exclude", "workers"):
+        if getattr(env, name) != getattr(EnvConfig, name):
+            raise ConfigError(
+                f"env.{name}={getattr(env, name)} is for environments stepped on the host, and env.backend={env.backend} "
+                "is trained on the device: leave it out, or set run.loop=host"
+            )
 
 
 def _on_host(
@@ -162,7 +172,7 @@ def _on_host(
     try:
         check_trainable(config, envs.spec)
         with rundir, Progress(config.run.frames, console=console) as progress:
-            resuming = _announce(progress, changes, rundir, envs.spec)
+            resuming = _announce(progress, changes, rundir, envs.spec, "host")
             with MetricsLog(rundir.metrics) as metrics:
                 trainer = HostTrainer(config, envs, make_envs, rundir, metrics, progress)
                 trainer.on_save = on_save
@@ -190,6 +200,7 @@ def _on_device(
     on_save: Callable[[TrainState, int], None] | None,
 ) -> list[Result]:
     """Each seed's run in its folder, together."""
+    sinks = list(sinks)
     settled = [_settle_config(rundir, config) for rundir, config in zip(folders, each)]
     each = [config for config, _ in settled]
     config = each[0]
@@ -198,7 +209,10 @@ def _on_device(
         for rundir in folders:
             stack.enter_context(rundir)
         progress = stack.enter_context(Progress(config.run.frames, console=console))
-        resuming = [_announce(progress, settled[i][1], folders[i], env.spec, i == 0) for i in range(len(folders))]
+        resuming = [
+            _announce(progress, settled[i][1], folders[i], env.spec, "device", aloud=i == 0)
+            for i in range(len(folders))
+        ]
         if len(set(resuming)) > 1:
             there = ", ".join(str(rundir.path) for rundir, holds in zip(folders, resuming) if holds)
             raise ConfigError(f"only some of the seeds have a run to go on with: {there}; choose another --logdir")
@@ -225,7 +239,12 @@ def _on_device(
 
 
 def _announce(
-    progress: Progress, changes: dict[str, tuple[Any, Any]], rundir: RunDir, spec: EnvSpec, aloud: bool = True
+    progress: Progress,
+    changes: dict[str, tuple[Any, Any]],
+    rundir: RunDir,
+    spec: EnvSpec,
+    loop: str,
+    aloud: bool = True,
 ) -> bool:
     """Say what is about to be trained; whether the folder holds a run to go on with."""
     if aloud:
@@ -234,6 +253,7 @@ def _announce(
     resuming = bool(checkpoint.steps(rundir.checkpoints))
     if resuming:
         _check_spec(rundir, spec)
+        _check_loop(rundir, loop)
     if aloud:
         for line in describe(spec):
             progress.log(line)
@@ -342,6 +362,11 @@ def _settle_config(rundir: RunDir, config: Config) -> tuple[Config, dict[str, tu
     if not rundir.exists:
         ours = (rundir.path / "lock").exists()  # a start that was refused before it came to anything
         if rundir.path.is_dir() and any(rundir.path.iterdir()) and not ours:
+            if seeds := [path.name for path in sorted(rundir.path.glob("seed-*")) if RunDir(path).exists]:
+                raise ConfigError(
+                    f"{rundir.path} holds the runs of several seeds: go on with all by --seeds {len(seeds)}, or with one by "
+                    f"--logdir {rundir.path / seeds[0]}"
+                )
             raise ConfigError(f"{rundir.path} is not empty and holds no run of jaxdreamer: choose another --logdir")
         return config, {}
     if not checkpoint.steps(rundir.checkpoints):
@@ -365,6 +390,16 @@ def _check_spec(rundir: RunDir, spec: EnvSpec) -> None:
             f"{rundir.path}: the environment is not what the run was trained on: observations and actions were "
             f"{stored.to_dict()}, now {spec.to_dict()}; is it another task, or another version of its library?"
         )
+
+
+def _check_loop(rundir: RunDir, loop: str) -> None:
+    """The loops store different things: one cannot go on from the other's checkpoint."""
+    for host in checkpoint.hosts(rundir.checkpoints).values():
+        if host["loop"] != loop:
+            raise ConfigError(
+                f"{rundir.path} was trained by the loop on the {host['loop']} and cannot go on with that on the {loop}: "
+                f"set run.loop={host['loop']}, or choose another --logdir"
+            )
 
 
 def _write_spec(rundir: RunDir, spec: EnvSpec, spaces: dict[str, Any] | None) -> None:

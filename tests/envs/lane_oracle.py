@@ -4,6 +4,18 @@ from __future__ import annotations
 
 import math
 
+import jax
+
+
+def rollout(lanes, key, actions):
+    """The compiled lanes under ``actions`` [steps, B, ...], in one scan: (timesteps, broken, states)."""
+
+    def advance(state, action):
+        state, timestep, broken = lanes.step(state, action)
+        return state, (timestep, broken, state)
+
+    return jax.jit(lambda key, actions: jax.lax.scan(advance, lanes.init(key), actions)[1])(key, actions)
+
 
 class SlowLane:
     """One lane of ``counting``-like tasks: what time it is, and what the entry must hold.

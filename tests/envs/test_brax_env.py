@@ -17,6 +17,7 @@ pytest.importorskip("brax")
 
 from jaxdreamer.envs.functional import make_lanes  # noqa: E402
 from jaxdreamer.envs.hosted import host  # noqa: E402
+from tests.envs.lane_oracle import rollout  # noqa: E402
 
 # Brax reads MuJoCo's data in a way that is going out of use; said to Brax's authors, and shown to nobody by default.
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing:DeprecationWarning")
@@ -97,15 +98,7 @@ def pendulum():
     lanes = make_lanes(env, 64, action_repeat=2, time_limit=12)
     actions = jax.random.uniform(jax.random.key(1), (40, 64, 1), minval=-1, maxval=1)
 
-    @jax.jit
-    def play(key, actions):
-        def advance(state, action):
-            state, timestep, broken = lanes.step(state, action)
-            return state, (timestep, broken, state)
-
-        return jax.lax.scan(advance, lanes.init(key), actions)[1]
-
-    timestep, broken, states = play(jax.random.key(0), actions)
+    timestep, broken, states = rollout(lanes, jax.random.key(0), actions)
     return env, jax.tree.map(np.asarray, timestep), np.asarray(broken), states, np.asarray(actions)
 
 
@@ -164,6 +157,17 @@ def test_what_is_seen(pendulum, obs):
         assert (np.asarray(jax.jit(env.observe)(moved)["image"]) != image).any()
     if "state" in seen:
         np.testing.assert_array_equal(seen["state"], state.obs)
+
+
+def test_the_camera_is_chosen(pendulum):
+    x = jax.tree.map(lambda x: x[0, 0], pendulum[3].env)
+    sizes = {"obs": "pixels", "image_size": (16, 16)}
+    tracking, free = (
+        jax.jit(make("inverted_pendulum", camera=name, **sizes).observe)(x)["image"] for name in ("", "-1")
+    )
+    assert (np.asarray(tracking) != np.asarray(free)).any()
+    with pytest.raises(ConfigError, match="unknown camera 'front'"):
+        make("inverted_pendulum", camera="front", **sizes)
 
 
 def test_the_film_is_larger_than_what_is_seen(pendulum):

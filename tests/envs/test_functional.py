@@ -15,25 +15,17 @@ from jaxdreamer.config import ConfigError
 from jaxdreamer.envs import pure
 from jaxdreamer.envs.functional import FunctionalEnv, make_lanes
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
-from tests.envs.lane_oracle import SlowLane
+from tests.envs.lane_oracle import SlowLane, rollout
 
 ACTIONS = 3
 
 
 @functools.cache
-def rollout(lanes, steps, seed=0):
+def played(lanes, steps, seed=0):
     """Entries of all lanes [steps, B, ...] under random choices, in one scan: (timestep, choices, broken, states)."""
     choices = np.random.default_rng(seed).integers(ACTIONS, size=(steps, lanes.num_envs))
 
-    @jax.jit
-    def play(key, actions):
-        def advance(state, action):
-            state, timestep, broken = lanes.step(state, action)
-            return state, (timestep, broken, state)
-
-        return jax.lax.scan(advance, lanes.init(key), actions)[1]
-
-    timestep, broken, states = play(jax.random.key(seed), np.eye(ACTIONS, dtype=np.float32)[choices])
+    timestep, broken, states = rollout(lanes, jax.random.key(seed), np.eye(ACTIONS, dtype=np.float32)[choices])
     return jax.tree.map(np.asarray, timestep), choices, np.asarray(broken), states
 
 
@@ -61,7 +53,7 @@ def test_lanes_equal_lanes_in_plain_python(name):
     repeat, limit = case.pop("action_repeat", 1), case.pop("limit", 0)
     env = pure.counting(**case)
     lanes = make_lanes(env, 2, action_repeat=repeat, time_limit=limit)
-    timestep, choices, broken, _ = rollout(lanes, 30)
+    timestep, choices, broken, _ = played(lanes, 30)
     for lane in range(2):
         slow = SlowLane(
             repeat=repeat,
@@ -80,7 +72,7 @@ def test_lanes_equal_lanes_in_plain_python(name):
 
 def test_a_sequence_by_hand():
     """Ends at simulator step 5, two a step: entries at times 0, 2, 4, 5; the last one's reward is step 5's alone."""
-    timestep, choices, _, _ = rollout(make_lanes(pure.counting(terminate_at=5), 1, action_repeat=2), 9)
+    timestep, choices, _, _ = played(make_lanes(pure.counting(terminate_at=5), 1, action_repeat=2), 9)
     assert timestep.obs["state"][:, 0, 1].tolist() == [0, 2, 4, 5, 0, 2, 4, 5, 0]
     assert timestep.reward[:, 0].tolist() == [0, 1 + 2, 3 + 4, 5, 0, 1 + 2, 3 + 4, 5, 0]
     assert timestep.is_first[:, 0].astype(int).tolist() == [1, 0, 0, 0, 1, 0, 0, 0, 1]
@@ -147,7 +139,7 @@ def fragile(fates=(0, 1, 2, 3, 4)):
 
 def test_what_is_not_finite_is_never_handed_out():
     """State, reward, observation or the reset itself: the lane is reset, and each such entry is told."""
-    timestep, _, broken, _ = rollout(make_lanes(fragile(), 16), 60)
+    timestep, _, broken, _ = played(make_lanes(fragile(), 16), 60)
     time, fate = timestep.obs["state"][..., 0], timestep.obs["state"][..., 1]
     assert np.isfinite(timestep.obs["state"]).all() and np.isfinite(timestep.reward).all()
     assert timestep.is_first[broken].all() and not timestep.is_last[broken].any()
@@ -172,7 +164,7 @@ def test_what_is_not_finite_is_never_handed_out():
 
 
 def test_a_reset_that_always_fails_is_tried_again_and_counted_each_time():
-    timestep, _, broken, states = rollout(make_lanes(fragile(fates=(1,)), 3), 5)
+    timestep, _, broken, states = played(make_lanes(fragile(fates=(1,)), 3), 5)
     assert broken.all() and timestep.is_first.all() and not timestep.is_last.any()
     assert not timestep.obs["state"].any() and not timestep.obs["image"].any()
     assert len(keys_used(states)) == 15
@@ -180,7 +172,7 @@ def test_a_reset_that_always_fails_is_tried_again_and_counted_each_time():
 
 def test_stepping_by_hand_equals_the_scan_with_one_trace_and_vmap_equals_each_alone():
     lanes = make_lanes(pure.counting(terminate_at=3, break_at=5), 2, time_limit=4)
-    timestep, choices, broken, _ = rollout(lanes, 9)
+    timestep, choices, broken, _ = played(lanes, 9)
     traces = []
 
     def counted(state, action):
@@ -211,7 +203,7 @@ def test_weakly_typed_numbers_of_a_reset_are_kept_in_their_type():
         step,
         lambda state: {"state": state["weak"]},
     )
-    timestep, _, _, states = rollout(make_lanes(env, 2, time_limit=3, action_repeat=2), 5)
+    timestep, _, _, states = played(make_lanes(env, 2, time_limit=3, action_repeat=2), 5)
     assert timestep.obs["state"][:, 0].tolist() == [0.5, 2.5, 4.5, 6.5, 0.5] and timestep.reward[1, 0] == 2
     assert states.env["count"].dtype == np.int32 and states.env["count"][:, 0].tolist() == [0, 2, 4, 6, 0]
 
@@ -255,7 +247,7 @@ def test_a_step_that_writes_into_the_state_it_is_given_does_not_undo_an_end():
     spec = EnvSpec({"state": ArraySpec((), "float32", "vector")}, ActionSpec((ActionPart("discrete", 3),)))
     reset = lambda key: {"time": jnp.zeros(()), "metrics": {"time": jnp.zeros(())}}  # noqa: E731
     env = FunctionalEnv(spec, reset, step, lambda state: {"state": state["time"]})
-    timestep, _, broken, _ = rollout(make_lanes(env, 1, action_repeat=2), 2)
+    timestep, _, broken, _ = played(make_lanes(env, 1, action_repeat=2), 2)
     assert timestep.is_terminal[:, 0].tolist() == [False, True] and not np.asarray(broken).any()
 
 

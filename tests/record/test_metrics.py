@@ -159,12 +159,15 @@ def test_wandb_gets_finite_values_and_continues_its_run(tmp_path, monkeypatch):
 
     class Wandb:
         def init(self, **options):
-            asked.append(options["id"])
+            asked.append((options["name"], options["id"]))
+            assert options["reinit"] == "create_new"  # or a second seed's would end the first's
             return Run()
 
     monkeypatch.setitem(sys.modules, "wandb", Wandb())
+    folder = tmp_path / "ant" / "seed-1"
+    folder.mkdir(parents=True)
     for _ in range(2):
-        with MetricsLog(tmp_path / "m.jsonl", [metrics.wandb_sink(tmp_path)], clock=lambda: 1.0) as log:
+        with MetricsLog(folder / "m.jsonl", [metrics.wandb_sink(folder)], clock=lambda: 1.0) as log:
             log.write({"loss": 1, "bad": float("nan")}, **AT)
-    assert asked == [None, "abc"]
+    assert asked == [("ant-seed-1", None), ("ant-seed-1", "abc")]
     assert Run.logged == [(AT | {"loss": 1, "time/unix": 1.0}, 10), "finished"] * 2

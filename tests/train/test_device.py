@@ -114,7 +114,7 @@ def test_one_trace_no_transfers_and_everything_learns(make_trainer):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "transfer_guard", guard)
-        while not trainer._spent:
+        while not trainer.spent:
             trainer.step()
     trainer.log()
     assert trainer.traces == 1 and set(guards) == {"disallow"} and len(guards) > 5
@@ -163,7 +163,7 @@ def test_the_policy_sees_what_the_lanes_show(make_trainer):
         params = trainer.carry.train.params
         params = {**params, "model": jax.tree.map(lambda x, s=scale: x * s, params["model"])}
         trainer.carry = trainer.carry._replace(train=trainer.carry.train._replace(params=params))
-        while not trainer._spent:
+        while not trainer.spent:
             trainer.step()
         acted.append(np.asarray(trainer.carry.replay.entries.action)[:16])
     np.testing.assert_array_equal(acted[0][:10], acted[1][:10])  # chance
@@ -296,6 +296,10 @@ def test_a_damaged_checkpoint_is_passed_over(straight, tmp_path):
         ("num_envs=4", "env.num_envs: the run has 3, asked for 4"),
         ("capacity=300", "replay.capacity: the run has 240, asked for 300"),
         ("env=counting", "env.id: the run has 'pendulum', asked for 'counting'"),
+        (
+            "loop=host",
+            "was trained by the loop on the device and cannot go on with that on the host: set run.loop=device",
+        ),
     ],
 )
 def test_a_folder_of_another_run_is_refused_by_name(straight, change, message):
@@ -364,6 +368,8 @@ def test_seeds_are_resumed_together_from_the_folder(four, tmp_path):
         ConfigError, match=r"only some of the seeds have a run to go on with: .*seed-0, .*seed-3; choose an"
     ):
         train_seeds(tiny("frames=240"), tmp_path / "more", 5, console=quiet())
+    with pytest.raises(ConfigError, match=r"more holds the runs of several seeds: .* by --seeds 4, or .*more/seed-0$"):
+        train_agent(tiny("frames=240"), tmp_path / "more", console=quiet())
 
 
 def test_seeds_need_the_device(tmp_path, capsys):
@@ -449,6 +455,10 @@ def test_a_registered_backend_and_the_choice_of_the_loop(tmp_path):
         hosted = train_agent(tiny(*words), tmp_path / "host", console=quiet())
         assert hosted.evaluation.lengths == [17] and list((tmp_path / "host" / "replay").iterdir())
         assert not list((tmp_path / "device" / "replay").iterdir())  # it is in the checkpoints
+        with pytest.raises(
+            ConfigError, match="was trained by the loop on the host and cannot go on with that on the de"
+        ):
+            train_agent(tiny(*words, "loop=auto"), tmp_path / "host", console=quiet())
     finally:
         registry._FUNCTIONAL.pop("mine")
     with pytest.raises(
@@ -464,6 +474,14 @@ def test_a_registered_backend_and_the_choice_of_the_loop(tmp_path):
             train_agent(tiny("backend=endless", "env=counting", "time_limit=0"), tmp_path / "endless", console=quiet())
         finally:
             registry._FUNCTIONAL.pop("endless")
+
+
+@pytest.mark.parametrize("setting", ["exclude=('state',)", "workers=2"])
+def test_settings_of_the_host_are_refused_on_the_device(tmp_path, setting):
+    with pytest.raises(
+        ConfigError, match=r"env\.(exclude|workers)=.* is for environments stepped on the host.*loop=host"
+    ):
+        train_agent(tiny(setting), tmp_path / "run", console=quiet())
 
 
 # ---- when things go wrong --------------------------------------------------------------------------------------------

@@ -1,0 +1,142 @@
+"""What the loop on the host and the loop on the device have in common: budget, cadence, and how a run begins and ends."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, TypeVar
+
+import jax
+
+from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.record.progress import Progress
+from jaxdreamer.train.journal import Clock
+from jaxdreamer.train.schedule import Every
+from jaxdreamer.types import TrainState
+
+Evaluated = TypeVar("Evaluated")
+
+
+class Loop(abc.ABC, Generic[Evaluated]):
+    """Steps until the budget is spent, and in between logs, evaluates and saves as often as asked.
+
+    Args:
+        config: what to do.
+        progress: where to report.
+    """
+
+    name: ClassVar[str]
+    """As in ``run.loop``; the loops' checkpoints are not each other's."""
+
+    def __init__(self, config: Config, progress: Progress):
+        self.config, self.progress = config, progress
+        run = config.run
+        self.every = {
+            "log": Every(run.log_every),
+            "eval": Every(run.eval_every),
+            "checkpoint": Every(run.checkpoint_every),
+        }
+        self.clock = Clock()
+        self.finished_at: int | None = None
+        self.stop_requested = False
+        self.on_save: Callable[[TrainState, int], None] | None = None  # see train_agent
+
+    # ---- what a loop has to say ----------------------------------------------------------------------------------
+
+    @property
+    @abc.abstractmethod
+    def position(self) -> int:
+        """Where the run is, in what its cadences count."""
+
+    @property
+    @abc.abstractmethod
+    def env_frames(self) -> int:
+        """Simulator steps so far; of several seeds the most."""
+
+    @property
+    @abc.abstractmethod
+    def updates(self) -> int:
+        """Updates so far; of several seeds the most."""
+
+    @property
+    @abc.abstractmethod
+    def spent(self) -> bool:
+        """Whether the budget is."""
+
+    @abc.abstractmethod
+    def step(self) -> None:
+        """Go on a little, then call :meth:`report`."""
+
+    @abc.abstractmethod
+    def log(self) -> None:
+        """Write one line of metrics."""
+
+    @abc.abstractmethod
+    def evaluate(self, final: bool = False, write: bool = True) -> Evaluated:
+        """Play without exploration, on environments and seeds of their own; log it, and save pictures."""
+
+    @abc.abstractmethod
+    def save(self) -> None:
+        """Write a checkpoint of everything, atomically."""
+
+    @abc.abstractmethod
+    def restore(self) -> None:
+        """Go on from the newest undamaged checkpoint."""
+
+    @abc.abstractmethod
+    def begin_with(self, start: TrainState) -> None:
+        """Learn on from another run's state; it is copied. ConfigError where it is of other networks."""
+
+    # ---- what they do alike --------------------------------------------------------------------------------------
+
+    def run(self) -> Evaluated | None:
+        """Train until the budget is spent, evaluate and save; None, and just saved, where a stop was requested."""
+        self.clock.start(self.env_frames, self.updates)
+        while not self.spent and not self.stop_requested:
+            self.step()
+        if not self.spent:
+            self.save()
+            return None
+        if self.finished_at == self.position:  # resumed with nothing left to do: its lines are written already
+            return self.evaluate(final=True, write=False)
+        self.log()
+        evaluation = self.evaluate(final=True)
+        self.finished_at = self.position
+        self.save()
+        return evaluation
+
+    def report(self) -> None:
+        """Evaluate, log and save where that is due."""
+        due = {name: self.every[name].due(self.position) for name in ("eval", "log", "checkpoint")}
+        if self.spent:
+            return  # run() logs, evaluates and saves at the end
+        if due["eval"]:
+            self.evaluate()
+        if due["log"]:
+            self.log()
+        if due["checkpoint"]:
+            self.save()
+
+    @property
+    def context(self) -> int:
+        """Entries of a sequence that the model is shown before it predicts, in the pictures of open-loop prediction."""
+        return max(1, self.config.replay.batch_length // 4)
+
+    def _check_start(self, mine: TrainState, start: TrainState) -> None:
+        expected, found = (jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (mine, start))
+        if expected != found:
+            raise ConfigError(
+                "start: the train state given is of other networks or optimizers than this configuration's: "
+                f"expected {expected}, found {found}"
+            )
+
+    def _cadence(self) -> dict[str, Any]:
+        """For a checkpoint, JSON-ready; :meth:`_load_cadence` reads it."""
+        every = {name: [every.interval, every.last] for name, every in self.every.items()}
+        return {"loop": self.name, "finished_at": self.finished_at, "every": every}
+
+    def _load_cadence(self, host: dict[str, Any]) -> None:
+        self.finished_at = host["finished_at"]
+        for name, (interval, last) in host["every"].items():
+            # A cadence that was changed counts from here: it must not make up for steps done under the old one.
+            self.every[name].start(last if interval == self.every[name].interval else self.position)
