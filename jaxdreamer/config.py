@@ -254,7 +254,8 @@ class ReplayConfig:
     batch_length: int = 50
     """Entries per sequence, T."""
     cross_episodes: bool = True
-    """Let a sequence run over an episode's end into the next (the state is reset there). Off: as V1 and V2 sample."""
+    """Let a sequence run over an episode's end into the next (the state is reset there). Off, as V1 and V2 sample: only
+    one that begins with an episode shorter than a sequence."""
 
 
 @dataclass(frozen=True)

@@ -114,20 +114,20 @@ def can_sample(state: DeviceReplayState, *, length: int, cross_episodes: bool) -
     """Whether there is a window of ``length`` entries to sample: bool []."""
     if cross_episodes:
         return state.filled >= length
-    return _whole(state, length).any()
+    return _allowed(state, length).any()
 
 
 def sample(state: DeviceReplayState, key: Array, *, length: int, batch_size: int, cross_episodes: bool) -> Batch:
     """Windows of one lane's consecutive entries, each allowed one equally likely, independently, with replacement.
 
-    A window lies within the rows the ring holds, so never across the place where the next row goes; without
-    ``cross_episodes`` it also lies within one episode.
+    A window lies within the rows the ring holds, so never across the place where the next row goes. Without
+    ``cross_episodes`` it also lies within one episode, or begins with one that is shorter than a window.
 
     Returns:
         Batch [T, B, ...] with T = ``length`` and B = ``batch_size``. Meaningless where :func:`can_sample` is false:
         whoever samples asks first.
     """
-    choose = _choose_any if cross_episodes else _choose_whole
+    choose = _choose_any if cross_episodes else _choose_allowed
     start, lane = choose(state, key, length, batch_size)
     rows = (start[None] + jnp.arange(length)[:, None]) % _rows(state)
     return jax.tree.map(lambda leaf: leaf.at[rows, lane].get(mode="clip"), state.entries)
@@ -140,21 +140,22 @@ def _choose_any(state: DeviceReplayState, key: Array, length: int, count: int) -
     return _oldest(state) + start, jax.random.randint(lane_key, (count,), 0, state.age.shape[1])
 
 
-def _choose_whole(state: DeviceReplayState, key: Array, length: int, count: int) -> tuple[Array, Array]:
-    """Positions of first entries and lanes, int32 [count], of windows inside one episode.
+def _choose_allowed(state: DeviceReplayState, key: Array, length: int, count: int) -> tuple[Array, Array]:
+    """Positions of first entries and lanes, int32 [count], of windows that :func:`_allowed` allows.
 
     All windows are counted, by row and by block of rows; a window's number then leads to its block, row and lane. A
     running sum over all entries would do as well, but costs several times as much as these sums of sums.
     """
     rows = _rows(state)
     block = math.isqrt(rows - 1) + 1
-    by_row = jnp.pad(_whole(state, length).sum(1, dtype=jnp.int32), (0, -rows % block)).reshape(-1, block)
+    allowed = _allowed(state, length)
+    by_row = jnp.pad(allowed.sum(1, dtype=jnp.int32), (0, -rows % block)).reshape(-1, block)
     by_block = by_row.sum(1)
     number = jax.random.randint(key, (count,), 0, by_block.sum())
     chosen, number = _find(by_block, number)
     row, number = _find(by_row[chosen], number)
     end = chosen * block + row
-    lane, _ = _find((state.age[end] >= length - 1).astype(jnp.int32), number)
+    lane, _ = _find(allowed[end].astype(jnp.int32), number)
     return end - (length - 1) + rows, lane
 
 
@@ -166,11 +167,15 @@ def _find(counts: Array, number: Array) -> tuple[Array, Array]:
     return index, number - before
 
 
-def _whole(state: DeviceReplayState, length: int) -> Array:
-    """bool [rows, lanes]: whether the window of ``length`` entries that ends here is in the ring and one episode's."""
+def _allowed(state: DeviceReplayState, length: int) -> Array:
+    """bool [rows, lanes]: whether the window of ``length`` entries that ends here is in the ring, and not cut by episodes.
+
+    It is one episode's, or begins where one does: an episode shorter than a window would else never be learned from.
+    """
     order = (jnp.arange(_rows(state)) - _oldest(state)) % _rows(state)  # 0: the oldest row
     complete = (order >= length - 1) & (order < state.filled)
-    return complete[:, None] & (state.age >= length - 1)
+    begins = jnp.roll(state.age, length - 1, axis=0) == 0
+    return complete[:, None] & ((state.age >= length - 1) | begins)
 
 
 def _rows(state: DeviceReplayState) -> int:
@@ -216,7 +221,8 @@ def make_device_replay(
         lanes: environments stepped side by side.
         length: T, entries of every sampled window.
         batch_size: B, windows of a sampled batch.
-        cross_episodes: whether a window may run over an episode's end into the next episode.
+        cross_episodes: whether any window may run over an episode's end into the next episode, or only one that
+            begins with an episode shorter than itself.
         copies: rings that will exist side by side, one for each of the seeds trained in one program.
         memory_fraction: share of the device's memory that all copies together may take; of the memory available on
             this machine where the device is the CPU. A device that does not tell its memory refuses by itself.
@@ -225,7 +231,7 @@ def make_device_replay(
         ReplayTooLarge: more memory asked for than that.
         ConfigError: the ring is too short to hold one window, or has more entries than int32 can count.
     """
-    rows = rows_for(capacity=capacity, lanes=lanes, length=length)
+    rows = rows_for(capacity=capacity, lanes=lanes, length=length, cross_episodes=cross_episodes)
     if rows * lanes > _MOST_ENTRIES:
         raise ConfigError(f"replay.capacity {capacity}: a replay on the device holds at most {_MOST_ENTRIES} entries")
     sizes = bytes_by_field(entry_layout(spec), rows * lanes) | {"age": rows * lanes * 4}

@@ -57,7 +57,8 @@ class HostReplay:
         capacity: entries over all lanes; rounded down to a multiple of ``lanes``.
         lanes: environments stepped side by side.
         length: T, entries of every sampled window.
-        cross_episodes: whether a window may run over an episode's end into the next episode.
+        cross_episodes: whether any window may run over an episode's end into the next episode, or only one that
+            begins with an episode shorter than itself.
         guard: rows that may be added between :meth:`sample_indices` and :meth:`gather`. Windows touching rows which
             the next ``guard`` additions overwrite are not sampled.
         memory_fraction: share of the available memory that the ring may take.
@@ -80,7 +81,9 @@ class HostReplay:
     ):
         self.spec, self.lanes, self.length = spec, int(lanes), int(length)
         self.cross_episodes, self.guard = cross_episodes, int(guard)
-        self.rows_max = rows_for(capacity=capacity, lanes=self.lanes, length=self.length, guard=self.guard)
+        self.rows_max = rows_for(
+            capacity=capacity, lanes=self.lanes, length=self.length, cross_episodes=cross_episodes, guard=self.guard
+        )
         layout = entry_layout(spec) | {"episode": ((), np.dtype(np.int64)), "valid": ((), np.dtype(bool))}
         self._bytes = bytes_by_field(layout, self.capacity)
         refuse_if_too_large(
@@ -97,7 +100,7 @@ class HostReplay:
             arrays = {k: np.zeros((self.rows_max, self.lanes, *s), d) for k, (s, d) in layout.items()}
         except MemoryError as error:
             raise ReplayTooLarge(f"{self.describe()}: {error}; lower replay.capacity") from error
-        # valid[s] says that the window starting at row s lies in one episode. For the newest length - 1 rows, whose
+        # valid[s] says that no episode cuts the window starting at row s. For the newest length - 1 rows, whose
         # windows are not complete, it says nothing yet (the ring may hold an overwritten row's flag there).
         self._valid = arrays.pop("valid")
         self._arrays = arrays
@@ -199,10 +202,18 @@ class HostReplay:
         self._episode_start[first] = row
         start = row - self.length + 1
         if start >= self._first:
-            inside = self._arrays["episode"][start % self.rows_max] == episode
-            self._valid[start % self.rows_max] = inside
-            self._valid_count += int(inside.sum())
+            allowed = self._allowed(start % self.rows_max, position)
+            self._valid[start % self.rows_max] = allowed
+            self._valid_count += int(allowed.sum())
         self._total = row + 1
+
+    def _allowed(self, start: Any, end: Any) -> np.ndarray:
+        """Whether windows from position ``start`` to ``end`` are one episode's, or begin where one does.
+
+        An episode shorter than a window would else never be learned from.
+        """
+        episode, first = self._arrays["episode"], self._arrays["is_first"]
+        return first[start] | (episode[start] == episode[end])
 
     def _checked(self, timestep: Timestep, action: Any) -> dict[str, np.ndarray]:
         row = Batch(action=action, **timestep._asdict())
@@ -295,12 +306,7 @@ class HostReplay:
             return f"the replay holds {self.rows} entries of each environment, a sequence takes {self.length}: add more"
         if self.cross_episodes:
             return f"no sequence of {self.length} entries outside the {self.guard} entries kept for the writer"
-        rows = np.arange(self.oldest, self._total) % self.rows_max
-        longest = max(int(np.bincount(lane - lane.min()).max()) for lane in self._arrays["episode"][rows].T)
-        return (
-            f"no episode in the replay is as long as a sequence: replay.batch_length is {self.length}, the longest "
-            f"episode has {longest} entries; set replay.cross_episodes=true or a shorter replay.batch_length"
-        )
+        return f"no sequence of {self.length} entries begins with an episode or lies in one: add more entries"
 
     def gather(self, indices: Indices, groups: int | None = None, out: Batch | None = None) -> Batch:
         """Copy windows out of the ring.
@@ -386,7 +392,7 @@ class HostReplay:
         episode, low = self._arrays["episode"], self.oldest
         starts = np.arange(low, max(low, self._total - self.length + 1))
         ends = (starts + self.length - 1) % self.rows_max
-        self._valid[starts % self.rows_max] = episode[starts % self.rows_max] == episode[ends]
+        self._valid[starts % self.rows_max] = self._allowed(starts % self.rows_max, ends)
         usable = starts[starts >= self._lower(self._total)]
         self._valid_count = int(self._valid[usable % self.rows_max].sum())
         self._episode_start[:] = 0

@@ -49,14 +49,19 @@ def bytes_by_field(layout: Layout, entries: int) -> dict[str, int]:
     return {key: entries * math.prod(shape) * dtype.itemsize for key, (shape, dtype) in layout.items()}
 
 
-def rows_for(*, capacity: int, lanes: int, length: int, guard: int = 0) -> int:
-    """Rows of ``lanes`` entries that ``capacity`` entries make; ConfigError where no window of ``length`` fits."""
+def rows_for(*, capacity: int, lanes: int, length: int, cross_episodes: bool, guard: int = 0) -> int:
+    """Rows of ``lanes`` entries that ``capacity`` entries make.
+
+    ConfigError for too few of them: however the episodes lie there must be an allowed window of ``length``, which without
+    ``cross_episodes`` may have to begin where an episode does.
+    """
     rows = int(capacity) // lanes
-    if rows < length + guard:
+    need = length + guard + (0 if cross_episodes else length - 1)
+    if rows < need:
         room = f" with {guard} entries of room for the writer" if guard else ""
         raise ConfigError(
             f"replay.capacity {capacity} leaves {rows} entries for each of {lanes} environments, but sequences of "
-            f"{length}{room} need {length + guard}: set replay.capacity to at least {(length + guard) * lanes}"
+            f"{length}{room} need {need}: set replay.capacity to at least {need * lanes}"
         )
     return rows
 

@@ -113,8 +113,6 @@ class DeviceTrainer(Loop[list[Evaluation]]):
             )
         self.per_call = min(MOST_SEGMENTS, max(1, self.segments.most // per_segment))
         self._unread: Report | None = None
-        self._asked = 0  # updates of the call that is not read yet
-        self._waiting = False  # whether it was said that learning waits
         self.tallies = [Tally() for _ in self.runs]
 
     def begin_with(self, start: TrainState) -> None:
@@ -162,13 +160,12 @@ class DeviceTrainer(Loop[list[Evaluation]]):
 
     def step(self) -> None:
         """One call of the program, and whatever is due after it."""
-        planned = self._plan()
-        plan = jax.device_put(planned)
+        plan = jax.device_put(self._plan())
         call = self._call or self._compile(plan)
         with self.clock.timed("device"), jax.transfer_guard("disallow"):
             self.carry, report = call(self.carry, plan)
             self._read()
-        self._unread, self._asked = report, int(planned.updates.sum())
+        self._unread = report
         latest = [tally.latest for tally in self.tallies if tally.latest is not None]
         self.progress.update(self.env_frames, self.updates, last_return=float(np.mean(latest)) if latest else None)
         self.report()
@@ -199,7 +196,6 @@ class DeviceTrainer(Loop[list[Evaluation]]):
             return
         report, self._unread = jax.device_get(self._unread), None
         for index, tally in enumerate(self.tallies):
-            before = tally.updates
             try:
                 tally.read(self._of(report, index))
             except (Diverged, EnvError) as error:
@@ -210,13 +206,6 @@ class DeviceTrainer(Loop[list[Evaluation]]):
                     f"seed {one.seed}: {error} (the others can go on alone, each with --logdir {one.rundir.path.parent}/"
                     "seed-N)"
                 ) from error
-            if tally.updates - before < self._asked and not self._waiting:
-                self._waiting = True
-                self.progress.log(
-                    "learning waits: no episode in the replay is as long as a sequence, and updates that are due meanwhile "
-                    f"are not made up for; replay.batch_length is {self.config.replay.batch_length}: set "
-                    "replay.cross_episodes=true or a shorter replay.batch_length"
-                )
 
     # ---- reporting -----------------------------------------------------------------------------------------------
 

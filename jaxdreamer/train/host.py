@@ -99,7 +99,6 @@ class HostTrainer(Loop[Evaluation]):
 
         self._updates = self.skipped = 0
         self.pretrained = False
-        self._waiting = False
         self.means = Means()
         self._manifest: dict[str, Any] | None = None
         self.has_learned = False  # before this run: see begin_with
@@ -165,11 +164,7 @@ class HostTrainer(Loop[Evaluation]):
         return None if prefilling else self.state.params
 
     def _pretrain(self) -> None:
-        # Replay may hold no whole sequence yet, where the prefill or the episodes are short; then learning waits.
-        if not self.replay.can_sample:
-            if not self._waiting and self.replay.rows >= self.config.replay.batch_length:
-                self._waiting = True
-                _log.warning("learning waits: %s", self.replay.why_empty())
+        if not self.replay.can_sample:  # the prefill is shorter than a sequence
             return
         self.pretrained = True
         self.every["train"].start(self.agent_steps)

@@ -72,7 +72,8 @@ class Feed:
         for lane, entries in enumerate(self.lanes):
             for start in range(oldest, total - replay.length + 1):
                 window = entries[start : start + replay.length]
-                if replay.cross_episodes or len({entry["episode"] for entry in window}) == 1:
+                one_episode = len({entry["episode"] for entry in window}) == 1
+                if replay.cross_episodes or one_episode or window[0]["is_first"]:
                     found.add((start, lane))
         return found
 

@@ -26,14 +26,16 @@ from tests.replay.feed import Feed, make
     terminal=st.booleans(),
 )
 def test_samples_exactly_the_valid_windows_of_a_plain_list(lanes, length, guard, extra, cross, ends, terminal):
-    replay = make((length + guard + extra) * lanes, lanes, length, cross, guard)
+    least = length + guard + (0 if cross else length - 1)
+    replay = make((least + extra) * lanes, lanes, length, cross, guard)
     feed = Feed(replay)
     rng = np.random.default_rng(0)
     for row_ends in ends:
         feed.add([lane for lane in row_ends if lane < lanes], terminal)
         valid = feed.valid()
         assert replay.valid_starts == len(valid)
-        assert replay.can_sample == bool(valid)
+        # Episodes of whatever lengths: there is a window as soon as there are entries enough for one.
+        assert replay.can_sample == bool(valid) == (len(feed.lanes[0]) >= length)
         if not valid:
             with pytest.raises(ConfigError):
                 replay.sample_indices(rng, 1)
@@ -147,15 +149,17 @@ def test_gathering_in_a_thread_while_rows_are_added():
     assert not problems
 
 
-def test_errors_say_why_nothing_can_be_sampled():
+def test_short_episodes_are_sampled_from_their_beginnings():
     replay = make(60, 2, 10, cross_episodes=False)
     feed = Feed(replay)
     feed.add_many(4, every=3)
     with pytest.raises(ConfigError, match=r"holds 4 entries.*takes 10"):
         replay.sample_indices(np.random.default_rng(0), 1)
     feed.add_many(20, every=6)
-    with pytest.raises(ConfigError, match=r"longest episode has [678] .*replay.cross_episodes=true"):
-        replay.sample_indices(np.random.default_rng(0), 1)
+    found = set(zip(*replay.sample_indices(np.random.default_rng(0), 200)))
+    assert len(found) > 3 and all(feed.lanes[lane][start]["is_first"] for start, lane in found)
+    with pytest.raises(ConfigError, match=r"sequences of 10 need 19: set replay.capacity to at least 38$"):
+        make(36, 2, 10, cross_episodes=False)
 
 
 def test_a_reset_entry_is_stored_with_zero_action_and_reward():

@@ -158,7 +158,7 @@ def test_the_order_and_the_numbers_are_data():
     assert made.run._cache_size() == 1
 
 
-def test_learning_waits_for_an_episode_as_long_as_a_sequence():
+def test_learning_waits_for_a_sequence():
     made = program("cross_episodes=false", terminate_at=3)
     carry, report = made.run(made.init(jax.random.key(0)), plan((True, 3, 5), (True, 0, 5)))
     assert int(report.updates) == 0

@@ -425,10 +425,10 @@ def test_a_run_on_ones_own_environment_wants_it_again(tmp_path):
         evaluate_agent(tmp_path, make=lambda: wrap(CountingEnv(action="box"), config.env))
 
 
-def test_learning_waits_for_a_whole_sequence_and_says_so(tmp_path, caplog):
+def test_episodes_shorter_than_a_sequence_are_learned_from(tmp_path):
     config = tiny("frames=80", "cross_episodes=false", "eval_episodes=1")
     result = train_agent(config, tmp_path, make=lambda: wrap(CountingEnv(truncate_at=4), config.env), console=quiet())
-    assert result.finished and "learning waits: no episode in the replay is as long as a sequence" in caplog.text
+    assert result.finished and int(result.state.updates) > 0
 
 
 def test_a_finished_run_is_evaluated_once_and_adds_no_lines_when_started_again(tmp_path):
