@@ -74,12 +74,8 @@ def workers() -> str:
         cost = data["rates"][key]["cpu_milliseconds_per_step"]
         lines.append(f"| {title} | {rate['median']:.0f} | {rate['max']:.0f} | {cost:.2f} |")
     machine, leak = data["stamp"]["machine"], data["leak"]
-    busy = (
-        f"On {_cores(machine)}, with other work on them (load average {machine['load_average'][0]:.0f}): the medians are "
-        "of what was left."
-    )
     grown = f"Memory after {leak['cycles']} times making, drawing and closing one: {leak['grown_mb']:+.0f} MB."
-    return "\n".join([*lines, "", busy, grown])
+    return "\n".join([*lines, "", f"On {_cores(machine)}. {grown}"])
 
 
 def brax() -> str:
@@ -113,11 +109,9 @@ def brax() -> str:
 def torchwm() -> str:
     data = result("bench_compat")
     ours, theirs = (data["seconds"][name]["median"] for name in ("train_one_batch", "torch"))
-    load = data["stamp"]["machine"]["load_average"][1]
     return (
         f"Measured: `train_one_batch()` at the default sizes takes {ours:.1f} s, sampling included, an independent PyTorch "
-        f"update {theirs:.1f} s ({data['torch_is_times_as_long']:.2f} times as long), "
-        f"on {_cores(data['stamp']['machine'])} with {load:.0f} processes competing: the ratio is what to look at."
+        f"update {theirs:.1f} s ({data['torch_is_times_as_long']:.2f} times as long), on {_cores(data['stamp']['machine'])}."
     )
 
 
