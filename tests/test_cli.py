@@ -167,6 +167,16 @@ def test_help_and_lists(words, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    ("backend", "task"), [("toy", "chain"), ("pure", "pendulum"), ("brax", "ant"), ("gym", "Pendulum-v1")]
+)
+def test_a_backends_tasks_are_listed(backend, task, capsys):
+    if backend == "brax":
+        pytest.importorskip("brax")
+    assert cli.main(["envs", "--backend", backend]) == 0
+    assert f"--env.backend {backend}\n" in (out := capsys.readouterr().out) and f"  --env {task}\n" in out
+
+
 def test_the_installed_command_runs():
     script = Path(sys.executable).parent / "jaxdreamer"
     assert subprocess.run([script, "--version"], capture_output=True, text=True).stdout.startswith("jaxdreamer 0.")

@@ -18,14 +18,18 @@ from jaxdreamer.types import ActionPart, ActionSpec, Array, ArraySpec, EnvSpec, 
 
 def make_functional(config: EnvConfig) -> FunctionalEnv:
     """The task ``config.id``; ConfigError for an unknown one, or where pixels are asked for."""
-    tasks = {"pendulum": pendulum, "counting": counting}
-    if config.id not in tasks:
+    if config.id not in _TASKS:
         raise ConfigError(
-            f"env.id: no pure task {config.id!r}{nearest(config.id, tasks)}; there are: {', '.join(tasks)}"
+            f"env.id: no pure task {config.id!r}{nearest(config.id, _TASKS)}; there are: {', '.join(_TASKS)}"
         )
     if config.obs in ("pixels", "both"):
         raise ConfigError(f"env.obs={config.obs}: the pure tasks have nothing to draw; use env.obs=state")
-    return tasks[config.id]()
+    return _TASKS[config.id]()
+
+
+def tasks() -> list[str]:
+    """What ``env.id`` can be."""
+    return list(_TASKS)
 
 
 class Pendulum(NamedTuple):
@@ -76,3 +80,6 @@ def counting(terminate_at: int = 0, break_at: int = 0, time_limit: int = 20, act
 
     spec = EnvSpec({"state": ArraySpec((3,), "float32", "vector")}, ActionSpec((ActionPart("discrete", actions),)))
     return FunctionalEnv(spec, reset, step, lambda state: {"state": state}, time_limit=time_limit)
+
+
+_TASKS = {"pendulum": pendulum, "counting": counting}

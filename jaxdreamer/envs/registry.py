@@ -46,10 +46,13 @@ _FUNCTIONAL: dict[str, Any] = {  # MakeFunctional or str
 }
 # What lists a backend's tasks: a function that takes nothing.
 _TASKS = {
+    "brax": "jaxdreamer.envs.brax_env:names",
     "dmc": "jaxdreamer.envs.dmc_env:tasks",
     "gym": "jaxdreamer.envs.gymnasium_env:tasks",
     "mujoco": "jaxdreamer.envs.mujoco_env:tasks",
+    "pure": "jaxdreamer.envs.pure:tasks",
     "robotics": "jaxdreamer.envs.robotics_env:tasks",
+    "toy": "jaxdreamer.envs.toy:tasks",
 }
 _ALIASES = {
     "gymnasium": "gym",

@@ -146,12 +146,19 @@ class Chain(gymnasium.Env):
 
 def make(config: EnvConfig) -> AgentEnv:
     """The toy named by ``config.id``."""
-    toys: dict[str, Any] = {
-        "chain": Chain,
-        "counting": CountingEnv,
-        "counting_image": lambda: CountingEnv("image"),
-        "counting_dict": lambda: CountingEnv("dict"),
-    }
-    if config.id not in toys:
-        raise ConfigError(f"env.id: no toy {config.id!r}{nearest(config.id, toys)}; there are: {', '.join(toys)}")
-    return wrap(toys[config.id](), config)
+    if config.id not in _TOYS:
+        raise ConfigError(f"env.id: no toy {config.id!r}{nearest(config.id, _TOYS)}; there are: {', '.join(_TOYS)}")
+    return wrap(_TOYS[config.id](), config)
+
+
+def tasks() -> list[str]:
+    """What ``env.id`` can be."""
+    return list(_TOYS)
+
+
+_TOYS: dict[str, Any] = {
+    "chain": Chain,
+    "counting": CountingEnv,
+    "counting_image": lambda: CountingEnv("image"),
+    "counting_dict": lambda: CountingEnv("dict"),
+}
