@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import tempfile
 from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Kept between test processes and runs: most of a test's time is compiling.
@@ -14,3 +17,19 @@ _CACHE = os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # Tests are tiny and compile much: without LLVM's optimisations they compile in little more than half the time.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """``without("torch")``: from here on that library cannot be imported."""
+    real = builtins.__import__
+
+    def remove(library: str) -> None:
+        def absent(name, *rest, **more):
+            if name.partition(".")[0] == library:
+                raise ModuleNotFoundError(f"No module named {library!r}", name=library)
+            return real(name, *rest, **more)
+
+        monkeypatch.setattr(builtins, "__import__", absent)
+
+    return remove

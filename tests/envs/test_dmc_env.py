@@ -162,17 +162,8 @@ def test_versions_that_do_not_fit_are_named(monkeypatch):
         dmc("walker-walk")
 
 
-def test_without_dm_control_the_extra_is_named(monkeypatch):
-    import builtins
-
-    real = builtins.__import__
-
-    def gone(name, *rest, **more):
-        if name.startswith("dm_control"):
-            raise ModuleNotFoundError("No module named 'dm_control'", name="dm_control")
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", gone)
+def test_without_dm_control_the_extra_is_named(without):
+    without("dm_control")
     with pytest.raises(ConfigError, match=r"pip install 'jaxdreamer\[dmc\]'$"):
         dmc("walker-walk")
 

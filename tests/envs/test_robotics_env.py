@@ -134,16 +134,7 @@ def test_two_environments_do_not_draw_into_each_other():
     two.close()
 
 
-def test_without_the_library_the_extra_is_named(monkeypatch):
-    import builtins
-
-    real = builtins.__import__
-
-    def gone(name, *rest, **more):
-        if name.startswith("gymnasium_robotics"):
-            raise ModuleNotFoundError("No module named 'gymnasium_robotics'", name="gymnasium_robotics")
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", gone)
+def test_without_the_library_the_extra_is_named(without):
+    without("gymnasium_robotics")
     with pytest.raises(ConfigError, match=r"pip install 'jaxdreamer\[robotics\]'$"):
         robotics("FetchReach-v4")

@@ -186,17 +186,8 @@ def test_the_configuration_is_the_files_or_the_yamls(saved, tmp_path):
     assert Dreamer.from_pretrained(tmp_path, config=cases.config(env="given")).args.env == "given"
 
 
-def test_without_torch_the_extra_is_named(saved, monkeypatch):
-    import builtins
-
-    real = builtins.__import__
-
-    def absent(name, *args, **kwargs):
-        if name == "torch":
-            raise ImportError("No module named 'torch'")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
+def test_without_torch_the_extra_is_named(saved, without):
+    without("torch")
     with pytest.raises(MissingExtra, match=r"needs PyTorch\npip install 'jaxdreamer\[torch\]'"):
         saved[0].save("nowhere.pt")
     assert arrays.require_torch.__doc__

@@ -24,7 +24,6 @@ from jaxdreamer.envs.gymnasium_env import wrap
 from jaxdreamer.envs.toy import CountingEnv
 from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.record import checkpoint, metrics
-from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.replay import disk
 from jaxdreamer.replay.host import HostReplay
@@ -45,29 +44,21 @@ def quiet() -> Console:
 
 
 @pytest.fixture
-def make_trainer(tmp_path):
-    """A trainer on counting environments, and everything it opened closed at the end."""
-    opened = []
+def make_trainer(start_host):
+    """A trainer on counting environments, which are its ``raw``."""
 
     def make(config, **env) -> HostTrainer:
         envs = [CountingEnv(**env) for _ in range(config.env.num_envs)]
-        vector = VectorEnv([wrap(item, config.env) for item in envs], seed=config.seed)
 
         def make_envs(lanes, seed):
             return VectorEnv([wrap(CountingEnv(**env), config.env) for _ in range(lanes)], seed=seed)
 
-        rundir = RunDir(tmp_path / "run").acquire()
-        log = metrics.MetricsLog(rundir.metrics)
-        trainer = HostTrainer(config, vector, make_envs, rundir, log, Progress(config.run.frames, console=quiet()))
+        vector = VectorEnv([wrap(item, config.env) for item in envs], seed=config.seed)
+        trainer = start_host(config, vector, make_envs)
         trainer.raw = envs
-        opened.append((trainer, log, rundir))
         return trainer
 
-    yield make
-    for trainer, log, rundir in opened:
-        trainer.close()
-        log.close()
-        rundir.release()
+    return make
 
 
 def test_final_observations_are_stored_and_resets_are_entries_of_their_own(make_trainer):

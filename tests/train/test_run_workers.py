@@ -13,8 +13,6 @@ from jaxdreamer import config as configs
 from jaxdreamer.config import ConfigError
 from jaxdreamer.envs import EnvError, make_vector, wrap
 from jaxdreamer.record import metrics
-from jaxdreamer.record.progress import Progress
-from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.train.host import HostTrainer
 from jaxdreamer.train.run import train_agent
 from tests.envs.troubled import Slow, troubled
@@ -22,28 +20,16 @@ from tests.train.test_run import tiny
 
 
 @pytest.fixture
-def make_trainer(tmp_path):
-    """A trainer on workers, and everything it opened closed at the end."""
-    opened = []
+def make_trainer(start_host):
+    """A trainer on workers."""
 
     def start(config, make, name="run") -> HostTrainer:
-        rundir = RunDir(tmp_path / name).acquire()
-        log = metrics.MetricsLog(rundir.metrics)
-
         def make_envs(count, seed):
             return make_vector(config.env, count, seed, make=make)
 
-        envs = make_envs(config.env.num_envs, config.seed)
-        progress = Progress(config.run.frames, console=Console(file=io.StringIO()))
-        trainer = HostTrainer(config, envs, make_envs, rundir, log, progress)
-        opened.append((trainer, log, rundir))
-        return trainer
+        return start_host(config, make_envs(config.env.num_envs, config.seed), make_envs, name)
 
-    yield start
-    for trainer, log, rundir in opened:
-        trainer.close()
-        log.close()
-        rundir.release()
+    return start
 
 
 def rows_of(trainer):
