@@ -501,7 +501,8 @@ def test_logs_are_kept_where_a_folder_is_given(tmp_path):
 
 
 RUN = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests in the background has it ignored
 from jaxdreamer.envs import make_vector
 from tests.envs.test_unity_env import config, roll
 lanes = make_vector(config(sys.argv[1]), 1, 0)
@@ -526,8 +527,11 @@ def test_nothing_is_left_however_a_program_ends(tmp_path, end):
         if end.startswith("SIG"):
             assert len(processes(tmp_path)) == 3
             os.killpg(program.pid, getattr(signal, end))
-        errors = program.stderr.read().decode()
-        code = program.wait(20)
+        try:
+            errors = program.communicate(timeout=60)[1].decode()
+        finally:
+            program.kill()  # or its pipes keep this test waiting
+    code = program.returncode
     assert code == {"exit": 0, "exception": 1}.get(end, -getattr(signal, end, 0))
     last = {"exit": "", "exception": "RuntimeError: of the program itself", "SIGINT": "KeyboardInterrupt"}.get(end, "")
     assert errors.strip().splitlines()[-1:] == ([last] if last else [])
