@@ -33,3 +33,11 @@ def without(monkeypatch):
         monkeypatch.setattr(builtins, "__import__", absent)
 
     return remove
+
+
+# Files are handed to the workers whole, in this order: with the longest first both end together.
+_LONGEST = ("test_readme", "torchwm_compat", "train/", "test_unity_env")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not any(name in item.nodeid for name in _LONGEST))
