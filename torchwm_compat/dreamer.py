@@ -207,7 +207,7 @@ class DreamerAgent:
         """Train until ``total_steps`` environment frames (the configuration's by default), or go on with the folder's run.
 
         Writes ``metrics.jsonl``, ``scalar_data.pkl`` and ``ckpts/FRAMES_ckpt.pt`` under torchwm's names; the trainer's own
-        files, from which a killed run resumes, are in ``jaxdreamer/``.
+        files, from which a killed run resumes, are in ``jaxdreamer/``. Ctrl-C saves, then raises KeyboardInterrupt.
         """
         training.train(self, total_steps)
 

@@ -69,7 +69,10 @@ class Sink:
 
 
 def train(agent: Any, total_steps: int | None = None) -> None:
-    """Train ``agent`` until ``total_steps`` frames, or go on with the run that its folder holds."""
+    """Train ``agent`` until ``total_steps`` frames, or go on with the run that its folder holds.
+
+    KeyboardInterrupt, once the run is saved, where Ctrl-C or SIGTERM ended it before that.
+    """
     args, dreamer = agent.args, agent.dreamer
     folder = Path(agent.logdir) / RUN
     config = trained_config(agent, folder, args.total_steps if total_steps is None else int(total_steps))
@@ -87,6 +90,8 @@ def train(agent: Any, total_steps: int | None = None) -> None:
     dreamer.state = result.state
     agent.has_learned = True
     _copy_videos(agent, folder)
+    if not result.finished:
+        raise KeyboardInterrupt  # the trainer has saved; the script's next line is not to go on as if all were done
 
 
 def trained_config(agent: Any, folder: Path, frames: int) -> Config:

@@ -103,8 +103,11 @@ class Progress:
         """The state of the run in one line."""
         frame_rate, update_rate = self.rates()
         parts = [f"{self._frames:,}/{self._total:,} frames"]
+        if self._updates:
+            parts += [f"{self._updates:,} updates"]
+        # Frames stand still for minutes where many updates of a large model are due at once; these go on being told.
+        parts += [f"{rate:.3g} {what}/s" for rate, what in ((frame_rate, "frames"), (update_rate, "updates")) if rate > 0]
         if frame_rate > 0:
-            parts += [f"{frame_rate:.3g} frames/s", f"{update_rate:.3g} updates/s"]
             parts += [f"{_duration((self._total - self._frames) / frame_rate)} left"]
         parts += [f"{name} {value:.4g}" for name, value in self._returns.items()]
         return " | ".join(parts)

@@ -110,6 +110,20 @@ def close(state: DeviceReplayState, mask: Array) -> DeviceReplayState:
     return state._replace(entries=state.entries._replace(is_last=_put(ends, closed, _newest_position(state))))
 
 
+def head(state: DeviceReplayState, rows: int) -> DeviceReplayState:
+    """The first ``rows`` rows only: with ``rows = filled``, all that a ring holds, for keeping it elsewhere.
+
+    Rows are filled from the first on, so nothing lies behind those. :func:`unhead` makes it a ring again.
+    """
+    return state._replace(entries=jax.tree.map(lambda x: x[:rows], state.entries), age=state.age[:rows])
+
+
+def unhead(state: DeviceReplayState, rows: int) -> DeviceReplayState:
+    """A ring of ``rows`` rows of what :func:`head` returned."""
+    grow = lambda x: jnp.pad(x, [(0, rows - x.shape[0])] + [(0, 0)] * (x.ndim - 1))  # noqa: E731
+    return state._replace(entries=jax.tree.map(grow, state.entries), age=grow(state.age))
+
+
 def can_sample(state: DeviceReplayState, *, length: int, cross_episodes: bool) -> Array:
     """Whether there is a window of ``length`` entries to sample: bool []."""
     if cross_episodes:

@@ -20,7 +20,7 @@ from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
-from jaxdreamer.replay.device import make_device_replay
+from jaxdreamer.replay.device import DeviceReplayState, head, make_device_replay, unhead
 from jaxdreamer.train.evaluate import Evaluation, make_device_evaluate
 from jaxdreamer.train.journal import Diverged, save_open_loop
 from jaxdreamer.train.loop import Loop
@@ -257,17 +257,19 @@ class DeviceTrainer(Loop[list[Evaluation]]):
     # ---- saving and resuming -------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint of everything for each seed, atomically."""
+        """Write a checkpoint of everything for each seed, atomically; of the replay what is filled."""
         self._read()
         with self.clock.timed("save"):
+            rows = int(np.max(jax.device_get(self.carry.replay.filled)))  # the seeds' lanes move in lockstep
             for index, (one, tally) in enumerate(zip(self.runs, self.tallies)):
                 host = self._cadence() | {
                     "segments": self.segments.state(),
                     "random_prefill": self.segments.random,
+                    "replay_rows": rows,
                     "told": tally.state(),
                     "metrics_offset": one.metrics.offset,
                 }
-                carry = self._of(self.carry, index)
+                carry = self._of(self.carry._replace(replay=self._head(self.carry.replay, rows)), index)
                 tree = {"train": carry.train, "loop": carry._asdict() | {"train": ()}}
                 # Killed between two seeds' saves, a set must still have a checkpoint in common.
                 keep = max(self.config.run.keep_checkpoints, 2 if self._many else 1)
@@ -285,19 +287,18 @@ class DeviceTrainer(Loop[list[Evaluation]]):
             )
         like = jax.eval_shape(lambda carry: self._of(carry, 0), self.carry)
         del self.carry  # the ring is large: not two of them while another is read
-        like_tree = {"train": like.train, "loop": like._asdict() | {"train": ()}}
         for step in sorted(common, reverse=True):
             try:
-                found = [checkpoint.restore(one.rundir.checkpoints, like_tree, step=step) for one in self.runs]
+                found = [self._read_checkpoint(one.rundir, step, like) for one in self.runs]
             except checkpoint.CheckpointDamaged as error:
                 if step == min(common):
                     raise
                 self.progress.log(f"checkpoint {step} is damaged and skipped: {error}")
                 continue
             break
-        carries = [Carry(**(tree["loop"] | {"train": tree["train"]})) for tree, _, _ in found]
+        carries = [carry for carry, _ in found]
         self.carry = jax.tree.map(lambda *x: jnp.stack(x), *carries) if self._many else carries[0]
-        for one, tally, (_, host, _) in zip(self.runs, self.tallies, found):
+        for one, tally, (_, host) in zip(self.runs, self.tallies, found):
             tally.load(host["told"])
             one.metrics.truncate(int(host["metrics_offset"]))
         host = found[0][1]
@@ -305,3 +306,15 @@ class DeviceTrainer(Loop[list[Evaluation]]):
         self.segments.random = bool(host["random_prefill"])
         self._load_cadence(host)
         self.progress.log(f"resumed at {self.env_frames:,} frames, update {self.updates:,}")
+
+    def _read_checkpoint(self, rundir: RunDir, step: int, like: Carry) -> tuple[Carry, dict[str, Any]]:
+        rows = checkpoint.read_host(rundir.checkpoints, step)["replay_rows"]
+        part = like._replace(replay=jax.eval_shape(lambda ring: head(ring, rows), like.replay))
+        tree, host, _ = checkpoint.restore(
+            rundir.checkpoints, {"train": part.train, "loop": part._asdict() | {"train": ()}}, step=step
+        )
+        carry = Carry(**(tree["loop"] | {"train": tree["train"]}))
+        return carry._replace(replay=unhead(carry.replay, like.replay.age.shape[0])), host
+
+    def _head(self, ring: DeviceReplayState, rows: int) -> DeviceReplayState:
+        return jax.vmap(lambda one: head(one, rows))(ring) if self._many else head(ring, rows)

@@ -27,7 +27,7 @@ from jaxdreamer.train.collect import Collector
 from jaxdreamer.train.evaluate import Evaluation, make_evaluate
 from jaxdreamer.train.journal import Means, check_updates, save_open_loop
 from jaxdreamer.train.loop import Loop
-from jaxdreamer.train.schedule import Every, calls_per_training
+from jaxdreamer.train.schedule import Every, updates_in_a_call
 from jaxdreamer.types import Batch, EnvSpec, Metrics, PyTree, TrainState
 
 _log = logging.getLogger("jaxdreamer")
@@ -67,7 +67,7 @@ class HostTrainer(Loop[Evaluation]):
         run = config.run
         self.every["train"] = Every(run.train_every)
 
-        self.calls, self.per_call = calls_per_training(run.updates, run.updates_per_call)
+        self.per_call = updates_in_a_call(run.updates, run.updates_per_call)
         # Between asking for a batch and gathering it, each lane adds at most this many entries (a reset may follow
         # every step); windows that these would overwrite are not sampled.
         guard = 2 * (-(-run.train_every // envs.num_envs) + 1)
@@ -98,6 +98,7 @@ class HostTrainer(Loop[Evaluation]):
         self.traces = 0  # times the update was traced; a test holds it at one
 
         self._updates = self.skipped = 0
+        self.owed = 0  # updates due and not yet done
         self.pretrained = False
         self.means = Means()
         self._manifest: dict[str, Any] | None = None
@@ -132,11 +133,26 @@ class HostTrainer(Loop[Evaluation]):
 
     @property
     def spent(self) -> bool:
-        """Whether the budget of env frames is."""
-        return self.env_frames >= self.config.run.frames
+        """Whether the budget of env frames is, and no update is owed."""
+        return self.env_frames >= self.config.run.frames and not self.owed
 
     def step(self) -> None:
-        """One entry of every environment, and whatever is due after it."""
+        """One entry of every environment, and whatever is due after it.
+
+        A stop that is asked for in the midst of many updates leaves the rest owed: the next step, that of a resumed run
+        perhaps, begins with them.
+        """
+        if not self.owed:
+            self._collect()
+        self._tell_progress()
+        while self.owed and not self.stop_requested:
+            self.train()
+            self.owed = max(0, self.owed - self.per_call)
+            self._tell_progress()
+        if not self.owed:
+            self.report()
+
+    def _collect(self) -> None:
         with self.clock.timed("collect"):
             starting = self.collector.latest is None
             self.collector.step(self._acting_params)
@@ -147,29 +163,23 @@ class HostTrainer(Loop[Evaluation]):
         if starting:
             for note in getattr(self.envs, "notes", []):
                 self.progress.log(note)
-        steps = self.agent_steps
-        if steps >= self.config.run.prefill:
-            if not self.pretrained:
-                self._pretrain()
-            else:
-                for _ in range(self.every["train"].count(steps) * self.calls):
-                    self.train()
+        run, steps = self.config.run, self.agent_steps
+        if steps < run.prefill:
+            return
+        if self.pretrained:
+            self.owed = self.every["train"].count(steps) * run.updates
+        elif self.replay.can_sample:  # the prefill may be shorter than a sequence
+            self.pretrained, self.owed = True, run.pretrain
+            self.every["train"].start(steps)
+
+    def _tell_progress(self) -> None:
         self.progress.update(self.env_frames, self.updates, last_return=self.collector.scores.last_return)
-        self.report()
 
     @property
     def _acting_params(self) -> PyTree | None:
         """What decides on actions now; None for chance, while replay is filled."""
         prefilling = self.agent_steps < self.config.run.prefill and not self.has_learned
         return None if prefilling else self.state.params
-
-    def _pretrain(self) -> None:
-        if not self.replay.can_sample:  # the prefill is shorter than a sequence
-            return
-        self.pretrained = True
-        self.every["train"].start(self.agent_steps)
-        for _ in range(-(-self.config.run.pretrain // self.per_call)):
-            self.train()
 
     # ---- learning ------------------------------------------------------------------------------------------------
 
@@ -283,6 +293,7 @@ class HostTrainer(Loop[Evaluation]):
                 "broken_in_a_row": self.collector.broken_in_a_row.tolist(),
                 "skipped": self.skipped,
                 "updates": self.updates,
+                "owed": self.owed,
                 "pretrained": self.pretrained,
                 "has_learned": self.has_learned,
                 "rng": self.rng.bit_generator.state,
@@ -320,7 +331,7 @@ class HostTrainer(Loop[Evaluation]):
         self.collector.broken, self.skipped = int(host["broken"]), int(host["skipped"])
         self.collector.broken_in_a_row[:] = host["broken_in_a_row"]
         self._updates, self.pretrained = int(host["updates"]), bool(host["pretrained"])
-        self.has_learned = bool(host.get("has_learned", False))
+        self.owed, self.has_learned = int(host.get("owed", 0)), bool(host.get("has_learned", False))
         self._load_cadence(host)
         self.rng.bit_generator.state = host["rng"]
         self.collector.scores.load(host["scores"])

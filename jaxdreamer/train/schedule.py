@@ -39,13 +39,9 @@ class Every:
         return bool(self.interval) and step - self.last >= self.interval
 
 
-def calls_per_training(updates: int, most: int) -> tuple[int, int]:
-    """Split ``updates`` into equal compiled calls of at most ``most``: (calls, updates in each).
-
-    One size only: another number of updates in a call would be another compilation.
-    """
-    per_call = max(size for size in range(1, min(updates, most) + 1) if updates % size == 0)
-    return updates // per_call, per_call
+def updates_in_a_call(updates: int, most: int) -> int:
+    """The largest divisor of ``updates`` up to ``most``: another number in some call would be another compilation."""
+    return max(size for size in range(1, min(updates, most) + 1) if updates % size == 0)
 
 
 MOST_ROWS = 64

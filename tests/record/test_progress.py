@@ -27,11 +27,19 @@ def test_plain_lines_are_rate_limited():
     lines = out.getvalue().splitlines()
     assert len(lines) == 3  # at 0, 10 and 20 seconds; none is wrapped at the console's width
     assert lines[0] == "0/1,000 frames"
-    assert lines[2] == "400/1,000 frames | 20 frames/s | 5 updates/s | 0:00:30 left | return 150"
+    assert lines[2] == "400/1,000 frames | 100 updates | 20 frames/s | 5 updates/s | 0:00:30 left | return 150"
     progress.update(600, 200, eval_return=-12.5)
     assert len(out.getvalue().splitlines()) == 3
     progress.close()
     assert out.getvalue().splitlines()[-1].endswith("return 150 | eval -12.5")
+
+
+def test_updates_are_told_while_frames_stand_still():
+    progress, out, clock = plain()
+    for second in range(11):
+        clock.now = 100 + second
+        progress.update(500, second // 2)
+    assert out.getvalue().splitlines()[-1] == "500/1,000 frames | 5 updates | 0.5 updates/s"
 
 
 def test_rates_are_recent_ones():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import signal
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -21,7 +22,7 @@ from tests.torchwm_compat import cases
 from torchwm_compat import dreamer as module
 from torchwm_compat.config import DreamerConfig
 from torchwm_compat.dreamer import DreamerAgent
-from torchwm_compat.training import RUN, instance_maker
+from torchwm_compat.training import RUN, Sink, instance_maker
 from torchwm_compat.views import RSSM
 
 
@@ -200,6 +201,27 @@ def test_it_evaluates_saves_reloads_and_resumes(trained, tmp_path):
     assert int(other.dreamer.state.updates) == int(trained.dreamer.state.updates)
     other.train(20)
     assert int(other.dreamer.state.updates) >= int(trained.dreamer.state.updates)
+
+
+def test_ctrl_c_saves_and_ends_the_script(tmp_path, monkeypatch):
+    """Its next line must not go on as if all were learned; the same script again goes on with the run."""
+    agent = DreamerAgent(cases.config(logdir=str(tmp_path), obs="state"))
+    write, sent = Sink.write, []
+
+    def write_and_interrupt(self, record, step):
+        write(self, record, step)
+        if not sent:
+            sent.append(step)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Sink, "write", write_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        agent.train()
+    assert 0 < sent[0] < 100
+    again = DreamerAgent(cases.config(logdir=str(tmp_path), obs="state"))
+    again.train()
+    assert int(again.dreamer.state.updates) > int(agent.dreamer.state.updates)
+    assert lines(again)[-1]["step"] == 100
 
 
 def test_the_agent_can_see_the_state_instead(tmp_path):

@@ -262,6 +262,8 @@ def test_stopping_anywhere_changes_nothing(straight, tmp_path):
             patch.setattr(DeviceTrainer, "step", stop_at(entries))
             stopped = train_agent(config, tmp_path / "run", console=console)
         assert not stopped.finished and stopped.evaluation is None
+        host, kept = newest(tmp_path / "run")  # of the ring's 80 rows those that hold something
+        assert host["replay_rows"] == len(kept["reward"]) == host["segments"]["entries"] // 3 < 80
     finished = train_agent(config, tmp_path / "run", console=console)
     assert finished.finished
     shown = console.file.getvalue()

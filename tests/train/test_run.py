@@ -317,6 +317,29 @@ def test_interrupted_runs_save_say_how_to_go_on_and_do(tmp_path):
     assert checkpoint.steps(tmp_path / "checkpoints")[-1] >= step + 30
 
 
+@pytest.mark.parametrize("at", [4, 10])  # while pretraining, and in the first training after it
+def test_a_stop_amid_many_updates_leaves_the_rest_owed(tmp_path, monkeypatch, at):
+    """It takes one call's time, not all of them; what is owed comes first when the run goes on, with the same numbers."""
+    config = tiny("frames=60", "pretrain=6", "updates=6", "time_limit=20", "eval_episodes=1", "num_envs=2")
+    straight = train_agent(config, tmp_path / "straight", console=quiet())
+    train = HostTrainer.train
+
+    def train_and_stop(self):
+        train(self)
+        self.stop_requested = self.updates == at
+
+    monkeypatch.setattr(HostTrainer, "train", train_and_stop)
+    stopped = train_agent(config, tmp_path / "stopped", console=quiet())
+    assert not stopped.finished and int(stopped.state.updates) == at
+    monkeypatch.undo()
+    resumed = train_agent(config, tmp_path / "stopped", console=quiet())
+    assert resumed.finished and int(resumed.state.updates) == int(straight.state.updates) == 18
+    for one, two in zip(jax.tree.leaves(straight.state.params), jax.tree.leaves(resumed.state.params)):
+        np.testing.assert_array_equal(one, two)
+    records = [[metrics.without_time(r) for r in metrics.read(s.logdir / "metrics.jsonl")] for s in (straight, resumed)]
+    assert records[0] == records[1]
+
+
 def test_a_task_that_is_not_deterministic_has_its_episode_cut_on_resume(tmp_path, caplog):
     class Drifting(CountingEnv):
         born = 0
