@@ -187,9 +187,12 @@ def test_a_camera_of_a_task_by_id():
         make_env(EnvConfig(id="Pendulum-v1", camera="track"))
 
 
-@pytest.mark.parametrize(("backend", "cycles"), [("dmc", 40), ("mujoco", 200), ("gym", 40)])
+@pytest.mark.parametrize(("backend", "cycles"), [("dmc", 10), ("mujoco", 40), ("gym", 10)])
 def test_making_drawing_and_closing_does_not_grow(backend, cycles):
-    """In a process of its own: the tests' own holds gigabytes, which come and go."""
+    """In a process of its own: the tests' own holds gigabytes, which come and go.
+
+    Memory that was given back comes and goes by tens of megabytes, too; what leaks stays: the floor is what counts.
+    """
     code = f"""
 import gc, psutil
 from jaxdreamer.config import EnvConfig
@@ -204,16 +207,16 @@ def resident():
     gc.collect()  # dm_control's environments are cyclic garbage
     return psutil.Process().memory_info().rss
 
-for _ in range(10):
-    cycle()
-before = resident()
-for _ in range({cycles}):
-    cycle()
-print(resident() - before)
+readings = []
+for _ in range(6):
+    for _ in range({cycles}):
+        cycle()
+    readings.append(resident())
+print(min(readings[3:]) - min(readings[:3]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 50e6
+    assert float(done.stdout) < 30e6
 
 
 def test_four_workers_each_draw():
