@@ -192,17 +192,16 @@ def _tell(result: Any, console: Any) -> None:
     scores = result.evaluation.metrics()
     points = metrics.curve(metrics.read(result.logdir / "metrics.jsonl"), "eval/return")
     frames, values = zip(*points)
-    console.print(f"learning curve (evaluation return, {frames[0]:,} to {frames[-1]:,} frames): {spark(values)}")
-    console.print(
-        f"final evaluation of {len(result.evaluation.returns)} episodes without exploration: mean return "
-        f"{scores['eval/return']:.1f} (lowest {scores['eval/return_min']:.1f}, highest {scores['eval/return_max']:.1f})"
-    )
     films = sorted((result.logdir / "videos").glob("policy-*"))
-    if films:
-        console.print(f"film of the learned policy: {films[-1]}", soft_wrap=True)
-    console.print(
-        f"everything is in {result.logdir}; play it again with: jaxdreamer evaluate {result.logdir}", soft_wrap=True
-    )
+    lines = [
+        f"learning curve (evaluation return, {frames[0]:,} to {frames[-1]:,} frames): {spark(values)}",
+        f"final evaluation of {len(result.evaluation.returns)} episodes without exploration: mean return "
+        f"{scores['eval/return']:.1f} (lowest {scores['eval/return_min']:.1f}, highest {scores['eval/return_max']:.1f})",
+        *(f"film of the learned policy: {film}" for film in films[-1:]),
+        f"everything is in {result.logdir}; play it again with: jaxdreamer evaluate {result.logdir}",
+    ]
+    for line in lines:  # whole, however narrow a log file is believed to be, and whatever a folder is called
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def spark(values: Sequence[float]) -> str:
