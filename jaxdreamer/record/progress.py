@@ -106,7 +106,9 @@ class Progress:
         if self._updates:
             parts += [f"{self._updates:,} updates"]
         # Frames stand still for minutes where many updates of a large model are due at once; these go on being told.
-        parts += [f"{rate:.3g} {what}/s" for rate, what in ((frame_rate, "frames"), (update_rate, "updates")) if rate > 0]
+        parts += [
+            f"{rate:.3g} {what}/s" for rate, what in ((frame_rate, "frames"), (update_rate, "updates")) if rate > 0
+        ]
         if frame_rate > 0:
             parts += [f"{_duration((self._total - self._frames) / frame_rate)} left"]
         parts += [f"{name} {value:.4g}" for name, value in self._returns.items()]
