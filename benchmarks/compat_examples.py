@@ -67,7 +67,8 @@ CARTPOLE = """<mujoco model="cartpole"><option timestep="0.005"/><visual><global
 <geom type="box" size=".2 .1 .1" rgba=".8 .3 .2 1"/>
 <body name="pole"><joint name="hinge" axis="0 1 0"/><geom type="capsule" size=".05"
  fromto="0 0 0 0 0 1" rgba=".9 .8 .2 1"/>
-</body></body></worldbody><actuator><motor joint="slide" gear="10" ctrlrange="-1 1" ctrllimited="true"/></actuator></mujoco>"""
+</body></body></worldbody>
+<actuator><motor joint="slide" gear="10" ctrlrange="-1 1" ctrllimited="true"/></actuator></mujoco>"""
 
 
 def run_example(name: str, folder: Path, stop_after: int, finish_after: int | None) -> dict:
