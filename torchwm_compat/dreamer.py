@@ -142,9 +142,10 @@ class DreamerAgent:
         space = self.train_env.observation_space
         has_image = "image" in list(space)  # of a gymnasium space `in` asks for elements, not for keys
         if self.args.obs == "pixels" and not has_image:
-            _log.warning(
-                "%s shows no images and cannot be drawn: the agent sees its state (obs='state')", self.args.env
-            )
+            cameras = [key for key, box in space.items() if box.dtype == np.uint8 and len(box.shape) == 3]
+            why = f"shows several images ({', '.join(cameras)})" if cameras else "shows no images and cannot be drawn"
+            task = self.args.unity_file_name if mapping.is_unity(self.args) else self.args.env
+            _log.warning("%s %s: the agent sees its state (obs='state')", task, why)
             self.args.obs = "state"
         obs_shape = space["image"].shape if has_image else (3, *mapping.image_size(self.args))
         action_size = self.train_env.action_space.shape[0]

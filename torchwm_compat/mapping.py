@@ -268,6 +268,11 @@ def backend(args: DreamerConfig) -> str:
     raise ConfigError(f"env_backend={args.env_backend!r} {found}. Use one of: {', '.join(BACKENDS)}.")
 
 
+def is_unity(args: DreamerConfig) -> bool:
+    """Whether a Unity player is the environment."""
+    return args.env_instance is None and backend(args) == "unity_mlagents"
+
+
 def task(args: DreamerConfig) -> str:
     """What jaxdreamer is to make: an id, or a MuJoCo model's source."""
     if args.env_instance is not None or backend(args) != "mujoco":

@@ -35,7 +35,7 @@ class View:
                 continue
             if image and config.unity_no_graphics and config.unity_file_name and "grid" not in name.lower():
                 raise SpaceError(
-                    f"sensor {key!r} is an image {shape}, which players draw black without graphics: set "
+                    f"sensor {name!r} is an image {shape}, which players draw black without graphics: set "
                     "env.unity_no_graphics=false (without a display: run under xvfb-run), or leave it out with "
                     f"env.exclude={key}"
                 )
@@ -103,10 +103,11 @@ class View:
 
 
 def _keys(layout: Layout) -> list[str]:
-    """One observation key for each sensor, from its name; what repeats is numbered."""
+    """One observation key for each sensor, from its name; what repeats is numbered. A single camera's is ``image``."""
     keys: list[str] = []
+    cameras = sum(image for _, _, image in layout.sensors)
     for name, _, image in layout.sensors:
-        key = base = re.sub(r"[^\w.-]+", "_", name) or ("image" if image else "state")
+        key = base = re.sub(r"[^\w.-]+", "_", "" if image and cameras == 1 else name) or ("image" if image else "state")
         number = 1
         while key in keys:
             number += 1

@@ -82,5 +82,11 @@ def discount_weights(discount: Array) -> Array:
     discount = jnp.asarray(discount, jnp.float32)
     if discount.ndim == 0 or discount.shape[0] == 0:
         raise ValueError(f"discount_weights: needs at least one entry on the first axis, found shape {discount.shape}")
-    weights = jnp.concatenate([jnp.ones_like(discount[:1]), jnp.cumprod(discount[:-1], axis=0)], axis=0)
+
+    # Not cumprod: where the discount is a constant, XLA evaluates that while compiling, for seconds, and complains of it.
+    def forward(weight_k: Array, discount_k: Array) -> tuple[Array, Array]:
+        return weight_k * discount_k, weight_k
+
+    first = jnp.ones_like(discount[0])
+    _, weights = lax.scan(forward, first, discount, unroll=min(discount.shape[0], _MAX_UNROLL))
     return lax.stop_gradient(weights)

@@ -87,7 +87,7 @@ def add(state: DeviceReplayState, timestep: Timestep, action: Array) -> DeviceRe
     # The lane's age is carried from row to row, so it stays right when the episode's first entry is overwritten.
     before = jnp.minimum(_newest(state, state.age), _INT32_MAX - 1)
     age = jnp.where(first | (state.filled == 0), 0, before + 1)
-    put = functools.partial(_put, position=state.position)
+    put = lambda leaf, new: _put(leaf, new, state.position)  # noqa: E731
     return DeviceReplayState(
         entries=jax.tree.map(put, state.entries, row),
         age=put(state.age, age),
@@ -209,11 +209,23 @@ def _newest(state: DeviceReplayState, leaf: Array) -> Array:
     return lax.dynamic_index_in_dim(leaf, _newest_position(state), keepdims=False)
 
 
+@jax.custom_batching.custom_vmap
 def _put(leaf: Array, row: Array, position: Array) -> Array:
     """``leaf`` [rows, lanes, ...] with ``row`` [lanes, ...] at ``position``."""
-    # Flat, because under vmap this is a scatter, and XLA's CPU code for one moves bytes ten times faster in one axis.
-    flat, row = leaf.reshape(leaf.shape[0], -1), row.astype(leaf.dtype).reshape(-1)
-    return lax.dynamic_update_index_in_dim(flat, row, position, 0).reshape(leaf.shape)
+    return lax.dynamic_update_index_in_dim(leaf, row.astype(leaf.dtype), position, 0)
+
+
+@_put.def_vmap
+def _put_seeds(size: int, batched: list[bool], leaf: Array, row: Array, position: Array) -> tuple[Array, bool]:
+    # Over seeds this is a scatter, and XLA's CPU code for one moves bytes ten times faster in one axis. Not so where there is
+    # a single lane, or no seeds: flattened, a ring of one lane gets another layout, and is copied twice for every row.
+    def put(leaf: Array, row: Array, position: Array) -> Array:
+        shape = leaf.shape
+        if shape[1] > 1:
+            leaf, row = leaf.reshape(shape[0], -1), row.reshape(-1)
+        return lax.dynamic_update_index_in_dim(leaf, row.astype(leaf.dtype), position, 0).reshape(shape)
+
+    return jax.vmap(put, [0 if one else None for one in batched], axis_size=size)(leaf, row, position), True
 
 
 def make_device_replay(

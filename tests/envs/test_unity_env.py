@@ -131,7 +131,7 @@ def test_the_spec_of_vector_image_and_hybrid_actions(duo):
     lanes = duo[0]
     assert {key: (spec.shape, spec.dtype, spec.kind) for key, spec in lanes.spec.obs.items()} == {
         VECTOR: ((6,), "float32", "vector"),
-        "CameraSensor": ((12, 16, 3), "uint8", "image"),
+        "image": ((12, 16, 3), "uint8", "image"),
         "action_mask": ((5,), "float32", "vector"),
     }
     assert [(part.kind, part.size) for part in lanes.spec.action.parts] == [
@@ -168,8 +168,8 @@ def test_the_image_is_the_one_that_was_sent(duo):
     for entry in entries:
         for lane in (0, 1):
             now = int(entry.obs[VECTOR][lane, 2])
-            np.testing.assert_array_equal(entry.obs["CameraSensor"][lane], picture(lane, now, [12, 16, 3]))
-    np.testing.assert_array_equal(lanes.render(1), entries[-1].obs["CameraSensor"][1])
+            np.testing.assert_array_equal(entry.obs["image"][lane], picture(lane, now, [12, 16, 3]))
+    np.testing.assert_array_equal(lanes.render(1), entries[-1].obs["image"][1])
 
 
 def test_actions_arrive_and_a_forbidden_choice_never_does(duo):
@@ -313,9 +313,9 @@ def test_float_images_with_channels_first_and_only_pixels(play):
         settings={"obs": "pixels", "exclude": ("action_mask",)},
     )  # fmt: skip
     entries, _ = roll(lanes, 3)
-    assert list(lanes.spec.obs) == ["CameraSensor"]
+    assert list(lanes.spec.obs) == ["image"]
     for now, entry in enumerate(entries):
-        np.testing.assert_array_equal(entry.obs["CameraSensor"][0], picture(0, now, [12, 16, 3]))
+        np.testing.assert_array_equal(entry.obs["image"][0], picture(0, now, [12, 16, 3]))
 
 
 def test_images_are_resized(play):
@@ -323,9 +323,9 @@ def test_images_are_resized(play):
         agents=[{"length": 0}], continuous=1, image="png", settings={"image_size": (6, 8), "exclude": ("Vec*",)}
     )
     entries, _ = roll(lanes, 1)
-    assert list(lanes.spec.obs) == ["CameraSensor"]
+    assert list(lanes.spec.obs) == ["image"]
     blocks = picture(0, 0, [12, 16, 3]).reshape(6, 2, 8, 2, 3).mean((1, 3))
-    assert np.abs(entries[0].obs["CameraSensor"][0] - blocks).max() <= 1
+    assert np.abs(entries[0].obs["image"][0] - blocks).max() <= 1
 
 
 # ---- ports and processes ------------------------------------------------------------------------------------------
@@ -656,14 +656,14 @@ def test_interrupting_a_run_leaves_nothing(tmp_path):
 
 def test_images_without_graphics_are_refused_before_they_are_black(tmp_path):
     path = make_player(tmp_path / "seeing", agents=[{"length": 0}], continuous=1, image="png")
-    with pytest.raises(SpaceError, match=r"CameraSensor.*unity_no_graphics=false.*xvfb-run.*env.exclude=CameraSensor"):
+    with pytest.raises(SpaceError, match=r"CameraSensor.*unity_no_graphics=false.*xvfb-run.*env.exclude=image"):
         start(path, unity_no_graphics=True)
     assert_nothing_runs(tmp_path)
 
 
 def test_a_camera_that_shows_one_colour_is_an_error(play):
     lanes, _ = play(agents=[{"length": 0}], continuous=1, image="float", blank=True)
-    with pytest.raises(EnvError, match="CameraSensor showed one colour only in the first 10 steps"):
+    with pytest.raises(EnvError, match="image showed one colour only in the first 10 steps"):
         roll(lanes, 11)
     assert lanes.agent_steps == 9
 

@@ -90,13 +90,17 @@ def test_an_example_trains_evaluates_saves_reloads_and_resumes(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_the_unity_example_against_a_scripted_player(tmp_path):
-    """Two agents with vectors only: the agent sees their state, and there are no videos."""
-    make_player(tmp_path / "env", agents=[{"length": 7}, {"length": 9, "interrupted": True}], continuous=2)
+@pytest.mark.parametrize("image", ["png", "none"])
+def test_the_unity_example_against_a_scripted_player(tmp_path, image):
+    """Two agents. A camera is what the agent sees; without one it sees the vectors, and there are no videos."""
+    agents = [{"length": 7}, {"length": 9, "interrupted": True}]
+    make_player(tmp_path / "env", agents=agents, continuous=2, image=image)
     settings = (
         f'cfg.env_backend = "unity_mlagents"\ncfg.unity_file_name = {str(tmp_path / "env")!r}\n'
-        f"cfg.unity_python = {unity_python()!r}"
+        f"cfg.unity_python = {unity_python()!r}\ncfg.unity_no_graphics = {image == 'none'}"
     )
-    (rewards, videos, latents, same, before, after), _ = run(tmp_path, settings)
+    (rewards, videos, latents, same, before, after), folder = run(tmp_path, settings)
     assert len(rewards) == 1 and same and after > before > 0
-    assert videos == [1, 0] and latents[1:] == [1, 20]
+    seen = json.loads((folder / "jaxdreamer" / "spec.json").read_text())["obs"]
+    assert [item["kind"] for item in seen.values()] == (["vector"] if image == "none" else ["image"])
+    assert latents[1:] == [1, 20] and (videos == [1, 0] if image == "none" else videos[2:] == [16, 16, 3])
