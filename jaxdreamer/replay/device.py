@@ -217,8 +217,8 @@ def _put(leaf: Array, row: Array, position: Array) -> Array:
 
 @_put.def_vmap
 def _put_seeds(size: int, batched: list[bool], leaf: Array, row: Array, position: Array) -> tuple[Array, bool]:
-    # Over seeds this is a scatter, and XLA's CPU code for one moves bytes ten times faster in one axis. Not so where there is
-    # a single lane, or no seeds: flattened, a ring of one lane gets another layout, and is copied twice for every row.
+    # Over seeds this is a scatter, and XLA's CPU code for one moves bytes ten times faster in one axis. Not so for a single
+    # lane, or without seeds: flattened, a ring of one lane gets another layout, and is copied twice for every row.
     def put(leaf: Array, row: Array, position: Array) -> Array:
         shape = leaf.shape
         if shape[1] > 1:
