@@ -111,7 +111,7 @@ def torchwm() -> str:
     ours, theirs = (data["seconds"][name]["median"] for name in ("train_one_batch", "torch"))
     done = ", ".join(f"{name} ({found['updates']})" for name, found in sorted(examples.items()))
     return (
-        "The examples of torchwm's documentation, unchanged but for the budget, at torchwm's default sizes: each was stopped "
+        "The examples of torchwm's documentation, unchanged but for the budget, at its default sizes: each was stopped "
         f"by Ctrl-C amid its updates, resumed, evaluated, saved and reloaded. Updates done: {done}.\n\n"
         f"Measured: `train_one_batch()` at the default sizes takes {ours:.1f} s, sampling included, an independent PyTorch "
         f"update {theirs:.1f} s ({data['torch_is_times_as_long']:.2f} times as long), on {_cores(data['stamp']['machine'])}."
