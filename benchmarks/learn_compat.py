@@ -43,7 +43,7 @@ COMMON = {
 }
 SETTINGS = {
     "state": {**COMMON, "obs": "state", "total_steps": 10_000},
-    "pixels": {**COMMON, "obs": "pixels", "image_size": (16, 16), "update_steps": 20, "total_steps": 10_000},
+    "pixels": {**COMMON, "obs": "pixels", "image_size": (16, 16), "total_steps": 4000},
 }
 
 
