@@ -126,7 +126,7 @@ def test_tanh_normal_sample_knows_its_log_prob_even_in_saturation():
     key = jax.random.key(0)
     y, found = dist.sample_and_log_prob(key)
     np.testing.assert_array_equal(y, dist.sample(key))
-    assert abs(y[0]) == 1.0  # tanh has rounded: the sample alone no longer tells its density
+    assert abs(y[0]) > 0.999999  # tanh has rounded, to 1 or near it: the sample alone no longer tells its density
     x = np.asarray(dist.loc + dist.std * dist.noise(key), np.float64)
     expected = oracles.tanh_normal_log_prob_at_tanh_of(x, np.asarray(dist.loc, float), np.asarray(dist.std, float))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
