@@ -110,18 +110,20 @@ def close(state: DeviceReplayState, mask: Array) -> DeviceReplayState:
     return state._replace(entries=state.entries._replace(is_last=_put(ends, closed, _newest_position(state))))
 
 
-def head(state: DeviceReplayState, rows: int) -> DeviceReplayState:
+def cut(state: DeviceReplayState, rows: int) -> DeviceReplayState:
     """The first ``rows`` rows only: with ``rows = filled``, all that a ring holds, for keeping it elsewhere.
 
-    Rows are filled from the first on, so nothing lies behind those. :func:`unhead` makes it a ring again.
+    Rows are filled from the first on, so nothing lies behind those. :func:`grow` makes it a ring again.
     """
+    if rows == _rows(state):
+        return state  # a slice would be a copy
     return state._replace(entries=jax.tree.map(lambda x: x[:rows], state.entries), age=state.age[:rows])
 
 
-def unhead(state: DeviceReplayState, rows: int) -> DeviceReplayState:
-    """A ring of ``rows`` rows of what :func:`head` returned."""
-    grow = lambda x: jnp.pad(x, [(0, rows - x.shape[0])] + [(0, 0)] * (x.ndim - 1))  # noqa: E731
-    return state._replace(entries=jax.tree.map(grow, state.entries), age=grow(state.age))
+def grow(state: DeviceReplayState, rows: int) -> DeviceReplayState:
+    """A ring of ``rows`` rows of what :func:`cut` returned."""
+    pad = lambda x: jnp.pad(x, [(0, rows - x.shape[0])] + [(0, 0)] * (x.ndim - 1))  # noqa: E731
+    return state._replace(entries=jax.tree.map(pad, state.entries), age=pad(state.age))
 
 
 def can_sample(state: DeviceReplayState, *, length: int, cross_episodes: bool) -> Array:

@@ -20,7 +20,7 @@ from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
-from jaxdreamer.replay.device import DeviceReplayState, head, make_device_replay, unhead
+from jaxdreamer.replay.device import DeviceReplayState, cut, grow, make_device_replay
 from jaxdreamer.train.evaluate import Evaluation, make_device_evaluate
 from jaxdreamer.train.journal import Diverged, save_open_loop
 from jaxdreamer.train.loop import Loop
@@ -269,7 +269,7 @@ class DeviceTrainer(Loop[list[Evaluation]]):
                     "told": tally.state(),
                     "metrics_offset": one.metrics.offset,
                 }
-                carry = self._of(self.carry._replace(replay=self._head(self.carry.replay, rows)), index)
+                carry = self._of(self.carry._replace(replay=self._cut(self.carry.replay, rows)), index)
                 tree = {"train": carry.train, "loop": carry._asdict() | {"train": ()}}
                 # Killed between two seeds' saves, a set must still have a checkpoint in common.
                 keep = max(self.config.run.keep_checkpoints, 2 if self._many else 1)
@@ -309,12 +309,12 @@ class DeviceTrainer(Loop[list[Evaluation]]):
 
     def _read_checkpoint(self, rundir: RunDir, step: int, like: Carry) -> tuple[Carry, dict[str, Any]]:
         rows = checkpoint.read_host(rundir.checkpoints, step)["replay_rows"]
-        part = like._replace(replay=jax.eval_shape(lambda ring: head(ring, rows), like.replay))
+        part = like._replace(replay=jax.eval_shape(lambda ring: cut(ring, rows), like.replay))
         tree, host, _ = checkpoint.restore(
             rundir.checkpoints, {"train": part.train, "loop": part._asdict() | {"train": ()}}, step=step
         )
         carry = Carry(**(tree["loop"] | {"train": tree["train"]}))
-        return carry._replace(replay=unhead(carry.replay, like.replay.age.shape[0])), host
+        return carry._replace(replay=grow(carry.replay, like.replay.age.shape[0])), host
 
-    def _head(self, ring: DeviceReplayState, rows: int) -> DeviceReplayState:
-        return jax.vmap(lambda one: head(one, rows))(ring) if self._many else head(ring, rows)
+    def _cut(self, ring: DeviceReplayState, rows: int) -> DeviceReplayState:
+        return jax.vmap(lambda one: cut(one, rows))(ring) if self._many else cut(ring, rows)

@@ -456,9 +456,9 @@ def test_the_filled_rows_are_all_that_has_to_be_kept(count):
     ring = Ring(rows=7)
     feed = Feed(ring)
     feed.add_many(count)
-    kept = device.head(ring.state, int(ring.state.filled))
+    kept = device.cut(ring.state, int(ring.state.filled))
     assert len(kept.age) == len(kept.entries.reward) == min(count, 7)
-    whole = device.unhead(kept, 7)
+    whole = device.grow(kept, 7)
     for one, two in zip(jax.tree.leaves(whole), jax.tree.leaves(ring.state), strict=True):
         assert one.dtype == two.dtype
         np.testing.assert_array_equal(one, two)
