@@ -87,7 +87,10 @@ def add(state: DeviceReplayState, timestep: Timestep, action: Array) -> DeviceRe
     # The lane's age is carried from row to row, so it stays right when the episode's first entry is overwritten.
     before = jnp.minimum(_newest(state, state.age), _INT32_MAX - 1)
     age = jnp.where(first | (state.filled == 0), 0, before + 1)
-    put = lambda leaf, new: _put(leaf, new, state.position)  # noqa: E731
+
+    def put(leaf: Array, new: Array) -> Array:
+        return _put(leaf, new, state.position)
+
     return DeviceReplayState(
         entries=jax.tree.map(put, state.entries, row),
         age=put(state.age, age),
@@ -122,7 +125,10 @@ def cut(state: DeviceReplayState, rows: int) -> DeviceReplayState:
 
 def grow(state: DeviceReplayState, rows: int) -> DeviceReplayState:
     """A ring of ``rows`` rows of what :func:`cut` returned."""
-    pad = lambda x: jnp.pad(x, [(0, rows - x.shape[0])] + [(0, 0)] * (x.ndim - 1))  # noqa: E731
+
+    def pad(leaf: Array) -> Array:
+        return jnp.pad(leaf, [(0, rows - leaf.shape[0])] + [(0, 0)] * (leaf.ndim - 1))
+
     return state._replace(entries=jax.tree.map(pad, state.entries), age=pad(state.age))
 
 
