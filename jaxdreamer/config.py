@@ -274,8 +274,9 @@ class RunConfig:
     """Agent steps between trainings, over all environments. updates / train_every is the train ratio."""
     updates: int = 100
     """Updates each time."""
-    updates_per_call: int = 10
-    """Most updates in one compiled call; the largest divisor of updates up to this is used."""
+    updates_per_call: int = 1
+    """Most updates in one compiled call; the largest divisor of updates up to this is used. More spare small models the cost
+    of calling; with large ones they hold more batches in memory and keep Ctrl-C waiting."""
     eval_every: int = 5000
     """Agent steps between evaluations. 0: only at the end."""
     eval_episodes: int = 10

@@ -46,6 +46,7 @@ _SMALL: dict[str, Any] = {
     "replay.capacity": 100_000,
     "replay.batch_size": 16,
     "replay.batch_length": 32,
+    "run.updates_per_call": 10,
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -132,5 +133,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "replay.capacity": 10_000,
         "replay.batch_size": 4,
         "replay.batch_length": 8,
+        "run.updates_per_call": 10,
     },
 }
