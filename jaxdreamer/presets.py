@@ -29,6 +29,7 @@ _V2: dict[str, Any] = {
     "replay.capacity": 2_000_000,
     "replay.batch_size": 16,
     "run.updates": 1,
+    "run.updates_per_call": 10,
 }
 
 _SMALL: dict[str, Any] = {
