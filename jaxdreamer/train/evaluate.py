@@ -14,15 +14,19 @@ import numpy as np
 
 from jaxdreamer.agent.policy import Policy
 from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.functional import FunctionalEnv, make_lanes
 from jaxdreamer.envs.vector import VectorEnv
-from jaxdreamer.train.collect import Acting, make_act
+from jaxdreamer.train.collect import Acting, finite_lanes, make_act, replace_lane
 from jaxdreamer.train.program import make_episodes, make_film
 from jaxdreamer.types import Array, PyTree
 
 _log = logging.getLogger("jaxdreamer")
 
 FILM_STEPS = 500  # longest film from the device, in agent steps
+LONGEST_EPISODE = (
+    108_000  # agent steps; of the common tasks none is longer, and a policy may never end one without a limit
+)
 EVAL_SEED_OFFSET = 1_000_003  # evaluation episodes are never training episodes: their seeds start elsewhere
 
 
@@ -70,6 +74,9 @@ def make_evaluate(policy: Policy) -> Callable[..., Evaluation]:
             key: for the latents' samples.
             film: draw every entry of the first episode.
             lanes: most environments at once; one may bring several lanes.
+
+        An episode that gives numbers which are not finite ends at its last good entry, and one of ``LONGEST_EPISODE`` steps
+        there; both with a warning. EnvError where an episode begins so.
         """
         envs = make_envs(min(episodes, lanes), seed + EVAL_SEED_OFFSET)
         try:
@@ -92,20 +99,32 @@ def _play(
     frames: list[np.ndarray] = []
     timestep = envs.step(np.zeros((lanes, envs.spec.action.size), np.float32))
     while True:
+        if not (
+            good := finite_lanes(timestep)
+        ).all():  # only where an episode begins: one that breaks later is cut below
+            raise EnvError(f"environment {np.argmin(good)} begins an episode with observations that are not finite")
         if film and not returns[0]:
             film = _draw(envs, frames)
         action, acting = act(params, acting, timestep.obs, timestep.is_first)
         timestep = envs.step(np.asarray(action))
-        current = np.where(timestep.is_first, 0.0, current + timestep.reward)
-        steps = np.where(timestep.is_first, 0, steps + 1)
+        broken = ~finite_lanes(timestep)
+        current = np.where(timestep.is_first, 0.0, current + np.where(broken, 0.0, timestep.reward))
+        steps = np.where(timestep.is_first, 0, steps + ~broken)
         if film and not returns[0] and timestep.is_last[0]:
             film = _draw(envs, frames)
-        for lane in np.flatnonzero(timestep.is_last):
+        cut = ~timestep.is_first & (broken | (~timestep.is_last & (steps >= LONGEST_EPISODE)))
+        for lane in np.flatnonzero(timestep.is_last | cut):
             if len(returns[lane]) < wanted[lane]:
                 returns[lane].append(float(current[lane]))
                 lengths[lane].append(int(steps[lane]))
+                if cut[lane]:
+                    why = "what followed was not finite" if broken[lane] else "it did not end; set env.time_limit"
+                    _log.warning("an evaluation episode was cut after %d steps: %s", steps[lane], why)
         if all(len(got) == want for got, want in zip(returns, wanted)):
             break
+        for lane in np.flatnonzero(cut):
+            current[lane] = steps[lane] = 0
+            timestep = replace_lane(timestep, int(lane), envs.reset_lane(int(lane)))
     return Evaluation(
         list(chain(*returns)), list(chain(*lengths)), np.stack(frames) if frames else None, envs.frame_rate
     )
