@@ -52,6 +52,9 @@ def speed() -> str:
     for key, title in names.items():
         median = update["seconds"][key]["median"]
         lines.append(f"| {title} | {median:.2f} | {median / ours:.2f} |")
+    other = result("bench_update_xeon")
+    medians = ", ".join(f"{other['seconds'][key]['median']:.2f}" for key in names)
+    lines += ["", f"The same three on {_cores(other['stamp']['machine'])}: {medians} s."]
     lines += ["", "500 frames through V1's encoder and decoder, with gradients:", ""]
     lines += ["| | median seconds |", "|---|---|"]
     titles = {"jaxdreamer": "jaxdreamer", "torch": "PyTorch", "plain_xla": "JAX with XLA's own convolutions"}
@@ -107,14 +110,17 @@ def brax() -> str:
 
 
 def torchwm() -> str:
-    data, examples = result("bench_compat"), result("compat_examples")["examples"]
+    data, other = result("bench_compat"), result("bench_compat_xeon")
+    examples = result("compat_examples")["examples"]
     ours, theirs = (data["seconds"][name]["median"] for name in ("train_one_batch", "torch"))
+    ratio, other_ratio = (one["torch_is_times_as_long"] for one in (data, other))
     done = ", ".join(f"{name} ({found['updates']})" for name, found in sorted(examples.items()))
     return (
         "The examples of torchwm's documentation, unchanged but for the budget, at its default sizes: each was stopped "
         f"by Ctrl-C amid its updates, resumed, evaluated, saved and reloaded. Updates done: {done}.\n\n"
         f"Measured: `train_one_batch()` at the default sizes takes {ours:.1f} s, sampling included, an independent PyTorch "
-        f"update {theirs:.1f} s ({data['torch_is_times_as_long']:.2f} times as long), on {_cores(data['stamp']['machine'])}."
+        f"update {theirs:.1f} s ({ratio:.2f} times as long), on {_cores(data['stamp']['machine'])}; "
+        f"{other_ratio:.2f} times as long on {_cores(other['stamp']['machine'])}."
     )
 
 
