@@ -116,7 +116,8 @@ def torchwm() -> str:
     ratio, other_ratio = (one["torch_is_times_as_long"] for one in (data, other))
     done = ", ".join(f"{name} ({found['updates']})" for name, found in sorted(examples.items()))
     return (
-        "The examples of torchwm's documentation, unchanged but for the budget, at its default sizes: each was stopped "
+        "The examples of torchwm's documentation, unchanged but for the budget (and Unity's "
+        "graphics and interpreter), at its default sizes: each was stopped "
         f"by Ctrl-C amid its updates, resumed, evaluated, saved and reloaded. Updates done: {done}.\n\n"
         f"Measured: `train_one_batch()` at the default sizes takes {ours:.1f} s, sampling included, an independent PyTorch "
         f"update {theirs:.1f} s ({ratio:.2f} times as long), on {_cores(data['stamp']['machine'])}; "

@@ -24,9 +24,7 @@ from jaxdreamer.types import Array, PyTree
 _log = logging.getLogger("jaxdreamer")
 
 FILM_STEPS = 500  # longest film from the device, in agent steps
-LONGEST_EPISODE = (
-    108_000  # agent steps; of the common tasks none is longer, and a policy may never end one without a limit
-)
+LONGEST_EPISODE = 108_000  # agent steps, half an hour of Atari: a task without a limit may never end by itself
 EVAL_SEED_OFFSET = 1_000_003  # evaluation episodes are never training episodes: their seeds start elsewhere
 
 
@@ -99,9 +97,8 @@ def _play(
     frames: list[np.ndarray] = []
     timestep = envs.step(np.zeros((lanes, envs.spec.action.size), np.float32))
     while True:
-        if not (
-            good := finite_lanes(timestep)
-        ).all():  # only where an episode begins: one that breaks later is cut below
+        good = finite_lanes(timestep)
+        if not good.all():  # a first entry, for an episode that breaks later is cut below
             raise EnvError(f"environment {np.argmin(good)} begins an episode with observations that are not finite")
         if film and not returns[0]:
             film = _draw(envs, frames)
