@@ -71,7 +71,10 @@ def write(name: str, payload: dict[str, Any]) -> Path:
 
 
 def _git(*args: str) -> str | None:
-    done = subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # a machine that was handed the files only
+        return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 

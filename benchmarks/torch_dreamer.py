@@ -255,8 +255,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_default_device(device)
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as JAX's default is there
     sizes = SMALL if args.small else Sizes()
-    dreamer, batch = TorchDreamer(sizes), random_batch(sizes)
+    dreamer = TorchDreamer(sizes)
+    batch = {name: torch.as_tensor(value, device=device) for name, value in random_batch(sizes).items()}
     seconds, losses = [], {}
     for index in range(args.warmup + args.repeats):
         start = time.perf_counter()
@@ -268,6 +273,7 @@ def main() -> None:
         "median": sorted(seconds)[len(seconds) // 2],
         "losses": losses,
         "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "threads": torch.get_num_threads(),
         "malloc": {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")},
     }

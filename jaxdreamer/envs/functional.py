@@ -9,7 +9,7 @@ step on past a termination inside an action repeat.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -89,6 +89,7 @@ def make_lanes(env: FunctionalEnv, count: int, *, action_repeat: int = 1, time_l
         ConfigError: the environment's functions do not fit each other or its spec; the message names the array.
     """
     check_functional(env)
+    env = in_full_precision(env)
     most_frames = env.time_limit or jnp.iinfo(jnp.int32).max
 
     reset = strong_reset(env)
@@ -143,6 +144,22 @@ def make_lanes(env: FunctionalEnv, count: int, *, action_repeat: int = 1, time_l
         return LaneState(state, key, steps, frames, last | failed), timestep, broken | failed
 
     return Lanes(env.spec, count, init, step, env.frame_rate / action_repeat)
+
+
+def in_full_precision(env: FunctionalEnv) -> FunctionalEnv:
+    """The same environment, its matrix products in full float32 where GPUs and TPUs would round the factors first.
+
+    A network takes that rounding (TF32 keeps 10 bits of a factor, bfloat16 7); the contact forces of a simulator do not.
+    """
+
+    def full(function: Callable) -> Callable:
+        def inner(*args: Any) -> Any:
+            with jax.default_matmul_precision("highest"):
+                return function(*args)
+
+        return inner
+
+    return replace(env, reset=full(env.reset), step=full(env.step), observe=full(env.observe))
 
 
 def strong_reset(env: FunctionalEnv) -> Callable[[Array], PyTree]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdreamer.config import EnvConfig
 from jaxdreamer.envs.base import Env, EnvError
-from jaxdreamer.envs.functional import FunctionalEnv, strong_reset
+from jaxdreamer.envs.functional import FunctionalEnv, in_full_precision, strong_reset
 from jaxdreamer.envs.wrappers import AgentEnv
 from jaxdreamer.types import Observation
 
@@ -21,6 +21,7 @@ def _compiled(env: FunctionalEnv) -> tuple[Any, ...]:
 
     The one place of this room that compiles: a step from the host is a program of its own.
     """
+    env = in_full_precision(env)
     step = lambda state, action: env.step(jax.tree.map(lambda x: x, state), action)  # noqa: E731 see make_lanes
     render = jax.jit(env.render) if env.render is not None else None
     return jax.jit(strong_reset(env)), jax.jit(step), jax.jit(env.observe), jax.jit(env.finite), render

@@ -14,6 +14,7 @@ import pytest
 from jaxdreamer.config import ConfigError
 from jaxdreamer.envs import pure
 from jaxdreamer.envs.functional import FunctionalEnv, make_lanes
+from jaxdreamer.envs.hosted import _compiled
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
 from tests.envs.lane_oracle import SlowLane, rollout
 
@@ -249,6 +250,30 @@ def test_a_step_that_writes_into_the_state_it_is_given_does_not_undo_an_end():
     env = FunctionalEnv(spec, reset, step, lambda state: {"state": state["time"]})
     timestep, _, broken, _ = played(make_lanes(env, 1, action_repeat=2), 2)
     assert timestep.is_terminal[:, 0].tolist() == [False, True] and not np.asarray(broken).any()
+
+
+def test_products_of_the_environment_are_in_full_float32_on_every_device():
+    """GPUs and TPUs round the factors by default; of the agent's products nothing is asked."""
+    turn = jnp.array([[0.6, -0.8], [0.8, 0.6]])
+    env = FunctionalEnv(
+        spec=EnvSpec({"state": ArraySpec((2,), "float32", "vector")}, ActionSpec((ActionPart("continuous", 1),))),
+        reset=lambda key: turn @ jax.random.normal(key, (2,)),
+        step=lambda state, action: (turn @ state, action[0], jnp.zeros((), bool)),
+        observe=lambda state: {"state": turn @ state},
+    )
+    lanes = make_lanes(env, 3)
+    state, action = lanes.init(jax.random.key(0)), jnp.zeros((3, 1))
+    reset, step, observe, _, _ = _compiled(env)
+    programs = [
+        jax.jit(lanes.init).lower(jax.random.key(0)),
+        jax.jit(lanes.step).lower(state, action),
+        reset.lower(jax.random.key(0)),
+        step.lower(state.env[0], action[0]),
+        observe.lower(state.env[0]),
+    ]
+    for program in programs:
+        products = [line for line in program.as_text().splitlines() if "dot_general" in line]
+        assert products and all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
 def test_what_is_said_of_the_lanes():
