@@ -7,7 +7,8 @@
 Per environment and number of lanes, in one run and in turn: Brax's physics alone under random actions (the ceiling), and
 where pixels are seen with a frame drawn of each state; the device loop with policy and replay, without learning and with
 the preset's train ratio; the same agent driving the same environments through the host loop, without learning and with
-it; several seeds side by side on the device (their steps a second are each seed's).
+it; several seeds side by side on the device (their steps a second are each seed's). Steps are the agent's, each of as many
+of the simulator's as the preset repeats an action.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from jaxdreamer.train.program import Plan
 
 
 def simulator(config, rows: int, *, drawing: bool):
-    """Brax alone: no policy, no reset, no replay; with ``drawing``, a frame of every state besides."""
+    """Brax alone: no policy, no reset, no replay; with ``drawing``, a frame for every agent step besides."""
     lanes = config.env.num_envs
     env = import_brax().get_environment(config.env.id, backend=config.env.brax_backend)
     observe = make_functional(config.env).observe
@@ -45,7 +46,8 @@ def simulator(config, rows: int, *, drawing: bool):
         def step(carry, key):
             state, light = carry
             action = jax.random.uniform(key, (lanes, env.action_size), minval=-1.0, maxval=1.0)
-            state = strong(jax.vmap(env.step)(state, action))
+            for _ in range(config.env.action_repeat):
+                state = strong(jax.vmap(env.step)(state, action))
             if drawing:
                 light += jax.vmap(observe)(state)["image"].sum(dtype="uint32")  # of every pixel, or it is not drawn
             return (state, light), None
@@ -176,10 +178,14 @@ def main() -> None:
     parser.add_argument("--out", default="bench_brax", help="name of the result")
     parser.add_argument("words", nargs="*", help="settings, such as obs=pixels capacity=100000")
     args = parser.parse_args()
-    cases = [measure(name, lanes, args) for name in args.envs for lanes in args.lanes]
+    cases: list[dict] = []
     question = "environment steps a second: Brax alone, a whole agent on the device, the same agent on the host"
     facts = {"question": question, "preset": args.preset, "settings": args.words, "cases": cases}
-    print(write(args.out, facts | {"stamp": stamp()}))
+    for name in args.envs:
+        for lanes in args.lanes:
+            cases.append(measure(name, lanes, args))
+            path = write(args.out, facts | {"stamp": stamp()})  # each at once: the next takes minutes, and may fail
+    print(path)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,10 @@ def _cores(machine: dict) -> str:
     return f"{machine['cores']} core{'s' if machine['cores'] > 1 else ''} ({machine['cpu']})"
 
 
+def _gpu(data: dict) -> str:
+    return data["stamp"]["machine"]["devices"][0]
+
+
 def learning() -> str:
     lines = ["| task | seed | return of the final evaluation | frames | seconds |", "|---|---|---|---|---|"]
     for name, title in LEARNING:
@@ -55,6 +59,9 @@ def speed() -> str:
     other = result("bench_update_xeon")
     medians = ", ".join(f"{other['seconds'][key]['median']:.2f}" for key in names)
     lines += ["", f"The same three on {_cores(other['stamp']['machine'])}: {medians} s."]
+    gpu = result("bench_update_gpu")
+    one, theirs = (gpu["seconds"][key]["median"] for key in ("jaxdreamer", "torch"))
+    lines += ["", f"On an {_gpu(gpu)}: {one:.3f} s, PyTorch {theirs:.3f} s ({theirs / one:.1f} times as long)."]
     lines += ["", "500 frames through V1's encoder and decoder, with gradients:", ""]
     lines += ["| | median seconds |", "|---|---|"]
     titles = {"jaxdreamer": "jaxdreamer", "torch": "PyTorch", "plain_xla": "JAX with XLA's own convolutions"}
@@ -106,7 +113,43 @@ def brax() -> str:
         keys = ("raycast_16", "mujoco_effects_off", "mujoco")
         medians = " | ".join(f"{rates[key]['frames_per_second']['median']:,.0f}" for key in keys)
         lines.append(f"| {name} | {medians} |")
-    return "\n".join([*lines, "", f"On {_cores(data['stamp']['machine'])}; no GPU draws for MuJoCo there."])
+    lines += ["", f"On {_cores(data['stamp']['machine'])}; no GPU draws for MuJoCo there."]
+    return "\n".join([*lines, "", *brax_on_gpu()])
+
+
+def brax_on_gpu() -> list[str]:
+    data, pixels = result("bench_brax_gpu"), result("bench_brax_gpu_pixels")
+    cases = data["cases"]
+    lines = [f"The same of ant on an {_gpu(data)}:", ""]
+    lines += ["| | " + " | ".join(f"{case['lanes']:,} environments" for case in cases) + " |"]
+    lines += ["|---" * (len(cases) + 1) + "|"]
+    titles = {
+        "physics": "Brax's physics alone, random actions",
+        "device": "the whole agent, not learning",
+        "device_learning": "the same, learning",
+    }
+    for key, title in titles.items():
+        lines.append(f"| {title} | " + " | ".join(f"{c['env_steps_per_second'][key]:,.0f}" for c in cases) + " |")
+    updates = " | ".join(f"{case['updates_per_second']['device_learning']:.0f}" for case in cases)
+    lines.append(f"| updates a second | {updates} |")
+    shares = [case["shares_of_device_learning"] for case in cases]
+    for key, title in {"physics": "physics", "policy_and_replay": "policy and replay", "learning": "learning"}.items():
+        lines.append(f"| share of time: {title} | " + " | ".join(f"{share[key]:.1%}" for share in shares) + " |")
+    parts = "; ".join(
+        f"{case['lanes']:,} environments: physics {share['physics']:.0%}, drawing {share['drawing']:.0%}, policy and replay "
+        f"{share['policy_and_replay']:.0%}"
+        for case in pixels["cases"]
+        for share in [case["shares_of_device"]]
+    )
+    least = min(case["shares_of_device_learning"]["learning"] for case in pixels["cases"])
+    most = max(case["agent_steps_per_second"]["device"] for case in pixels["cases"])
+    return [
+        *lines,
+        "",
+        f"The full-size `{pixels['preset']}` from pixels there, roughly: at most {most:,.0f} agent steps a second, of "
+        f"{pixels['action_repeat']} physics steps and a frame each. Shares of its time while it acts: {parts}. With the "
+        f"preset's train ratio learning takes {least:.0%} or more of the whole.",
+    ]
 
 
 def torchwm() -> str:
