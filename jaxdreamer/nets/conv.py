@@ -32,15 +32,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdreamer.nets.activations import BY_RESULT
 from jaxdreamer.types import Array
-
-# Activations whose slope is a function of their result: the function, and the slope.
-FUSED: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
-    "linear": (lambda x: x, jnp.ones_like),
-    "relu": (lambda x: jnp.maximum(x, 0), lambda y: (y > 0).astype(y.dtype)),
-    "elu": (jax.nn.elu, lambda y: jnp.where(y > 0, 1, y + 1)),
-    "tanh": (jnp.tanh, lambda y: 1 - y * y),
-}
 
 _DIMS = ("NHWC", "HWIO", "NHWC")
 
@@ -53,7 +46,7 @@ def conv2d(x: Array, kernel: Array, bias: Array | None = None, *, stride: int, a
     """Convolve without padding: y[i, j, o] = act(bias[o] + sum_abc x[i*stride+a, j*stride+b, c] * kernel[a, b, c, o]).
 
     ``x`` is [..., H, W, Cin] with any leading axes, ``kernel`` [kh, kw, Cin, Cout], ``bias`` [Cout], ``act`` a key of
-    ``FUSED``; the result is [..., H', W', Cout] with H' = (H - kh) // stride + 1, summed in float32, in x's dtype.
+    ``BY_RESULT``; the result is [..., H', W', Cout] with H' = (H - kh) // stride + 1, summed in float32, in x's dtype.
     Differentiable once, in reverse. Raises ValueError where shapes or dtypes do not fit.
     """
     _check("conv2d", x, kernel, stride, act)
@@ -66,7 +59,7 @@ def conv2d_transpose(x: Array, kernel: Array, bias: Array | None = None, *, stri
     """Spread every input over an output window: y[i*stride + a, j*stride + b, o] += x[i, j, c] * kernel[a, b, c, o].
 
     ``x`` is [..., H, W, Cin] with any leading axes, ``kernel`` [kh, kw, Cin, Cout], ``bias`` [Cout], ``act`` a key of
-    ``FUSED`` applied last; the result is [..., H', W', Cout] with H' = (H - 1) * stride + kh, as
+    ``BY_RESULT`` applied last; the result is [..., H', W', Cout] with H' = (H - 1) * stride + kh, as
     ``torch.nn.ConvTranspose2d`` without padding, summed in float32, in x's dtype. Differentiable once, in reverse.
     Raises ValueError where shapes or dtypes do not fit.
     """
@@ -83,8 +76,8 @@ def _check(name: str, x: Array, kernel: Array, stride: int, act: str) -> None:
         raise ValueError(f"{name}: cast x and kernel to one floating dtype, found {x.dtype} and {kernel.dtype}")
     if stride < 1:
         raise ValueError(f"{name}: stride must be at least 1, found {stride}")
-    if act not in FUSED:
-        raise ValueError(f"{name}: unknown act {act!r}; there are: {', '.join(FUSED)}")
+    if act not in BY_RESULT:
+        raise ValueError(f"{name}: unknown act {act!r}; there are: {', '.join(BY_RESULT)}")
 
 
 def _over_frames(function, x: Array, kernel: Array, bias: Array | None, stride: int, act: str) -> Array:
@@ -143,12 +136,12 @@ _conv_transpose.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
 
 
 def _finish(bias: Array, act: str) -> Callable[[Array], Array]:
-    return lambda z: FUSED[act][0](z.astype(jnp.float32) + bias.astype(jnp.float32).reshape(1, 1, 1, -1))
+    return lambda z: BY_RESULT[act][0](z.astype(jnp.float32) + bias.astype(jnp.float32).reshape(1, 1, 1, -1))
 
 
 def _before_activation(act: str) -> Callable[..., Array]:
     """(cotangent, value) of the result to the cotangent before the activation."""
-    return lambda dy, y: dy if act == "linear" else dy * FUSED[act][1](y)
+    return lambda dy, y: dy if act == "linear" else dy * BY_RESULT[act][1](y)
 
 
 def _bias_grad(before: Callable[..., Array], dy: Array, y: Array) -> Array:

@@ -9,8 +9,9 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxdreamer.nets.conv import FUSED, conv2d, conv2d_transpose
-from jaxdreamer.nets.layers import Dense, activation, glorot_uniform
+from jaxdreamer.nets.activations import BY_RESULT, activation
+from jaxdreamer.nets.conv import conv2d, conv2d_transpose
+from jaxdreamer.nets.layers import Dense, glorot_uniform
 from jaxdreamer.types import Array
 
 MIN_IMAGE = 8  # pixels, in either direction
@@ -71,7 +72,7 @@ class Conv(nn.Module):
         # Flax computes Glorot's fans over the window, kh * kw * channels, as Keras does.
         kernel = self.param("kernel", glorot_uniform, (*self.window, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        fused = self.activation if self.activation in FUSED else "linear"
+        fused = self.activation if self.activation in BY_RESULT else "linear"
         convolve = conv2d_transpose if self.transpose else conv2d
         y = convolve(x, kernel.astype(self.dtype), bias, stride=self.stride, act=fused)
         return y if fused == self.activation else activate(self.activation, y)

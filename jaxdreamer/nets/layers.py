@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxdreamer.nets.activations import activation
 from jaxdreamer.types import Array
 
 
@@ -22,21 +23,6 @@ def glorot_uniform(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32)
     window = math.prod(shape[:-2])
     limit = math.sqrt(6.0 / (window * (shape[-2] + shape[-1])))
     return jax.random.uniform(key, (math.prod(shape),), dtype, -limit, limit).reshape(shape)
-
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": jax.nn.relu,
-    "elu": jax.nn.elu,
-    "silu": jax.nn.silu,
-    "tanh": jnp.tanh,
-}
-
-
-def activation(name: str) -> Callable[[Array], Array]:
-    """The activation function of that name; ValueError names the choices."""
-    if name not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {name!r}; there are: {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
 
 
 class Dense(nn.Module):

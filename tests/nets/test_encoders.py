@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdreamer.nets.activations import activation
 from jaxdreamer.nets.decoders import ConvDecoder, decoder_plan
 from jaxdreamer.nets.encoders import ConvEncoder, encoder_layers
-from jaxdreamer.nets.layers import MLP, Dense, activation
+from jaxdreamer.nets.layers import MLP, Dense
 
 SIZES = [(8, 8), (16, 16), (32, 32), (48, 64), (64, 64), (84, 84), (96, 96), (100, 100), (128, 128), (65, 51), (9, 40)]
 
@@ -174,6 +175,18 @@ def test_activation_by_name():
         activation("swish")
     with pytest.raises(ValueError, match="relu, elu, silu, tanh"):
         shapes(ConvEncoder(2, "swish"), floats(16, 16, 3))
+
+
+@pytest.mark.parametrize("name", ["relu", "elu", "tanh", "silu"])
+def test_an_activations_slope_is_its_own_and_only_the_result_is_kept_for_it(name):
+    x = jnp.array([-30.0, -2.0, -1e-3, 0.0, 1e-3, 0.5, 4.0])
+    other = getattr(jax.nn, name)
+    y, pull = jax.vjp(activation(name), x)
+    np.testing.assert_allclose(y, other(x), rtol=1e-6)
+    np.testing.assert_allclose(pull(jnp.arange(7.0))[0], jax.vjp(other, x)[1](jnp.arange(7.0))[0], rtol=1e-5, atol=1e-6)
+    if name != "silu":
+        (kept,) = jax.tree.leaves(pull)
+        np.testing.assert_array_equal(kept, y)
 
 
 def test_mlp_is_dense_norm_activation():

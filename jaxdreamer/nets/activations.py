@@ -1,0 +1,46 @@
+"""Activations by name, those whose slope is a function of their result kept that way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxdreamer.types import Array
+
+# The function, and its slope told from its result. Differentiated, only the result has to be kept, which the layer after
+# keeps anyway; JAX's own keep the input's sign and the exponential as well, a third of what a scan over layers stores.
+BY_RESULT: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "linear": (lambda x: x, jnp.ones_like),
+    "relu": (lambda x: jnp.maximum(x, 0), lambda y: (y > 0).astype(y.dtype)),
+    "elu": (lambda x: jax.nn.elu(x), lambda y: jnp.where(y > 0, 1, y + 1)),
+    "tanh": (jnp.tanh, lambda y: 1 - y * y),
+}
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """The activation function of that name, to be differentiated in reverse; ValueError names the choices."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {name!r}; there are: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def _by_result(name: str) -> Callable[[Array], Array]:
+    function, slope = BY_RESULT[name]
+
+    def forward(x: Array) -> tuple[Array, Array]:
+        y = function(x)
+        return y, y
+
+    differentiable = jax.custom_vjp(function)
+    differentiable.defvjp(forward, lambda y, dy: (dy * slope(y),))
+    return differentiable
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": _by_result("relu"),
+    "elu": _by_result("elu"),
+    "silu": jax.nn.silu,
+    "tanh": _by_result("tanh"),
+}
