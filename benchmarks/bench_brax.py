@@ -137,6 +137,7 @@ def measure(name: str, lanes: int, args: argparse.Namespace) -> dict:
         "env": name,
         "backend": config.env.brax_backend,
         "obs": config.env.obs,
+        "action_repeat": config.env.action_repeat,
         "lanes": lanes,
         "steps_per_call": steps,
         "updates_per_call": updates,
@@ -151,9 +152,7 @@ def measure(name: str, lanes: int, args: argparse.Namespace) -> dict:
 
 def shares(rates: dict[str, float]) -> dict[str, float]:
     """Of the time of the whole loop, by subtraction: what Brax alone takes, drawing, learning, and acting with replay."""
-    cost = {
-        key: rates["device_learning"] / rate for key, rate in rates.items()
-    }  # of a step, in those of the whole loop
+    cost = {key: rates["device_learning"] / rate for key, rate in rates.items()}
     simulated = cost.get("physics_drawing", cost["physics"])
     return {
         "physics": cost["physics"],

@@ -32,7 +32,7 @@ def stamp() -> dict[str, Any]:
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
             "load_average": [round(x, 2) for x in os.getloadavg()],
-            "devices": [str(device) for device in jax.devices()],
+            "devices": [device.device_kind for device in jax.devices()],
         },
         "environment": {k: v for k, v in os.environ.items() if k.startswith(("XLA_", "JAX_", "MALLOC_", "OMP_"))},
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -120,7 +120,7 @@ def brax() -> str:
 def brax_on_gpu() -> list[str]:
     data, pixels = result("bench_brax_gpu"), result("bench_brax_gpu_pixels")
     cases = data["cases"]
-    lines = [f"The same of ant on an {_gpu(data)}:", ""]
+    lines = [f"Environment steps a second of ant, preset `{data['preset']}`, on an {_gpu(data)}:", ""]
     lines += ["| | " + " | ".join(f"{case['lanes']:,} environments" for case in cases) + " |"]
     lines += ["|---" * (len(cases) + 1) + "|"]
     titles = {
@@ -135,20 +135,20 @@ def brax_on_gpu() -> list[str]:
     shares = [case["shares_of_device_learning"] for case in cases]
     for key, title in {"physics": "physics", "policy_and_replay": "policy and replay", "learning": "learning"}.items():
         lines.append(f"| share of time: {title} | " + " | ".join(f"{share[key]:.1%}" for share in shares) + " |")
-    parts = "; ".join(
-        f"{case['lanes']:,} environments: physics {share['physics']:.0%}, drawing {share['drawing']:.0%}, policy and replay "
-        f"{share['policy_and_replay']:.0%}"
-        for case in pixels["cases"]
-        for share in [case["shares_of_device"]]
-    )
+    lines += ["", "Where the time goes while the full-size agent acts from pixels there, roughly (one repeat):", ""]
+    lines += ["| | agent steps a second | physics | drawing | policy and replay |", "|---|---|---|---|---|"]
+    for case in pixels["cases"]:
+        rates = case["env_steps_per_second"]
+        physics, drawn = (rates["device"] / rates[key] for key in ("physics", "physics_drawing"))
+        shares = f"{physics:.0%} | {drawn - physics:.0%} | {1 - drawn:.0%}"
+        lines.append(f"| {case['lanes']:,} environments | {rates['device']:,.0f} | {shares} |")
     least = min(case["shares_of_device_learning"]["learning"] for case in pixels["cases"])
-    most = max(case["agent_steps_per_second"]["device"] for case in pixels["cases"])
+    repeat = pixels["cases"][0]["action_repeat"]
     return [
         *lines,
         "",
-        f"The full-size `{pixels['preset']}` from pixels there, roughly: at most {most:,.0f} agent steps a second, of "
-        f"{pixels['action_repeat']} physics steps and a frame each. Shares of its time while it acts: {parts}. With the "
-        f"preset's train ratio learning takes {least:.0%} or more of the whole.",
+        f"`{pixels['preset']}`, {repeat} physics steps and a frame an agent step. With its train ratio learning is "
+        f"{least:.0%} or more of the whole.",
     ]
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxdreamer.types import Array
 
 # The function, and its slope told from its result. Differentiated, only the result has to be kept, which the layer after
-# keeps anyway; JAX's own keep the input's sign and the exponential as well, a third of what a scan over layers stores.
+# keeps anyway; JAX's own keep the input's sign and the exponential as well: at V1's sizes 400 MB more on a CPU.
 BY_RESULT: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "linear": (lambda x: x, jnp.ones_like),
     "relu": (lambda x: jnp.maximum(x, 0), lambda y: (y > 0).astype(y.dtype)),
