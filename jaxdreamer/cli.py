@@ -16,6 +16,7 @@ from typing import Any
 
 from jaxdreamer import config as configs
 from jaxdreamer.config import Config, ConfigError, nearest
+from jaxdreamer.errors import JaxdreamerError
 
 COMMANDS = {
     "train": "train an agent, or go on with a run",
@@ -49,24 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return globals()[f"_{name.replace('-', '_')}"](arguments[1:])
     except KeyboardInterrupt:
         return 130
-    except Exception as error:
-        if isinstance(error, _user_errors()):
-            return _fail(str(error))
-        raise
-
-
-def _user_errors() -> tuple[type[Exception], ...]:
-    from jaxdreamer.envs.base import EnvError
-    from jaxdreamer.record.rundir import RunLocked
-
-    errors: tuple[type[Exception], ...] = (ConfigError, EnvError, RunLocked)
-    if "jaxdreamer.train.journal" in sys.modules:  # or none of its errors can have been raised
-        from jaxdreamer.record.checkpoint import CheckpointDamaged, CheckpointMismatch, CheckpointMissing
-        from jaxdreamer.replay.disk import ReplayDamaged
-        from jaxdreamer.train.journal import Diverged
-
-        errors += (Diverged, CheckpointDamaged, CheckpointMismatch, CheckpointMissing, ReplayDamaged)
-    return errors
+    except JaxdreamerError as error:
+        return _fail(str(error))
 
 
 def _fail(message: str) -> int:

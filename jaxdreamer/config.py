@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.presets import PRESETS
 
 
-class ConfigError(ValueError):
+class ConfigError(JaxdreamerError, ValueError):
     """A setting that cannot be; the message names it, says what was found and what is allowed."""
 
 

@@ -7,10 +7,11 @@ from typing import Protocol
 import numpy as np
 
 from jaxdreamer.config import ConfigError
+from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.types import EnvSpec, Timestep
 
 
-class EnvError(RuntimeError):
+class EnvError(JaxdreamerError, RuntimeError):
     """An environment was used wrongly, or did what its own description rules out."""
 
 

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.record.rundir import sync_folder
 
 __all__ = [
@@ -48,15 +49,15 @@ _FORMAT = 1
 _DIGITS = 12
 
 
-class CheckpointMissing(FileNotFoundError):
+class CheckpointMissing(JaxdreamerError, FileNotFoundError):
     """There is no checkpoint to restore."""
 
 
-class CheckpointDamaged(RuntimeError):
+class CheckpointDamaged(JaxdreamerError, RuntimeError):
     """Files of a checkpoint are missing, truncated or altered, and no older checkpoint can stand in."""
 
 
-class CheckpointMismatch(ValueError):
+class CheckpointMismatch(JaxdreamerError, ValueError):
     """The checkpoint is of other networks than those to be restored; the message names the arrays that differ."""
 
 

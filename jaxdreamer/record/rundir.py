@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from jaxdreamer.errors import JaxdreamerError
+
 try:
     import fcntl
 except ImportError:  # Windows: the lock falls back on process ids
@@ -17,7 +19,7 @@ except ImportError:  # Windows: the lock falls back on process ids
 __all__ = ["RunDir", "RunLocked", "read_json", "write_json", "write_text"]
 
 
-class RunLocked(RuntimeError):
+class RunLocked(JaxdreamerError, RuntimeError):
     """Another process is writing to this run folder."""
 
 

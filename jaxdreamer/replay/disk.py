@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.replay.host import HostReplay
 
 __all__ = ["CHUNK_BYTES", "ReplayDamaged", "load", "problems", "prune", "save"]
@@ -24,7 +25,7 @@ CHUNK_BYTES = 64 * 2**20
 _VERSION = 1
 
 
-class ReplayDamaged(RuntimeError):
+class ReplayDamaged(JaxdreamerError, RuntimeError):
     """A chunk file that is missing, truncated or altered, or that belongs to another environment."""
 
 

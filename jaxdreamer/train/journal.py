@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxdreamer.agent.report import OpenLoop
+from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.record import video
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.rundir import RunDir
@@ -19,7 +20,7 @@ from jaxdreamer.types import EnvSpec
 MAX_SKIPPED_IN_A_ROW = 20
 
 
-class Diverged(RuntimeError):
+class Diverged(JaxdreamerError, RuntimeError):
     """Too many updates in a row had a loss or gradient that was not finite."""
 
 
