@@ -14,9 +14,11 @@ import numpy as np
 from jaxdreamer import config as configs
 from jaxdreamer.agent.policy import Policy, make_policy
 from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.envs.actions import ActionMap
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.images import resize, to_rgb
-from jaxdreamer.envs.spaces import ActionMap, ObservationMap, found, kind_of, restore_space, split
+from jaxdreamer.envs.observations import ObservationMap, found, split
+from jaxdreamer.envs.spaces import kind_of, restore_space
 from jaxdreamer.nets.networks import Networks, make_networks
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir, read_json

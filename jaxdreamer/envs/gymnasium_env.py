@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 
 from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra, nearest
+from jaxdreamer.envs.actions import ActionMap
 from jaxdreamer.envs.base import EnvError, SpaceError
 from jaxdreamer.envs.images import resize, to_rgb
+from jaxdreamer.envs.observations import ObservationMap
 from jaxdreamer.envs.render import sized_drawing
-from jaxdreamer.envs.spaces import ActionMap, ObservationMap, children, kind_of
+from jaxdreamer.envs.spaces import children, kind_of
 from jaxdreamer.envs.wrappers import AgentEnv
 from jaxdreamer.types import ArraySpec, EnvSpec, Observation
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from jaxdreamer.config import EnvConfig
+from jaxdreamer.envs.actions import ActionMap
 from jaxdreamer.envs.base import EnvError, SpaceError
 from jaxdreamer.envs.images import resize
-from jaxdreamer.envs.spaces import ActionMap
 from jaxdreamer.envs.unity_process import Layout
 from jaxdreamer.types import ArraySpec, EnvSpec, Observation
 

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from jaxdreamer.envs.spaces import ActionMap, ObservationMap, describe_space, restore_space
-from tests.envs.test_spaces import SPACES, agent_action, nested_space
+from jaxdreamer.envs.actions import ActionMap
+from jaxdreamer.envs.observations import ObservationMap
+from jaxdreamer.envs.spaces import describe_space, restore_space
+from tests.envs.test_actions import SPACES, agent_action
+from tests.envs.test_observations import nested_space
 
 MORE = {
     "image": spaces.Box(0, 255, (48, 32, 3), np.uint8),
