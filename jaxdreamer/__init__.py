@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from jaxdreamer.record.metrics import make_sinks
     from jaxdreamer.record.video import save_video
     from jaxdreamer.replay.host import HostReplay, available_memory
-    from jaxdreamer.train.run import evaluate_agent, load_run, train_agent, train_seeds
+    from jaxdreamer.train.folder import load_run
+    from jaxdreamer.train.run import evaluate_agent, train_agent, train_seeds
     from jaxdreamer.types import (
         ActionPart,
         ActionSpec,
@@ -130,7 +131,8 @@ _HOMES = {
     "record.metrics": ("make_sinks",),
     "record.video": ("save_video",),
     "replay.host": ("HostReplay", "available_memory"),
-    "train.run": ("evaluate_agent", "load_run", "train_agent", "train_seeds"),
+    "train.folder": ("load_run",),
+    "train.run": ("evaluate_agent", "train_agent", "train_seeds"),
     "types": (
         "ActionPart",
         "ActionSpec",

@@ -21,23 +21,17 @@ from jaxdreamer.config import Config, ConfigError, EnvConfig
 from jaxdreamer.envs.base import Env
 from jaxdreamer.envs.functional import FunctionalEnv
 from jaxdreamer.envs.registry import is_functional, make_functional, make_vector
-from jaxdreamer.envs.spaces import describe_space
 from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog, Sink, make_sinks
 from jaxdreamer.record.progress import Progress
-from jaxdreamer.record.rundir import RunDir, read_json, write_json
+from jaxdreamer.record.rundir import RunDir, write_json
 from jaxdreamer.train.device import DeviceTrainer, Run
 from jaxdreamer.train.evaluate import Evaluation, make_device_evaluate, make_evaluate
+from jaxdreamer.train.folder import check_loop, check_spec, describe, load_run, settle_config, write_spec
 from jaxdreamer.train.host import HostTrainer, check_trainable
 from jaxdreamer.types import EnvSpec, TrainState
-
-# A run's stored experience and parameters mean nothing under another value of these.
-FIXED = ("seed", "env.", "model.", "replay.capacity")
-# Of these, what only says where and how a simulator is run: another machine may need it otherwise.
-_UNITY = ("file_name", "worker_id", "base_port", "timeout_wait", "additional_args", "log_folder", "python")
-FREE = ("env.workers", "env.worker_timeout", "env.max_restarts", *(f"env.unity_{name}" for name in _UNITY))
 
 
 @dataclass(frozen=True)
@@ -162,7 +156,7 @@ def _on_host(
     start: TrainState | None,
     on_save: Callable[[TrainState, int], None] | None,
 ) -> Result:
-    config, changes = _settle_config(rundir, config)
+    config, changes = settle_config(rundir, config)
 
     def make_envs(count: int, seed: int) -> VectorEnv:
         return make_vector(config.env, count, seed, make=make)
@@ -180,7 +174,7 @@ def _on_host(
                 metrics.add_sinks(make_sinks(sinks, rundir.path, trainer.env_frames if resuming else None))
                 # Only now is nothing left that could refuse: a failed start must not leave its settings behind.
                 write_json(rundir.config, configs.to_dict(config))
-                _write_spec(rundir, envs.spec, envs.spaces)
+                write_spec(rundir, envs.spec, envs.spaces)
                 with _stop_on_signal(trainer, progress):
                     evaluation = trainer.run()
                 if evaluation is None:
@@ -201,7 +195,7 @@ def _on_device(
 ) -> list[Result]:
     """Each seed's run in its folder, together."""
     sinks = list(sinks)
-    settled = [_settle_config(rundir, config) for rundir, config in zip(folders, each)]
+    settled = [settle_config(rundir, config) for rundir, config in zip(folders, each)]
     each = [config for config, _ in settled]
     config = each[0]
     check_trainable(config, env.spec)
@@ -224,7 +218,7 @@ def _on_device(
         for one, rundir, log in zip(each, folders, logs):
             log.add_sinks(make_sinks(sinks, rundir.path, trainer.env_frames if resuming[0] else None))
             write_json(rundir.config, configs.to_dict(one))
-            _write_spec(rundir, env.spec, None)
+            write_spec(rundir, env.spec, None)
         with _stop_on_signal(trainer, progress):
             evaluations = trainer.run()
         if evaluations is None:
@@ -252,8 +246,8 @@ def _announce(
             progress.log(f"changed since the run began: {key} {old} -> {new}")
     resuming = bool(checkpoint.steps(rundir.checkpoints))
     if resuming:
-        _check_spec(rundir, spec)
-        _check_loop(rundir, loop)
+        check_spec(rundir, spec)
+        check_loop(rundir, loop)
     if aloud:
         for line in describe(spec):
             progress.log(line)
@@ -310,14 +304,14 @@ def evaluate_agent(
     episodes = episodes or config.run.eval_episodes
     pure = _pure(config, make)
     if pure is not None:
-        _check_spec(RunDir(logdir), pure.spec)
+        check_spec(RunDir(logdir), pure.spec)
         play_pure = make_device_evaluate(config, pure, policy)
         evaluation = play_pure(params, episodes, seed=seed, film=film is not None)
     else:
 
         def make_envs(count: int, env_seed: int) -> VectorEnv:
             envs = make_vector(config.env, count, env_seed, make=make)  # type: ignore[arg-type]
-            _check_spec(RunDir(logdir), envs.spec)
+            check_spec(RunDir(logdir), envs.spec)
             return envs
 
         key = jax.random.split(jax.random.key(config.seed), 3)[2]
@@ -325,25 +319,6 @@ def evaluate_agent(
     if film is not None and evaluation.frames is not None:
         video.save_video(film, evaluation.frames, evaluation.frame_rate)
     return evaluation
-
-
-def load_run(logdir: str | os.PathLike[str]) -> tuple[Config, EnvSpec]:
-    """The configuration and environment spec of a run."""
-    rundir = RunDir(logdir)
-    if not rundir.exists:
-        raise ConfigError(f"{rundir.path} holds no run: it has no {rundir.config.name}")
-    return configs.load(rundir.config), EnvSpec.from_dict(read_json(rundir.spec))
-
-
-def describe(spec: EnvSpec) -> list[str]:
-    """Observation keys and action parts, a line each."""
-    kinds = {"image": "convolutions", "vector": "dense layers", "discrete": "one-hot, dense layers"}
-    lines = [
-        f"observation {key}: {'x'.join(map(str, item.shape)) or 'scalar'} {item.dtype} -> {kinds[item.kind]}"
-        for key, item in spec.obs.items()
-    ]
-    parts = [f"{p.size} numbers in [-1, 1]" if p.kind == "continuous" else f"1 of {p.size}" for p in spec.action.parts]
-    return [*lines, f"action: {', '.join(parts)}"]
 
 
 def enable_compilation_cache() -> None:
@@ -355,57 +330,6 @@ def enable_compilation_cache() -> None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(base / "jaxdreamer" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def _settle_config(rundir: RunDir, config: Config) -> tuple[Config, dict[str, tuple[Any, Any]]]:
-    """The configuration to run with, and what it changes of a run that is there already."""
-    if not rundir.exists:
-        ours = (rundir.path / "lock").exists()  # a start that was refused before it came to anything
-        if rundir.path.is_dir() and any(rundir.path.iterdir()) and not ours:
-            if seeds := [path.name for path in sorted(rundir.path.glob("seed-*")) if RunDir(path).exists]:
-                raise ConfigError(
-                    f"{rundir.path} holds the runs of several seeds: go on with all by --seeds {len(seeds)}, or with one by "
-                    f"--logdir {rundir.path / seeds[0]}"
-                )
-            raise ConfigError(f"{rundir.path} is not empty and holds no run of jaxdreamer: choose another --logdir")
-        return config, {}
-    if not checkpoint.steps(rundir.checkpoints):
-        return config, {}  # it ended before its first checkpoint: there is nothing to go on with, and nothing to lose
-    changes = configs.difference(configs.load(rundir.config), config)
-    changes.pop("preset", None)
-    refused = {key: change for key, change in changes.items() if key.startswith(FIXED) and key not in FREE}
-    if refused:
-        lines = "\n".join(f"  {key}: the run has {old!r}, asked for {new!r}" for key, (old, new) in refused.items())
-        raise ConfigError(
-            f"{rundir.path} holds another run; these settings cannot change within one:\n{lines}\n"
-            "choose another --logdir, or leave them out to go on with the run's own"
-        )
-    return config, changes
-
-
-def _check_spec(rundir: RunDir, spec: EnvSpec) -> None:
-    stored = EnvSpec.from_dict(read_json(rundir.spec))
-    if stored != spec:
-        raise ConfigError(
-            f"{rundir.path}: the environment is not what the run was trained on: observations and actions were "
-            f"{stored.to_dict()}, now {spec.to_dict()}; is it another task, or another version of its library?"
-        )
-
-
-def _check_loop(rundir: RunDir, loop: str) -> None:
-    """The loops store different things: one cannot go on from the other's checkpoint."""
-    for host in checkpoint.hosts(rundir.checkpoints).values():
-        if host["loop"] != loop:
-            raise ConfigError(
-                f"{rundir.path} was trained by the loop on the {host['loop']} and cannot go on with that on the {loop}: "
-                f"set run.loop={host['loop']}, or choose another --logdir"
-            )
-
-
-def _write_spec(rundir: RunDir, spec: EnvSpec, spaces: dict[str, Any] | None) -> None:
-    """Keep the spec, and the environment's own spaces beside it: a loaded agent acts in its units without it."""
-    described = {name: None if space is None else describe_space(space) for name, space in (spaces or {}).items()}
-    write_json(rundir.spec, {**spec.to_dict(), "spaces": described or None})
 
 
 @contextmanager

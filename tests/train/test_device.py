@@ -29,8 +29,9 @@ from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.train import device
 from jaxdreamer.train.device import DeviceTrainer, Run
+from jaxdreamer.train.folder import load_run
 from jaxdreamer.train.journal import Diverged
-from jaxdreamer.train.run import evaluate_agent, load_run, train_agent, train_seeds
+from jaxdreamer.train.run import evaluate_agent, train_agent, train_seeds
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
 from tests.agent.cases import raw, trees_equal
 from tests.train.test_run import Notes, checkpoint_arrays

@@ -27,9 +27,10 @@ from jaxdreamer.record import checkpoint, metrics
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.replay import disk
 from jaxdreamer.replay.host import HostReplay
+from jaxdreamer.train.folder import load_run
 from jaxdreamer.train.host import HostTrainer
 from jaxdreamer.train.journal import Diverged
-from jaxdreamer.train.run import evaluate_agent, load_run, train_agent
+from jaxdreamer.train.run import evaluate_agent, train_agent
 
 TINY = ["prefill=40", "pretrain=2", "train_every=10", "updates=2", "updates_per_call=2", "eval_every=0", "log_every=50",
         "eval_episodes=3", "checkpoint_every=500", "video=false", "capacity=2000", "action_repeat=1"]  # fmt: skip
