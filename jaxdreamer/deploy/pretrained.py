@@ -19,9 +19,10 @@ from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.images import resize, to_rgb
 from jaxdreamer.envs.observations import ObservationMap, found, split
 from jaxdreamer.envs.spaces import kind_of, restore_space
+from jaxdreamer.files import read_json
 from jaxdreamer.nets.networks import Networks, make_networks
 from jaxdreamer.record import checkpoint
-from jaxdreamer.record.rundir import RunDir, read_json
+from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.types import Array, ArraySpec, EnvSpec, Observation, PolicyState, PyTree
 
 

@@ -23,13 +23,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdreamer.errors import JaxdreamerError
+from jaxdreamer.files import FileUnusable, open_file, read_json
 from jaxdreamer.record.rundir import sync_folder
 
 __all__ = [
@@ -88,7 +89,8 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, host: dict[str, A
     files = {}
     for path in sorted(temporary.rglob("*")):
         if path.is_file():
-            files[path.relative_to(temporary).as_posix()] = {"bytes": path.stat().st_size, "crc32": _crc(path)}
+            with open_file(path) as file:
+                files[path.relative_to(temporary).as_posix()] = {"bytes": path.stat().st_size, "crc32": _crc(file)}
             _sync(path)
     manifest = {
         "format": _FORMAT,
@@ -126,7 +128,7 @@ def read_host(folder: str | os.PathLike[str], step: int) -> dict[str, Any]:
     """The ``host`` dictionary of one checkpoint, without its arrays. Raises CheckpointDamaged."""
     path = _path(folder, step)
     manifest = _manifest(path)
-    return json.loads(_checked_bytes(path, "host.json", manifest["files"]["host.json"]))
+    return _host(path, manifest)
 
 
 def hosts(folder: str | os.PathLike[str]) -> dict[int, dict[str, Any]]:
@@ -161,7 +163,7 @@ def restore(
     """
 
     def read(path: Path, manifest: dict[str, Any]) -> tuple[Any, dict[str, Any], int]:
-        host = json.loads(_checked_bytes(path, "host.json", manifest["files"]["host.json"]))
+        host = _host(path, manifest)
         problem = check(host) if check else None
         if problem:
             raise CheckpointDamaged(f"{path}: {problem}")
@@ -179,7 +181,7 @@ def restore_params(
     """
 
     def read(path: Path, manifest: dict[str, Any]) -> tuple[Any, dict[str, Any], int]:
-        host = json.loads(_checked_bytes(path, "host.json", manifest["files"]["host.json"]))
+        host = _host(path, manifest)
         return _read_tree(path, manifest, like, prefix), host, manifest["step"]
 
     return _newest(folder, step, read)
@@ -227,11 +229,13 @@ def _prune(folder: Path, step: int, keep: int) -> None:
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = read_json(path / "manifest.json")
         checksum = manifest.pop("crc32")
         whole = checksum == zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointDamaged(f"{path / 'manifest.json'} cannot be read ({error})") from error
+    except FileUnusable as error:
+        raise CheckpointDamaged(str(error)) from error
+    except (KeyError, AttributeError) as error:
+        raise CheckpointDamaged(f"{path / 'manifest.json'} is no manifest ({error})") from error
     if not whole:
         raise CheckpointDamaged(f"{path / 'manifest.json'} was altered: its checksum is wrong")
     if manifest["format"] > _FORMAT:
@@ -243,9 +247,10 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 def _check_file(path: Path, name: str, entry: dict[str, int]) -> None:
     try:
-        size = (path / name).stat().st_size
-        crc = _crc(path / name) if size == entry["bytes"] else 0
-    except OSError as error:
+        with open_file(path / name) as file:
+            size = os.fstat(file.fileno()).st_size
+            crc = _crc(file) if size == entry["bytes"] else 0
+    except (FileUnusable, OSError) as error:
         raise CheckpointDamaged(f"{path / name} cannot be read ({error})") from error
     if size != entry["bytes"]:
         raise CheckpointDamaged(f"{path / name} has {size} bytes instead of {entry['bytes']}")
@@ -253,16 +258,18 @@ def _check_file(path: Path, name: str, entry: dict[str, int]) -> None:
         raise CheckpointDamaged(f"{path / name} was altered: its checksum is wrong")
 
 
-def _checked_bytes(path: Path, name: str, entry: dict[str, int]) -> bytes:
-    _check_file(path, name, entry)
-    return (path / name).read_bytes()
+def _host(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    _check_file(path, "host.json", manifest["files"]["host.json"])
+    try:
+        return read_json(path / "host.json")
+    except FileUnusable as error:
+        raise CheckpointDamaged(str(error)) from error
 
 
-def _crc(path: Path) -> int:
+def _crc(file: BinaryIO) -> int:
     crc = 0
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            crc = zlib.crc32(block, crc)
+    while block := file.read(1 << 22):
+        crc = zlib.crc32(block, crc)
     return crc
 
 

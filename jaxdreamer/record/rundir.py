@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxdreamer.errors import JaxdreamerError
+from jaxdreamer.files import FileUnusable, read_json
 
 try:
     import fcntl
 except ImportError:  # Windows: the lock falls back on process ids
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["RunDir", "RunLocked", "read_json", "write_json", "write_text"]
+__all__ = ["RunDir", "RunLocked", "write_json", "write_text"]
 
 
 class RunLocked(JaxdreamerError, RuntimeError):
@@ -159,14 +160,6 @@ def write_json(path: str | os.PathLike[str], data: Any) -> None:
     write_text(path, json.dumps(data, indent=2) + "\n")
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file; a ValueError names the file."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-
-
 def sync_folder(folder: Path) -> None:
     """Put a folder's entries on disk: a rename survives a power cut only after this."""
     if hasattr(os, "O_DIRECTORY"):
@@ -186,8 +179,8 @@ def _umask() -> int:
 
 def _holder(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError):
+        data = read_json(path, 4096)
+    except FileUnusable:
         return {}
     return data if isinstance(data, dict) else {}
 

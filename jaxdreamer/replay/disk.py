@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxdreamer.errors import JaxdreamerError
+from jaxdreamer.files import FileUnusable, read_bytes
 from jaxdreamer.replay.host import HostReplay
 
 __all__ = ["CHUNK_BYTES", "ReplayDamaged", "load", "problems", "prune", "save"]
@@ -148,9 +149,9 @@ def _write_chunk(replay: HostReplay, folder: Path, start: int, stop: int) -> dic
 def _read_checked(folder: Path, chunk: dict[str, Any]) -> bytes:
     path = folder / chunk["file"]
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ReplayDamaged(f"{path} cannot be read ({error})") from error
+        data = read_bytes(path, chunk["bytes"])
+    except FileUnusable as error:
+        raise ReplayDamaged(str(error)) from error
     if len(data) != chunk["bytes"]:
         raise ReplayDamaged(f"{path} has {len(data)} bytes, its manifest says {chunk['bytes']}")
     if zlib.crc32(data) != chunk["crc32"]:

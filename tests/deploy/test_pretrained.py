@@ -20,9 +20,10 @@ from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.gymnasium_env import wrap
 from jaxdreamer.envs.spaces import describe_space, restore_space
 from jaxdreamer.envs.toy import CountingEnv
+from jaxdreamer.files import read_json
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint
-from jaxdreamer.record.rundir import RunDir, read_json
+from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.types import EnvSpec
 
 SMALL = {

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from jaxdreamer.files import read_json
 from jaxdreamer.record import rundir
-from jaxdreamer.record.rundir import RunDir, RunLocked, read_json, write_json, write_text
+from jaxdreamer.record.rundir import RunDir, RunLocked, write_json, write_text
 
 HOLD = """
 import sys, time
@@ -87,9 +88,3 @@ def test_atomic_writes_leave_the_old_file_when_they_fail(tmp_path, monkeypatch):
     finally:
         os.umask(mask)
     assert path.read_text() == "new" and path.stat().st_mode & 0o777 == 0o644
-
-
-def test_broken_json_names_the_file(tmp_path):
-    (tmp_path / "spec.json").write_text("{")
-    with pytest.raises(ValueError, match=r"spec\.json is not valid JSON"):
-        read_json(tmp_path / "spec.json")

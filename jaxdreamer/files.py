@@ -1,0 +1,131 @@
+"""Reading the files of a run, which may be damaged, or somebody else's: ordinary files of a bounded size, or a sentence.
+
+A run's folder can be downloaded, and then whoever made it chose what its names lead to: a link to a device that never
+ends, a pipe that nobody writes to, a file larger than the memory. So nothing of a run is opened but through here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import reprlib
+import stat
+from collections.abc import Iterable
+from typing import Any, BinaryIO
+
+from jaxdreamer.errors import JaxdreamerError
+
+__all__ = ["MOST", "FileMissing", "FileUnusable", "open_file", "read_bytes", "read_json", "read_text", "shown"]
+
+MOST = 2**26
+"""Bytes of the largest small file: 64 MiB."""
+_DEEPEST = 64
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+_MEND = "restore it, or choose another folder"
+
+
+class FileUnusable(JaxdreamerError, ValueError):
+    """A file that cannot be read, or does not hold what it should; the message names it."""
+
+
+class FileMissing(FileUnusable):
+    """There is no such file."""
+
+
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open an ordinary file for reading, in binary. Never waits, whatever the name leads to. Raises FileUnusable."""
+    try:
+        # Without O_NONBLOCK, opening a pipe waits for somebody to write to it.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError as error:
+        raise FileMissing(f"{path} is missing: {_MEND}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FileUnusable(f"{path} cannot be read ({reason}): {_MEND}") from error
+    kind = stat.S_IFMT(os.fstat(handle).st_mode)
+    if kind != stat.S_IFREG:
+        os.close(handle)
+        raise FileUnusable(f"{path} is {_KINDS.get(kind, 'something else')}, not a file: {_MEND}")
+    return os.fdopen(handle, "rb")
+
+
+def read_bytes(path: str | os.PathLike[str], most: int = MOST) -> bytes:
+    """All of a file of at most ``most`` bytes. Raises FileUnusable."""
+    with open_file(path) as file:
+        try:
+            data = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
+        except OSError as error:
+            raise FileUnusable(f"{path} cannot be read ({error.strerror}): {_MEND}") from error
+    if len(data) > most:
+        raise FileUnusable(f"{path} has more than {most:,} bytes, which it never should: {_MEND}")
+    return data
+
+
+def read_text(path: str | os.PathLike[str], most: int = MOST) -> str:
+    """The text of a UTF-8 file, without a byte order mark that an editor may have put there. Raises FileUnusable."""
+    try:
+        return read_bytes(path, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileUnusable(f"{path} is no text in UTF-8 (byte {error.start} is {error.reason}): {_MEND}") from error
+
+
+def read_json(path: str | os.PathLike[str], most: int = MOST) -> Any:
+    """The plain values in a JSON file: no name twice in one object, nested at most 64 deep. Raises FileUnusable."""
+    text = read_text(path, most)
+    try:
+        data = json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise FileUnusable(f"{path} is nested too deeply: {_MEND}") from None
+    except ValueError as error:
+        raise FileUnusable(f"{path} is not valid JSON ({error}): {_MEND}") from error
+    if problem := _problem(data):
+        raise FileUnusable(f"{path} {problem}: {_MEND}")
+    return data
+
+
+def shown(value: Any, most: int = 200) -> str:
+    """A value for an error message, in at most about ``most`` characters however large it is."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = most
+    short.maxlevel, short.maxdict, short.maxlist, short.maxtuple = 3, 8, 8, 8
+    try:
+        text = short.repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = f"an integer of {int(value).bit_length()} bits" if isinstance(value, int) else type(value).__name__
+    return text if len(text) <= most else text[:most] + "..."
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in data:
+            raise ValueError(f"it has {shown(key)} twice")
+        data[key] = value
+    return data
+
+
+def _problem(data: Any) -> str:
+    """What later users of the values could stumble over: depth, and text that is not Unicode."""
+    level: list[Any] = [data]
+    for _ in range(_DEEPEST):
+        deeper: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                deeper += [*value, *value.values()]
+            elif isinstance(value, list):
+                deeper += value
+            elif isinstance(value, str) and not value.isascii():
+                try:
+                    value.encode()
+                except UnicodeEncodeError:
+                    return f"has half a character in {shown(value.encode(errors='replace').decode())}"
+        if not deeper:
+            return ""
+        level = deeper
+    return "is nested too deeply"
