@@ -116,8 +116,7 @@ class Collector:
         self.acting = Acting(jax.tree.map(jnp.asarray, policy.init(envs.num_envs)), key)
         self.scores = Scores(envs.num_envs)
         self.agent_steps = 0
-        self.broken = 0
-        self.broken_in_a_row = np.zeros(envs.num_envs, np.int64)  # since the lane's last good step; resets do not count
+        self.broken = Broken(envs.num_envs, "environment")
         self.latest: Timestep | None = None
         self.sent: np.ndarray | None = None  # what the environments are doing now, where begin() came before step()
 
@@ -157,24 +156,43 @@ class Collector:
         return np.asarray(action)
 
     def _mend(self, timestep: Timestep) -> Timestep:
-        good = finite_lanes(timestep)
-        self.broken_in_a_row[good & ~timestep.is_first] = 0
-        if good.all():
+        bad = np.flatnonzero(self.broken.find(timestep))
+        if not bad.size:
             return timestep
-        bad = np.flatnonzero(~good)
-        self.broken += bad.size
-        self.broken_in_a_row[bad] += 1
-        worst = int(np.argmax(self.broken_in_a_row))
-        if self.broken_in_a_row[worst] >= MAX_BROKEN_IN_A_ROW:
-            raise EnvError(
-                f"environment {worst} gave rewards or observations that are not finite {MAX_BROKEN_IN_A_ROW} times in a "
-                f"row, with resets in between: reward {timestep.reward[worst]}, "
-                + ", ".join(f"{key} {value[worst]}" for key, value in timestep.obs.items())
-            )
         for lane in bad:
             self._replay.close_episode(int(lane))
             timestep = replace_lane(timestep, int(lane), self.envs.reset_lane(int(lane)))
         return self._mend(timestep)
+
+
+class Broken:
+    """Finds entries that are not finite, counts them, and stops where a lane gives nothing else."""
+
+    def __init__(self, lanes: int, who: str) -> None:
+        """``who`` gives them, for the error."""
+        self.count = 0
+        self.in_a_row = np.zeros(lanes, np.int64)  # since the lane's last good step; resets do not count
+        self._who = who
+
+    def find(self, timestep: Timestep, watched: np.ndarray | bool = True) -> np.ndarray:
+        """Which lanes' entries are not finite: bool [B]. EnvError for the twentieth in a row of a ``watched`` lane."""
+        bad = ~finite_lanes(timestep)
+        counted = bad & watched
+        self.in_a_row[~bad & ~timestep.is_first] = 0
+        self.in_a_row[counted] += 1
+        self.count += int(counted.sum())
+        worst = int(np.argmax(self.in_a_row))
+        if counted[worst] and self.in_a_row[worst] >= MAX_BROKEN_IN_A_ROW:
+            raise EnvError(
+                f"{self._who} {worst} gave rewards or observations that are not finite {MAX_BROKEN_IN_A_ROW} times in a "
+                f"row, with resets in between: {_not_finite(timestep, worst)}"
+            )
+        return bad
+
+
+def _not_finite(timestep: Timestep, lane: int) -> str:
+    values = {"reward": timestep.reward[lane]} | {key: value[lane] for key, value in timestep.obs.items()}
+    return ", ".join(f"{name} {value}" for name, value in values.items() if not np.isfinite(value).all())
 
 
 def finite_lanes(timestep: Timestep) -> np.ndarray:

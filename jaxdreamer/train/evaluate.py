@@ -17,9 +17,9 @@ from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.functional import FunctionalEnv, make_lanes
 from jaxdreamer.envs.vector import VectorEnv
-from jaxdreamer.train.collect import Acting, finite_lanes, make_act, replace_lane
+from jaxdreamer.train.collect import MAX_BROKEN_IN_A_ROW, Acting, Broken, make_act, replace_lane
 from jaxdreamer.train.program import make_episodes, make_film
-from jaxdreamer.types import Array, PyTree
+from jaxdreamer.types import Array, PyTree, Timestep
 
 _log = logging.getLogger("jaxdreamer")
 
@@ -35,6 +35,7 @@ class Evaluation(NamedTuple):
     lengths: list[int]
     frames: np.ndarray | None  # uint8 [T, H, W, 3], the first episode, where it was asked for and could be drawn
     frame_rate: float  # of these frames, per second of the task's own time
+    broken: int = 0  # entries that were not finite
 
     def metrics(self) -> dict[str, float]:
         """By name, for the log."""
@@ -45,6 +46,7 @@ class Evaluation(NamedTuple):
             "eval/return_max": float(np.max(self.returns)),
             "eval/length": float(np.mean(self.lengths)),
             "eval/episodes": len(self.returns),
+            "eval/broken_entries": self.broken,
         }
 
 
@@ -74,7 +76,8 @@ def make_evaluate(policy: Policy) -> Callable[..., Evaluation]:
             lanes: most environments at once; one may bring several lanes.
 
         An episode that gives numbers which are not finite ends at its last good entry, and one of ``LONGEST_EPISODE`` steps
-        there; both with a warning. EnvError where an episode begins so.
+        there; both with a warning. One without a single good step is none: it is counted, and another is played instead.
+        EnvError for the twentieth entry in a row that is not finite.
         """
         envs = make_envs(min(episodes, lanes), seed + EVAL_SEED_OFFSET)
         try:
@@ -94,37 +97,53 @@ def _play(
     returns: list[list[float]] = [[] for _ in range(lanes)]
     lengths: list[list[int]] = [[] for _ in range(lanes)]
     current, steps = np.zeros(lanes), np.zeros(lanes, int)
+    broken = Broken(lanes, "in an evaluation environment")
+    done = np.zeros(lanes, bool)
     frames: list[np.ndarray] = []
-    timestep = envs.step(np.zeros((lanes, envs.spec.action.size), np.float32))
-    while True:
-        good = finite_lanes(timestep)
-        if not good.all():  # a first entry, for an episode that breaks later is cut below
-            raise EnvError(f"environment {np.argmin(good)} begins an episode with observations that are not finite")
+    action = np.zeros((lanes, envs.spec.action.size), np.float32)
+    while not done.all():
+        timestep = envs.step(action)
+        bad = broken.find(timestep, watched=~done)
+        current = np.where(timestep.is_first, 0.0, current + np.where(bad, 0.0, timestep.reward))
+        steps = np.where(timestep.is_first, 0, steps + ~bad)
         if film and not returns[0]:
-            film = _draw(envs, frames)
-        action, acting = act(params, acting, timestep.obs, timestep.is_first)
-        timestep = envs.step(np.asarray(action))
-        broken = ~finite_lanes(timestep)
-        current = np.where(timestep.is_first, 0.0, current + np.where(broken, 0.0, timestep.reward))
-        steps = np.where(timestep.is_first, 0, steps + ~broken)
-        if film and not returns[0] and timestep.is_last[0]:
-            film = _draw(envs, frames)
-        cut = ~timestep.is_first & (broken | (~timestep.is_last & (steps >= LONGEST_EPISODE)))
-        for lane in np.flatnonzero(timestep.is_last | cut):
-            if len(returns[lane]) < wanted[lane]:
+            if timestep.is_first[0]:
+                frames.clear()  # of an episode that was none
+            film = bool(bad[0]) or _draw(envs, frames)
+        cut = bad | (~timestep.is_last & (steps >= LONGEST_EPISODE))
+        for lane in np.flatnonzero((timestep.is_last | cut) & ~done):
+            if cut[lane]:
+                _warn_of_cut(int(steps[lane]), bool(bad[lane]))
+            if steps[lane]:
                 returns[lane].append(float(current[lane]))
                 lengths[lane].append(int(steps[lane]))
-                if cut[lane]:
-                    why = "what followed was not finite" if broken[lane] else "it did not end; set env.time_limit"
-                    _log.warning("an evaluation episode was cut after %d steps: %s", steps[lane], why)
-        if all(len(got) == want for got, want in zip(returns, wanted)):
-            break
+                done[lane] = len(returns[lane]) == wanted[lane]
         for lane in np.flatnonzero(cut):
-            current[lane] = steps[lane] = 0
-            timestep = replace_lane(timestep, int(lane), envs.reset_lane(int(lane)))
+            timestep = _set_aside(timestep, envs, int(lane))
+        decided, acting = act(params, acting, timestep.obs, timestep.is_first)
+        action = np.asarray(decided)
     return Evaluation(
-        list(chain(*returns)), list(chain(*lengths)), np.stack(frames) if frames else None, envs.frame_rate
+        list(chain(*returns)),
+        list(chain(*lengths)),
+        np.stack(frames) if frames else None,
+        envs.frame_rate,
+        broken.count,
     )
+
+
+def _set_aside(timestep: Timestep, envs: VectorEnv, lane: int) -> Timestep:
+    """The entries with a blank one in place of a lane's, whose next is a reset: what was decided on it goes nowhere."""
+    envs.abandon(lane)
+    zeros = jax.tree.map(lambda x: np.zeros_like(x[lane]), timestep)
+    return replace_lane(timestep, lane, zeros._replace(is_first=np.bool_(True)))
+
+
+def _warn_of_cut(steps: int, broken: bool) -> None:
+    if not steps:
+        _log.warning("an evaluation episode began with numbers that are not finite: another is played instead")
+        return
+    why = "what followed was not finite" if broken else "it did not end; set env.time_limit"
+    _log.warning("an evaluation episode was cut after %d steps: %s", steps, why)
 
 
 def _draw(envs: VectorEnv, frames: list[np.ndarray]) -> bool:
@@ -141,7 +160,8 @@ def make_device_evaluate(config: Config, env: FunctionalEnv, policy: Policy) -> 
     """``evaluate(params, episodes, seed, film=False)``: like :func:`make_evaluate`, but on the device.
 
     Every episode has a lane of its own, so that short ones do not crowd out long. ``film`` draws the first episode again,
-    at most ``FILM_STEPS`` of it. An episode whose state stops being finite ends at its last good entry, with a warning.
+    at most ``FILM_STEPS`` of it. An episode whose state stops being finite ends at its last good entry, with a warning; one
+    without a single good step is none, and its lane plays another.
 
     Raises:
         ConfigError: nothing limits the length of an episode.
@@ -169,15 +189,27 @@ def make_device_evaluate(config: Config, env: FunctionalEnv, policy: Policy) -> 
     def evaluate(params: PyTree, episodes: int, *, seed: int, film: bool = False) -> Evaluation:
         key = jax.random.key(seed + EVAL_SEED_OFFSET)
         found = jax.device_get(play(episodes)(params, key))
+        if found.missed.max() >= MAX_BROKEN_IN_A_ROW:
+            raise EnvError(
+                f"in an evaluation an environment gave states, rewards or observations that are not finite "
+                f"{MAX_BROKEN_IN_A_ROW} times in a row, with resets in between: look at the simulator's time step, and at "
+                "what its reset can begin with"
+            )
+        if found.missed.any():
+            _log.warning(
+                "%d evaluation episodes began with numbers that are not finite: others are played instead",
+                found.missed.sum(),
+            )
         if found.broken.any():
             _log.warning("%d of %d evaluation episodes broke off: not finite", found.broken.sum(), episodes)
         frames = None
         if film and env.render is not None:
             try:
-                drawn, count = jax.device_get(draw()(params, key))
-                frames = drawn[: int(count)]
+                drawn, shown = jax.device_get(draw()(params, key))
+                frames = drawn[shown]
             except Exception as error:  # a film must not cost a run its evaluation
                 _log.warning("no film: drawing the environment failed: %s", error)
-        return Evaluation(found.returns.tolist(), found.lengths.tolist(), frames, env.frame_rate / repeat)
+        broken = int(found.missed.sum() + found.broken.sum())
+        return Evaluation(found.returns.tolist(), found.lengths.tolist(), frames, env.frame_rate / repeat, broken)
 
     return evaluate

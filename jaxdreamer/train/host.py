@@ -236,7 +236,7 @@ class HostTrainer(Loop[Evaluation]):
         scalars = self.means.take() | self.collector.scores.take() | (extra or {})
         scalars["replay/entries"] = self.replay.rows * self.replay.lanes
         scalars["skipped"] = self.skipped
-        scalars["env/broken_entries"] = self.collector.broken
+        scalars["env/broken_entries"] = self.collector.broken.count
         if hasattr(self.envs, "restarts"):
             scalars["env/restarts"] = self.envs.restarts
         scalars["train_ratio"] = self.config.train_ratio
@@ -289,8 +289,8 @@ class HostTrainer(Loop[Evaluation]):
             self._manifest = disk.save(self.replay, self.rundir.replay, self._manifest)
             host = self._cadence() | {
                 "agent_steps": self.agent_steps,
-                "broken": self.collector.broken,
-                "broken_in_a_row": self.collector.broken_in_a_row.tolist(),
+                "broken": self.collector.broken.count,
+                "broken_in_a_row": self.collector.broken.in_a_row.tolist(),
                 "skipped": self.skipped,
                 "updates": self.updates,
                 "owed": self.owed,
@@ -328,8 +328,8 @@ class HostTrainer(Loop[Evaluation]):
         self._manifest = host["replay"]
         disk.load(self.replay, self.rundir.replay, self._manifest)
         self.collector.agent_steps = int(host["agent_steps"])
-        self.collector.broken, self.skipped = int(host["broken"]), int(host["skipped"])
-        self.collector.broken_in_a_row[:] = host["broken_in_a_row"]
+        self.collector.broken.count, self.skipped = int(host["broken"]), int(host["skipped"])
+        self.collector.broken.in_a_row[:] = host["broken_in_a_row"]
         self._updates, self.pretrained = int(host["updates"]), bool(host["pretrained"])
         self.owed, self.has_learned = int(host.get("owed", 0)), bool(host.get("has_learned", False))
         self._load_cadence(host)

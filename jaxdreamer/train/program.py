@@ -19,6 +19,7 @@ from jaxdreamer.config import Config
 from jaxdreamer.envs.functional import Lanes, LaneState
 from jaxdreamer.ops.trees import select
 from jaxdreamer.replay.device import DeviceReplay, DeviceReplayState
+from jaxdreamer.train.collect import MAX_BROKEN_IN_A_ROW
 from jaxdreamer.types import Array, Metrics, PolicyState, PyTree, Timestep, TrainState
 
 
@@ -84,6 +85,9 @@ class Episodes(NamedTuple):
     returns: Array  # float32 [E]
     lengths: Array  # int32 [E], agent steps
     broken: Array  # bool [E], ended by a state that was not finite
+    missed: (
+        Array  # int32 [E], episodes before it that had no good step; with MAX_BROKEN_IN_A_ROW of them it is none itself
+    )
 
 
 class Program(NamedTuple):
@@ -207,59 +211,59 @@ def make_episodes(lanes: Lanes, policy: Policy) -> Callable[[PyTree, Array], Epi
 
     def play(params: PyTree, key: Array) -> Episodes:
         key_lanes, key = jax.random.split(key)
-        state, timestep, _ = lanes.step(lanes.init(key_lanes), jnp.zeros((lanes.num_envs, lanes.spec.action.size)))
-        zero = jnp.zeros((lanes.num_envs,), jnp.int32)
-        no = jnp.zeros((lanes.num_envs,), bool)
-        start = (
-            state,
-            timestep,
-            policy.init(lanes.num_envs),
-            key,
-            zero.astype(jnp.float32),
-            zero,
-            no,
-            timestep.is_last,
-        )
+        still = jnp.zeros((lanes.num_envs, lanes.spec.action.size))
+        state, timestep, broken = lanes.step(lanes.init(key_lanes), still)
+        zero, no = jnp.zeros((lanes.num_envs,), jnp.int32), jnp.zeros((lanes.num_envs,), bool)
+        found = Episodes(zero.astype(jnp.float32), zero, no, broken.astype(jnp.int32))
 
         def advance(carry):
-            state, timestep, acting, key, returns, lengths, broke, done = carry
+            state, timestep, acting, key, found, done = carry
             key, key_act = jax.random.split(key)
             action, acting = policy.act(params, acting, timestep.obs, timestep.is_first, key_act, mode="greedy")
             state, timestep, broken = lanes.step(state, action)
-            broke = broke | (broken & ~done)
-            done = done | broken  # an episode that broke ended at its last good entry
-            returns = jnp.where(done, returns, returns + timestep.reward)
-            lengths = jnp.where(done | timestep.is_first, lengths, lengths + 1)
-            return state, timestep, acting, key, returns, lengths, broke, done | timestep.is_last
+            begun = found.lengths > 0
+            missed = found.missed + (broken & ~begun & ~done)
+            cut = broken & begun & ~done  # an episode that broke ended at its last good entry
+            done = done | cut | (missed >= MAX_BROKEN_IN_A_ROW)
+            counts = ~(done | timestep.is_first)
+            found = Episodes(
+                jnp.where(done, found.returns, found.returns + timestep.reward),
+                jnp.where(counts, found.lengths + 1, found.lengths),
+                found.broken | cut,
+                missed,
+            )
+            return state, timestep, acting, key, found, done | timestep.is_last
 
-        end = lax.while_loop(lambda carry: ~jnp.all(carry[-1]), advance, start)
-        return Episodes(end[4], end[5], end[6])
+        start = (state, timestep, policy.init(lanes.num_envs), key, found, timestep.is_last)
+        return lax.while_loop(lambda carry: ~jnp.all(carry[-1]), advance, start)[-2]
 
     return play
 
 
 def make_film(lanes: Lanes, policy: Policy, render: Callable[[PyTree], Array], steps: int) -> Callable[..., Array]:
-    """``film(params, key) -> (frames uint8 [steps + 1, H, W, 3], count)``: the first ``count`` are one episode's.
+    """``film(params, key) -> (frames uint8 [steps + 1, H, W, 3], shown bool [steps + 1])``: those ``shown`` are one episode.
 
     ``lanes`` is a single lane; with the key of an evaluation this is, to rounding, its first episode.
     """
 
     def film(params: PyTree, key: Array):
         key_lanes, key = jax.random.split(key)
-        state, timestep, _ = lanes.step(lanes.init(key_lanes), jnp.zeros((1, lanes.spec.action.size)))
+        state, timestep, broken = lanes.step(lanes.init(key_lanes), jnp.zeros((1, lanes.spec.action.size)))
 
         def advance(carry, _):
-            state, timestep, acting, key, going = carry
+            state, timestep, acting, key, going, blank = carry
             frame = render(jax.tree.map(lambda x: x[0], state.env))
             key, key_act = jax.random.split(key)
             action, acting = policy.act(params, acting, timestep.obs, timestep.is_first, key_act, mode="greedy")
-            state, timestep_next, broken = lanes.step(state, action)
-            still = going & ~timestep.is_last[0] & ~broken[0]
-            return (state, timestep_next, acting, key, still), (frame, going)
+            state, after, broken = lanes.step(state, action)
+            # What breaks before its first step is no episode, and another follows it.
+            over = timestep.is_last[0] | (broken[0] & ~timestep.is_first[0])
+            return (state, after, acting, key, going & ~over, broken[0]), (frame, going & ~blank, timestep.is_first[0])
 
-        start = (state, timestep, policy.init(1), key, jnp.ones((), bool))
-        _, (frames, shown) = lax.scan(advance, start, None, length=steps + 1)
-        return frames, jnp.sum(shown)
+        start = (state, timestep, policy.init(1), key, jnp.ones((), bool), broken[0])
+        _, (frames, shown, first) = lax.scan(advance, start, None, length=steps + 1)
+        index = jnp.arange(steps + 1)
+        return frames, shown & (index >= jnp.max(jnp.where(shown & first, index, 0)))
 
     return film
 

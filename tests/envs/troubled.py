@@ -18,12 +18,17 @@ from jaxdreamer.envs.toy import CountingEnv
 class Troubled(CountingEnv):
     """Counts like its parent until step ``at`` of an episode, where it does what ``trouble`` says.
 
-    ``once`` is a file that is made at the first trouble and keeps any other from coming.
+    ``once`` is a file that is made at the first trouble and keeps any other from coming. The trouble ``stillborn`` comes at
+    the first ``at`` resets of all.
     """
 
     def __init__(self, trouble: str = "", at: int = 50, once: str = "", **options):
         super().__init__(**options)
         self.trouble, self.at, self.once = trouble, at, once
+
+    def reset(self, **options):
+        obs, info = super().reset(**options)
+        return (obs * np.nan if self.trouble == "stillborn" and self.resets <= self.at else obs), info
 
     def step(self, action):
         obs, reward, terminated, truncated, info = super().step(action)

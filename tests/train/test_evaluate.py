@@ -2,52 +2,63 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import logging
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxdreamer import config as configs
 from jaxdreamer.agent.policy import make_policy
+from jaxdreamer.envs import pure
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.gymnasium_env import wrap
 from jaxdreamer.envs.toy import CountingEnv
 from jaxdreamer.envs.vector import VectorEnv
+from jaxdreamer.envs.workers import WorkerVectorEnv
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.train import evaluate
+from tests.envs.troubled import troubled
+from tests.train.test_program import looking_policy
 
 
 class Broken(CountingEnv):
-    """An observation that is not finite at the raw steps in ``bad``, and at every reset where ``stillborn``."""
+    """An observation that is not finite at the raw steps in ``bad``, and at the resets (from 1) in ``stillborn``."""
 
     bad: tuple[int, ...] = ()
-    stillborn = False
+    stillborn: tuple[int, ...] = ()
 
     def reset(self, **settings):
         observation, info = super().reset(**settings)
-        return observation * (np.nan if self.stillborn else 1), info
+        return observation * (np.nan if self.resets in self.stillborn else 1), info
 
     def step(self, action):
         observation, *rest = super().step(action)
         return observation * (np.nan if self.raw_steps in self.bad else 1), *rest
 
 
-def play(episodes, lanes=2, **settings):
-    """Evaluate a fresh policy; the reward of step t is t."""
+@functools.cache
+def prepared():
+    """Configuration, a policy's evaluation and its parameters, for what all cases here observe."""
     config = configs.preset("dreamer_v1,tiny", action_repeat=1)
-    bad, stillborn = settings.pop("bad", ()), settings.pop("stillborn", False)
-    kind = type("Case", (Broken,), {"bad": bad, "stillborn": stillborn})
+    spec = wrap(CountingEnv(), config.env).spec
+    networks = make_networks(config.model, spec)
+    return config, evaluate.make_evaluate(make_policy(config, spec, networks)), networks.init(jax.random.key(0))
+
+
+def play(episodes, lanes=2, film=False, **settings):
+    """Evaluate a fresh policy; the reward of step t is t."""
+    config, play_episodes, params = prepared()
+    names = {name: settings.pop(name) for name in ("bad", "stillborn", "step") if name in settings}
+    kind = type("Case", (Broken,), names)
 
     def make_envs(count, seed):
         return VectorEnv([wrap(kind(**settings), config.env) for _ in range(count)], seed=seed)
 
-    spec = make_envs(1, 0).spec
-    networks = make_networks(config.model, spec)
-    params = networks.init(jax.random.key(0))
-    return evaluate.make_evaluate(make_policy(config, spec, networks))(
-        params, make_envs, episodes, seed=0, key=jax.random.key(1), lanes=lanes
-    )
+    return play_episodes(params, make_envs, episodes, seed=0, key=jax.random.key(1), lanes=lanes, film=film)
 
 
 def test_an_episode_that_never_ends_is_cut_and_said_so(monkeypatch, caplog):
@@ -77,6 +88,81 @@ def test_an_episode_that_breaks_ends_at_its_last_good_entry(caplog, bad):
     ] * 2
 
 
-def test_an_episode_that_begins_broken_is_an_error():
-    with pytest.raises(EnvError, match="environment 0 begins an episode with observations that are not finite"):
-        play(1, stillborn=True)
+BEGAN = "an evaluation episode began with numbers that are not finite: another is played instead"
+
+
+def test_an_episode_that_begins_broken_is_none_and_another_is_played(caplog):
+    """Each lane's first and third reset fail, the third twice in a row."""
+    found = play(4, truncate_at=5, stillborn=(1, 3, 4))
+    assert found.lengths == [5] * 4 and found.returns == [15] * 4
+    assert found.broken == 6 and found.metrics()["eval/broken_entries"] == 6
+    assert [record.getMessage() for record in caplog.records] == [BEGAN] * 6
+
+
+def test_a_first_step_that_breaks_makes_no_episode_either(caplog):
+    found = play(2, truncate_at=5, bad=(1, 2, 8))
+    assert found.lengths == [5, 5] and found.broken == 4
+    assert [record.getMessage() for record in caplog.records] == [BEGAN] * 4
+
+
+@pytest.mark.parametrize("reward", [np.nan, np.inf, -np.inf])
+def test_rewards_that_are_not_finite_count_alike(reward):
+    def step(self, action):
+        observation, value, *rest = super(Broken, self).step(action)
+        return observation, reward if self.raw_steps in (1, 4) else value, *rest
+
+    found = play(2, truncate_at=5, step=step)
+    assert found.lengths == [2, 2] and found.returns == [3, 3] and found.broken == 4
+
+
+def test_twenty_beginnings_in_a_row_that_are_broken_are_an_error():
+    found = play(1, truncate_at=5, stillborn=range(1, 20))
+    assert found.lengths == [5] and found.broken == 19
+    message = r"in an evaluation environment 0 gave .* not finite 20 times in a row.*: state \[nan nan nan\]$"
+    with pytest.raises(EnvError, match=message):
+        play(1, truncate_at=5, stillborn=range(1, 21))
+
+
+def test_what_breaks_after_a_lanes_last_episode_is_nobodys_business(caplog):
+    """The second lane is through after one episode of two steps; the first plays three."""
+    found = play(3, truncate_at=2, stillborn=range(3, 100))
+    assert found.lengths == [2, 2, 2] and found.broken == 0 and not caplog.records
+
+
+def test_the_film_is_of_the_first_episode_that_counts():
+    found = play(2, truncate_at=5, stillborn=(1,), bad=(1,), film=True)
+    assert found.lengths == [5, 5] and len(found.frames) == 6
+    # A frame tells its time: reset, then five steps.
+    steps = np.diff(found.frames[:, 0, 0, 0].astype(int)) % 256
+    np.testing.assert_array_equal(steps, 7)
+
+
+def test_in_worker_processes_too():
+    _, play_episodes, params = prepared()
+    make = troubled(trouble="stillborn", at=2, truncate_at=5)
+
+    def make_envs(count, seed):
+        return WorkerVectorEnv([make] * count, seed, workers=1)
+
+    found = play_episodes(params, make_envs, 2, seed=0, key=jax.random.key(1))
+    assert found.lengths == [5, 5] and found.broken == 4
+
+
+def test_on_the_device_alike(caplog):
+    """Every reset's number is a draw: half of all episodes begins with nan."""
+    env = pure.counting(terminate_at=4, break_at=0)
+    begins = dataclasses.replace(
+        env,
+        observe=lambda state: {
+            "state": jnp.where((state[1] == 0) & (state[0] < 0.5), jnp.nan, env.observe(state)["state"])
+        },
+    )
+    config = configs.preset("dreamer_v1,tiny", action_repeat=1)
+    policy = looking_policy(env.spec)
+    params = {"actor": jnp.zeros(())}
+    found = evaluate.make_device_evaluate(config, begins, policy)(params, 16, seed=0)
+    assert found.lengths == [4] * 16 and found.returns == [10.0] * 16 and found.broken > 4
+    assert f"{found.broken} evaluation episodes began with numbers that are not finite" in caplog.text
+    never = dataclasses.replace(env, observe=lambda state: {"state": env.observe(state)["state"] * jnp.nan})
+    with pytest.raises(EnvError, match=r"in an evaluation an environment gave .* not finite 20 times in a row"):
+        evaluate.make_device_evaluate(config, never, policy)(params, 3, seed=0)

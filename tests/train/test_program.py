@@ -237,8 +237,8 @@ def test_evaluated_episodes_are_whole_greedy_and_one_a_lane(task, limit, length)
 def test_an_evaluation_with_failing_resets_ends_and_counts_steps_only():
     env = fragile()
     found = jax.jit(make_episodes(make_lanes(env, 32), looking_policy_of_time(env)))({}, jax.random.key(0))
-    # A life of 4 steps, or 1 step up to where it broke; a lane whose first reset failed plays another episode, or none.
-    assert set(found.lengths.tolist()) <= {0, 1, 4} and {1, 4} <= set(found.lengths.tolist())
+    # A life of 4 steps, or 1 step up to where it broke; a lane whose reset fails plays another episode.
+    assert set(found.lengths.tolist()) == {1, 4} and found.missed.sum() > 0 and found.missed.max() < 20
     np.testing.assert_array_equal(found.returns, found.lengths)
 
 
@@ -250,15 +250,18 @@ def looking_policy_of_time(env):
     return looking_policy(env.spec)._replace(act=act)
 
 
-@pytest.mark.parametrize(("task", "steps", "shown"), [({"terminate_at": 3}, 6, 4), ({}, 6, 7), ({"break_at": 3}, 6, 3)])
-def test_a_film_shows_one_episode_from_its_reset_to_its_last_entry(task, steps, shown):
+@pytest.mark.parametrize(
+    ("task", "steps", "length"),
+    [({"terminate_at": 3}, 6, 4), ({}, 6, 7), ({"break_at": 3}, 6, 3), ({"break_at": 1}, 6, 1)],
+)
+def test_a_film_shows_one_episode_from_its_reset_to_its_last_entry(task, steps, length):
     env = pure.counting(**task)
 
     def render(state):
         return jnp.full((2, 2, 3), state[1] * 10 + state[2]).astype(jnp.uint8)
 
     film = jax.jit(make_film(make_lanes(env, 1), looking_policy(env.spec), render, steps))
-    frames, count = film({"actor": jnp.zeros(())}, jax.random.key(0))
-    assert frames.shape == (steps + 1, 2, 2, 3) and int(count) == shown
+    frames, shown = film({"actor": jnp.zeros(())}, jax.random.key(0))
+    assert frames.shape == (steps + 1, 2, 2, 3) and int(shown.sum()) == length
     # Greedily choice 2 at every time: 10 t + 2.
-    assert np.asarray(frames)[1:shown, 0, 0, 0].tolist() == [10 * t + 2 for t in range(1, shown)]
+    assert np.asarray(frames)[shown][1:, 0, 0, 0].tolist() == [10 * t + 2 for t in range(1, length)]
