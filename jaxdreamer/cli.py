@@ -1,159 +1,192 @@
-"""The command line: ``jaxdreamer train | evaluate | plot | presets | envs | check-env | doctor``.
+"""The command line: ``jaxdreamer train | evaluate | plot | presets | envs | check-env | doctor | help``.
 
-Settings are flags made from the configuration's dataclasses (``--model.deter-size 300``), or ``key=value`` words
-(``deter_size=300``), in any mixture; ``--env ID`` and ``--obs MODE`` are short for ``--env.id`` and ``--env.obs``.
+Each command is a function of its options, a frozen dataclass: a field there, with its text below, is an option. How the
+words are read is :mod:`jaxdreamer.words`'s.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxdreamer import config as configs
+from jaxdreamer import words
 from jaxdreamer.config import Config, ConfigError, nearest
 from jaxdreamer.errors import JaxdreamerError
+from jaxdreamer.values import show
 
-COMMANDS = {
-    "train": "train an agent, or go on with a run",
-    "evaluate": "play a run's newest checkpoint without exploration",
-    "plot": "draw learning curves of one or more runs",
-    "presets": "list the presets and what each sets",
-    "envs": "list the environments that are installed",
-    "check-env": "look for what is wrong with an environment",
-    "doctor": "say what works here, and what to install for the rest",
-}
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train an agent, or go on with the run that --logdir holds.
+
+    What is not set comes from a preset; where a run goes on, from the run.
+    """
+
+    preset: str | None = field(default=None, metadata={"takes": "NAME[,NAME...]"})
+    """Where the settings start from: dreamer_v1 where nothing is said, or several that stack, as in dreamer_v2,small.
+    `jaxdreamer presets` lists them."""
+    logdir: Path | None = None
+    """Where the run is written; a run that is there already goes on. A new folder in runs/ where nothing is said."""
+    seeds: int = 0
+    """Train this many agents side by side on the device, each in LOGDIR/seed-K. 0: one, in the folder itself."""
+    tensorboard: bool = False
+    """Write metrics for TensorBoard, too."""
+    wandb: bool = False
+    """Write metrics to Weights & Biases, too."""
+
+    @property
+    def sinks(self) -> tuple[str, ...]:
+        """Names of the further places for metrics."""
+        return tuple(name for name in ("tensorboard", "wandb") if getattr(self, name))
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Play the newest checkpoint of a run without exploration and print the returns."""
+
+    logdir: Path = field(metadata=words.BARE)
+    """The run's folder; or the one that --seeds made, whose runs are all played."""
+    episodes: int | None = None
+    """How many episodes; the run's own number where nothing is said."""
+    seed: int | None = None
+    """Seed of the environments; the run's own where nothing is said, which repeats its evaluation exactly."""
+    film: Path | None = None
+    """Save a film of the first episode there: .gif, or .mp4 with the extra `video`."""
+
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """Draw a metric of one or more runs against env frames: here, and as a picture."""
+
+    logdirs: tuple[Path, ...] = field(metadata=words.BARE)
+    """Folders of runs, or those that --seeds made, or metrics.jsonl files."""
+    out: Path = Path("curve.png")
+    """The picture: .png, .svg or .pdf."""
+    y: str = "eval/return"
+    """The metric's name in metrics.jsonl."""
+
+
+@dataclass(frozen=True)
+class PresetsOptions:
+    """List the presets and what each sets."""
+
+    name: str = field(default="", metadata=words.BARE)
+    """This one only, or several that stack, as in dreamer_v2,small."""
+
+
+@dataclass(frozen=True)
+class EnvsOptions:
+    """List the environments that are installed."""
+
+    backend: str = field(default="", metadata=words.BARE)
+    """Of this one only; of all whose libraries are there where nothing is said."""
+
+
+@dataclass(frozen=True)
+class CheckEnvOptions:
+    """Look for what is wrong with an environment.
+
+    Plays two instances side by side with random actions and says what is wrong with them: spaces, types, ranges, order of
+    calls, flags at the end, rewards, seeds. The exit status is 1 where something has to be mended.
+    """
+
+    preset: str | None = field(default=None, metadata={"takes": "NAME[,NAME...]"})
+    """Where the settings start from, as for train."""
+    make: str = field(default="", metadata={"takes": "MODULE:FUNCTION"})
+    """A function that takes nothing and returns an environment, where it is registered nowhere."""
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Say what works here, and what to install for the rest: devices, drawing, versions, environments."""
+
+
+@dataclass(frozen=True)
+class HelpOptions:
+    """Say what a command does and takes."""
+
+    command: str = field(default="", metadata=words.BARE)
+    """Of this one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. What the user can mend is a message, not a traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    name = arguments[0] if arguments else "--help"
-    if name in ("-h", "--help"):
-        print("usage: jaxdreamer COMMAND [...]\n")
-        print("\n".join(f"  {command:10} {text}" for command, text in COMMANDS.items()))
-        print("\n`jaxdreamer COMMAND --help` tells more.")
-        return 0
-    if name == "--version":
-        from jaxdreamer import __version__
-
-        print(f"jaxdreamer {__version__}")
-        return 0
-    if name not in COMMANDS:
-        return _fail(f"unknown command {name!r}{nearest(name, COMMANDS)}; there are: {', '.join(COMMANDS)}")
+    _see_modules_here()
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("help", [])
     try:
-        return globals()[f"_{name.replace('-', '_')}"](arguments[1:])
+        if name == "--version":
+            from jaxdreamer import __version__
+
+            print(f"jaxdreamer {__version__}")
+            return 0
+        return _run("help" if name in ("-h", "--help") else name, rest)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read what is printed has seen enough, as in `jaxdreamer envs | head`
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+        return 141
     except JaxdreamerError as error:
-        return _fail(str(error))
+        print(f"jaxdreamer: {error}", file=sys.stderr)
+        return 2
 
 
-def _fail(message: str) -> int:
-    print(f"jaxdreamer: {message}", file=sys.stderr)
-    return 2
+def _see_modules_here() -> None:
+    """Let ``module:function`` name a module of the working folder, also in worker processes, which inherit the path.
+
+    At its end: what lies in the folder must not take the place of an installed library.
+    """
+    here = os.getcwd()
+    if not sys.flags.safe_path and not {"", here} & set(sys.path):
+        sys.path.append(here)
 
 
-@dataclass(frozen=True)
-class TrainOptions:
-    """What `train` takes beside the settings."""
-
-    preset: str | None = None
-    logdir: Path | None = None
-    sinks: tuple[str, ...] = ()
-    seeds: int = 0
-    """Agents side by side, each in a folder of its own; 0: one, in the folder itself."""
+def _run(name: str, arguments: Sequence[str]) -> int:
+    command = _command(name)
+    said = words.read(arguments, name, command.options, command.settings)
+    if said.help:
+        base = configs.preset(said.options.get("preset") or "dreamer_v1") if command.settings else None
+        print(words.help_text(name, command.options, base))
+        return 0
+    options = said.fill(name, command.options)
+    return command.run(options, said.settings) if command.settings else command.run(options)
 
 
 def parse_train(arguments: Sequence[str]) -> tuple[Config, Path, TrainOptions]:
-    """Configuration, run folder and further options from the words after ``jaxdreamer train``.
+    """Configuration, run folder and options from the words after ``jaxdreamer train``."""
+    said = words.read(arguments, "train", TrainOptions, settings=True)
+    options = said.fill("train", TrainOptions)
+    return *_settled(options, said.settings), options
 
-    Where the folder holds a run and no preset is named, the run's own configuration is what the settings change.
+
+def _settled(options: TrainOptions, settings: Mapping[str, Any]) -> tuple[Config, Path]:
+    """Configuration and run folder. Where the folder holds a run and no preset is named, the run's own configuration is
+    what the settings change.
     """
-    import tyro
-
-    words, options = _split_words(arguments)
     logdir = options.logdir
     found = list(logdir.glob("seed-*/config.json" if options.seeds else "config.json")) if logdir else []
     stored = min(found, key=lambda path: (len(path.parent.name), path.parent.name), default=None)  # the lowest seed
     if stored is not None and options.preset is None:
-        base = configs.load(stored)
+        config = configs.replace(configs.load(stored), settings)
     else:
-        base = configs.preset(options.preset or "dreamer_v1")
-    config = tyro.cli(
-        Config,
-        default=base,
-        args=words,
-        prog="jaxdreamer train",
-        description=(
-            "Train an agent. Beside the settings below, which start from a preset:\n"
-            "--preset NAME[,NAME...]  where the settings start from; `jaxdreamer presets` lists them\n"
-            "--logdir DIR             where the run is written; a run that is there already goes on\n"
-            "--seeds N                train N agents side by side on the device, each in DIR/seed-K\n"
-            "--tensorboard, --wandb   write metrics there too\n"
-            "--env ID, --obs MODE     short for --env.id and --env.obs\n"
-            "key=value                any setting, by its name with or without its group\n"
-        ),
-        config=(tyro.conf.FlagConversionOff, tyro.conf.SuppressFixed),
-    )
-    config = configs.replace(config, {})  # tyro converts; this validates
+        config = configs.preset(options.preset or "dreamer_v1", **settings)
     if logdir is None:
         logdir = Path("runs") / f"{config.env.task}-{config.preset.replace(',', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return config, logdir, options
+    return config, logdir
 
 
-def _split_words(arguments: Sequence[str]) -> tuple[list[str], TrainOptions]:
-    """Flags as tyro wants them, and the options that are not settings."""
-    short = {"--env": "--env.id", "--obs": "--env.obs"}
-    taken: dict[str, Any] = {}
-    sinks: list[str] = []
-    words: list[str] = []
-    pending = list(arguments)
-    while pending:
-        word = pending.pop(0)
-        flag, has_value, value = word.partition("=")
-        if flag in ("--preset", "--logdir", "--seeds"):
-            if not has_value and not pending:
-                raise ConfigError(f"{flag} needs a value")
-            taken[flag[2:]] = value if has_value else pending.pop(0)
-        elif word in ("--tensorboard", "--wandb"):
-            sinks.append(word[2:])
-        elif not word.startswith("-") and has_value:
-            key = configs.resolve_name(flag)
-            # Parsed here, where a wrong word is told with its setting's name, and handed on as tyro spells it.
-            parsed = configs.parse(key, value)
-            configs.replace(Config(), {key: parsed})
-            words += [f"--{key.replace('_', '-')}", *_spell(parsed)]
-        elif word.startswith("--") and flag != "--help":
-            key = configs.resolve_name(short.get(flag, flag)[2:])
-            values = [value] if has_value else []
-            while not has_value and pending and not pending[0].startswith("--") and "=" not in pending[0]:
-                values.append(pending.pop(0))
-            if len(values) == 1:  # several are a tuple's, and tyro's to check
-                values = _spell(configs.parse(key, values[0]))
-            words += [f"--{key.replace('_', '-')}", *values]
-        else:
-            words.append(word)
-    logdir = Path(taken["logdir"]) if "logdir" in taken else None
-    seeds = taken.get("seeds", "0")
-    if not seeds.isdigit():
-        raise ConfigError(f"--seeds takes a number of agents, found {seeds!r}")
-    return words, TrainOptions(taken.get("preset"), logdir, tuple(sinks), int(seeds))
-
-
-def _spell(value: Any) -> list[str]:
-    if isinstance(value, tuple):
-        return [str(item) for item in value]
-    return [str(value)]
-
-
-def _train(arguments: Sequence[str]) -> int:
-    config, logdir, options = parse_train(arguments)
+def _train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
+    config, logdir = _settled(options, settings)
     from rich.console import Console
 
     from jaxdreamer.train.run import train_agent, train_seeds
@@ -197,25 +230,7 @@ def spark(values: Sequence[float]) -> str:
     return f"{low:.0f} {''.join(steps)} {high:.0f}"
 
 
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Play a run's newest checkpoint without exploration and print the returns."""
-
-    logdir: Path
-    """The run's folder."""
-    episodes: int | None = None
-    """How many episodes; the run's own number by default."""
-    seed: int | None = None
-    """Seed of the environments; the run's own by default, which repeats its evaluation exactly."""
-    film: Path | None = None
-    """Save a film of the first episode there: .gif, or .mp4 with the extra `video`."""
-
-
-def _evaluate(arguments: Sequence[str]) -> int:
-    import tyro
-
-    words = [f"--logdir={word}" if i == 0 and not word.startswith("-") else word for i, word in enumerate(arguments)]
-    options = tyro.cli(EvaluateOptions, args=words, prog="jaxdreamer evaluate")
+def _evaluate(options: EvaluateOptions) -> int:
     from jaxdreamer.train.run import evaluate_agent
 
     result = evaluate_agent(options.logdir, episodes=options.episodes, seed=options.seed, film=options.film)
@@ -226,82 +241,44 @@ def _evaluate(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _plot(arguments: Sequence[str]) -> int:
-    import tyro
-
+def _plot(options: PlotOptions) -> int:
     from jaxdreamer.record.plot import plot_curves
 
-    def plot(logdirs: tuple[Path, ...], /, out: Path = Path("curve.png"), y: str = "eval/return") -> None:
-        """Draw a metric of one or more runs against env frames.
-
-        Args:
-            logdirs: run folders.
-            out: the picture.
-            y: the metric's name in metrics.jsonl.
-        """
-        print(plot_curves(logdirs, out, y=y))
-
-    tyro.cli(plot, args=list(arguments), prog="jaxdreamer plot")
+    print(plot_curves(options.logdirs, options.out, y=options.y))
     return 0
 
 
-def _presets(arguments: Sequence[str]) -> int:
-    del arguments
-    for name, values in configs.PRESETS.items():
+def _presets(options: PresetsOptions) -> int:
+    for name in configs.presets_of(options.name) if options.name else configs.PRESETS:
         print(name)
-        for key, value in values.items():
+        for key, value in configs.PRESETS[name].items():
             print(f"  {key} = {value}")
     return 0
 
 
-def _envs(arguments: Sequence[str]) -> int:
-    import tyro
+def _envs(options: EnvsOptions) -> int:
+    from jaxdreamer.envs.registry import backends, tasks
 
-    def envs(backend: str = "") -> None:
-        """List the environments that are installed.
-
-        Args:
-            backend: of this one only; of all whose libraries are there by default.
-        """
-        from jaxdreamer.envs.registry import backends, tasks
-
-        for name in [backend] if backend else backends():
-            try:
-                found = tasks(name)
-            except configs.MissingExtra as error:
-                if backend:
-                    raise
-                print(f"--env.backend {name}: {str(error).splitlines()[-1]}")
-                continue
-            print(f"--env.backend {name}")
-            print("\n".join(f"  --env {task}" for task in found))
-
-    tyro.cli(envs, args=list(arguments), prog="jaxdreamer envs")
+    for name in [options.backend] if options.backend else backends():
+        try:
+            found = tasks(name)
+        except configs.MissingExtra as error:
+            if options.backend:
+                raise
+            print(f"--env.backend {name}: {str(error).splitlines()[-1]}")
+            continue
+        print(f"--env.backend {name}")
+        print("\n".join(f"  --env {task}" for task in found))
     return 0
 
 
-def _check_env(arguments: Sequence[str]) -> int:
-    """Like `train`, with ``--make module:function`` for an environment that is registered nowhere."""
-    words, make_name = list(arguments), ""
-    for index, word in enumerate(words):
-        if word.partition("=")[0] == "--make":
-            make_name = word.partition("=")[2] or "".join(words[index + 1 : index + 2])
-            del words[index : index + (1 if "=" in word else 2)]
-            break
-    if words in (["--help"], ["-h"]):
-        print(
-            "usage: jaxdreamer check-env [--env ID] [--make MODULE:FUNCTION] [settings as for train]\n\n"
-            "Plays two instances side by side with random actions and says what is wrong with them: spaces, types, ranges,\n"
-            "order of calls, flags at the end, rewards, seeds. FUNCTION takes nothing and returns a gymnasium environment.\n"
-            "The exit status is 1 where something has to be mended."
-        )
-        return 0
-    config = parse_train(words)[0].env
+def _check_env(options: CheckEnvOptions, settings: Mapping[str, Any]) -> int:
+    config = configs.preset(options.preset or "dreamer_v1", **settings).env
     from jaxdreamer.envs.check import check_env
     from jaxdreamer.envs.gymnasium_env import wrap
     from jaxdreamer.envs.registry import imported, make_env
 
-    function = imported("--make", make_name) if make_name else None
+    function = imported("--make", options.make) if options.make else None
     report = check_env(lambda: make_env(config) if function is None else wrap(function(), config))
     for finding in report.findings:
         print(f"{finding.level}: {finding.text}")
@@ -314,14 +291,44 @@ def _check_env(arguments: Sequence[str]) -> int:
     return 0 if report.ok else 1
 
 
-def _doctor(arguments: Sequence[str]) -> int:
-    import tyro
+def _doctor(options: DoctorOptions) -> int:
+    from jaxdreamer.doctor import lines
 
-    def doctor() -> None:
-        """Say what works here, and what to install for the rest: devices, drawing, versions, environments."""
-        from jaxdreamer.doctor import lines
-
-        print("\n".join(lines()))
-
-    tyro.cli(doctor, args=list(arguments), prog="jaxdreamer doctor")
+    print("\n".join(lines()))
     return 0
+
+
+def _help(options: HelpOptions) -> int:
+    if options.command:
+        return _run(options.command, ["--help"])
+    print("usage: jaxdreamer COMMAND [...]\n")
+    print("\n".join(f"  {name:10} {command.summary}" for name, command in COMMANDS.items()))
+    print("\n`jaxdreamer COMMAND --help` tells more.")
+    return 0
+
+
+class Command(NamedTuple):
+    """One of them: a function of its options and, where it takes them, of settings."""
+
+    run: Callable[..., int]
+    options: type
+    summary: str
+    settings: bool = False
+
+
+COMMANDS = {
+    "train": Command(_train, TrainOptions, "train an agent, or go on with a run", settings=True),
+    "evaluate": Command(_evaluate, EvaluateOptions, "play a run's newest checkpoint without exploration"),
+    "plot": Command(_plot, PlotOptions, "draw learning curves of one or more runs"),
+    "presets": Command(_presets, PresetsOptions, "list the presets and what each sets"),
+    "envs": Command(_envs, EnvsOptions, "list the environments that are installed"),
+    "check-env": Command(_check_env, CheckEnvOptions, "look for what is wrong with an environment", settings=True),
+    "doctor": Command(_doctor, DoctorOptions, "say what works here, and what to install for the rest"),
+    "help": Command(_help, HelpOptions, "say what a command does and takes"),
+}
+
+
+def _command(name: str) -> Command:
+    if name not in COMMANDS:
+        raise ConfigError(f"unknown command {show(name)}{nearest(name, COMMANDS)}; there are: {', '.join(COMMANDS)}")
+    return COMMANDS[name]

@@ -6,37 +6,34 @@ group and field, ``model.deter_size``; as no field name occurs in two groups, th
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import difflib
+import functools
 import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
-from jaxdreamer.errors import JaxdreamerError
+from jaxdreamer import values
+from jaxdreamer.errors import ConfigError, MissingExtra, nearest
 from jaxdreamer.presets import PRESETS
 
-
-class ConfigError(JaxdreamerError, ValueError):
-    """A setting that cannot be; the message names it, says what was found and what is allowed."""
-
-
-class MissingExtra(ConfigError, ImportError):
-    """A library is not installed; the last line of the message is the pip command that installs it."""
-
-    def __init__(self, requirement: str, why: str) -> None:
-        """``requirement`` is what pip is given, such as ``jaxdreamer[classic]``; ``why`` says what needs it."""
-        super().__init__(f"{why}\npip install '{requirement}'")
-        self.requirement = requirement
-
-
-def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """`` (did you mean a, b?)`` with the most similar known names, or nothing where none is similar."""
-    matches = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
-    return f" (did you mean {', '.join(matches)}?)" if matches else ""
+__all__ = [
+    "PRESETS",
+    "BehaviorConfig",
+    "Config",
+    "ConfigError",
+    "EnvConfig",
+    "LossConfig",
+    "MissingExtra",
+    "ModelConfig",
+    "OptimizerConfig",
+    "ReplayConfig",
+    "RunConfig",
+    "nearest",
+    "preset",
+]
 
 
 @dataclass(frozen=True)
@@ -321,16 +318,30 @@ def preset(name: str = "dreamer_v1", *overrides: str, **changes: Any) -> Config:
     """The configuration of a preset, or of several joined by commas, with changes on top.
 
     ``preset("dreamer_v2,small", "deter_size=128")`` and ``preset("dreamer_v2", deter_size=128)`` both work; a name
-    is ``group.field``, or the field alone. Raises ConfigError for an unknown preset or setting, with the nearest names.
+    is ``group.field``, or the field alone. What comes of all of it together must be possible, not each change by itself.
+    Raises ConfigError for an unknown preset or setting, with the nearest names.
     """
-    values: dict[str, Any] = {}
-    for part in (part.strip() for part in name.split(",")):
+    settings: dict[str, Any] = {}
+    for part in presets_of(name):
+        settings |= PRESETS[part]
+    settings |= parse_words(overrides)
+    settings |= {resolve_name(key): value for key, value in changes.items()}
+    if "preset" in settings:
+        raise ConfigError(
+            "preset: name it first, as in preset('dreamer_v2,small'); it is where all settings start from"
+        )
+    return replace(Config(preset=name), settings)
+
+
+def presets_of(name: Any) -> list[str]:
+    """The presets that a name joins; ConfigError for one that there is not."""
+    if not isinstance(name, str):
+        raise ConfigError(f"preset: expected a text, found {values.show(name)}")
+    parts = [part.strip() for part in name.split(",")]
+    for part in parts:
         if part not in PRESETS:
-            hint = nearest(part, PRESETS)
-            raise ConfigError(f"unknown preset {part!r}{hint}; there are: {', '.join(PRESETS)}")
-        values |= PRESETS[part]
-    config = replace(Config(preset=name), values)
-    return replace(apply(config, overrides), changes) if changes else apply(config, overrides)
+            raise ConfigError(f"unknown preset {part!r}{nearest(part, PRESETS)}; there are: {', '.join(PRESETS)}")
+    return parts
 
 
 def fields(config: Any = None, prefix: str = "") -> dict[str, Any]:
@@ -348,119 +359,69 @@ def fields(config: Any = None, prefix: str = "") -> dict[str, Any]:
 
 def resolve_name(name: str) -> str:
     """The dotted name of a setting given with or without its group; ``env`` alone is the environment's id."""
-    known = fields()
-    aliases = {key.rpartition(".")[2]: key for key in known} | {"env": "env.id"}
-    key = name.replace("-", "_").lstrip("_")
+    known, aliases = _names()
+    key = name.strip().replace("-", "_").lstrip("_")
     if key in known:
         return key
     if key in aliases:
         return aliases[key]
     hint = nearest(key, [*known, *aliases])
-    raise ConfigError(f"unknown setting {name!r}{hint}; `jaxdreamer train --help` lists them all")
+    raise ConfigError(f"unknown setting {values.show(name)}{hint}; `jaxdreamer train --help` lists them all")
+
+
+@functools.cache
+def _names() -> tuple[set[str], dict[str, str]]:
+    """The dotted names, and the dotted name of each short one."""
+    known = types()
+    return set(known), {key.rpartition(".")[2]: key for key in known} | {"env": "env.id"}
+
+
+def parse_words(words: Iterable[str]) -> dict[str, Any]:
+    """Settings, by dotted name, of ``key=value`` words."""
+    settings: dict[str, Any] = {}
+    for word in words:
+        key, found, text = word.partition("=")
+        if not found:
+            raise ConfigError(f"expected key=value, found {values.show(word)}")
+        settings[resolve_name(key)] = parse(resolve_name(key), text)
+    return settings
 
 
 def apply(config: Config, overrides: Iterable[str]) -> Config:
-    """A copy with ``key=value`` strings applied."""
-    changes: dict[str, Any] = {}
-    for item in overrides:
-        key, found, value = item.partition("=")
-        if not found:
-            raise ConfigError(f"expected key=value, found {item!r}")
-        changes[resolve_name(key)] = parse(resolve_name(key), value)
-    return replace(config, changes)
+    """A copy with ``key=value`` words applied."""
+    return replace(config, parse_words(overrides))
 
 
 def parse(key: str, text: str) -> Any:
-    """The value of setting ``key`` written as text, in the type the setting has."""
-    kind = _types()[key]
-    if kind is str:
-        return text
-    if kind is bool:
-        words = {
-            "true": True,
-            "yes": True,
-            "1": True,
-            "on": True,
-            "false": False,
-            "no": False,
-            "0": False,
-            "off": False,
-        }
-        if text.lower() not in words:
-            raise ConfigError(f"{key}: expected true or false, found {text!r}")
-        return words[text.lower()]
-    if get_origin(kind) is Literal:
-        return text
-    if text.lower() in ("none", "null"):
-        return None
-    if get_origin(kind) is tuple and get_args(kind)[0] is str:
-        return tuple(part.strip() for part in text.strip("()[]").split(",") if part.strip())
-    try:
-        return ast.literal_eval(text.replace("x", ",") if get_origin(kind) is tuple else text)
-    except (ValueError, SyntaxError):
-        raise ConfigError(f"{key}: expected {_describe(kind)}, found {text!r}") from None
+    """The value of setting ``key``, a dotted name, written as text."""
+    return values.parse(types()[key], key, text)
 
 
 def replace(config: Config, changes: Mapping[str, Any]) -> Config:
-    """A validated copy with settings changed, by dotted or bare name, converted to the type each setting has."""
+    """A validated copy with settings changed, by dotted or bare name, converted to the type each setting has.
+
+    Numbers, arrays and texts of numpy, jax or torch, and paths, are taken for what they say.
+    """
     groups: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
         key = resolve_name(name)
         group, _, leaf = key.rpartition(".")
-        groups.setdefault(group, {})[leaf] = _convert(key, value)
+        groups.setdefault(group, {})[leaf] = values.convert(types()[key], key, value)
     top = groups.pop("", {})
-    parts = {group: dataclasses.replace(getattr(config, group), **values) for group, values in groups.items()}
+    parts = {group: dataclasses.replace(getattr(config, group), **leaves) for group, leaves in groups.items()}
     return validate(dataclasses.replace(config, **top, **parts))
 
 
-def _types() -> dict[str, Any]:
-    types: dict[str, Any] = {}
+@functools.cache
+def types() -> dict[str, Any]:
+    """The type of every setting, by dotted name."""
+    found: dict[str, Any] = {}
     for name, kind in get_type_hints(Config).items():
         if dataclasses.is_dataclass(kind):
-            types |= {f"{name}.{leaf}": hint for leaf, hint in get_type_hints(kind).items()}
+            found |= {f"{name}.{leaf}": hint for leaf, hint in get_type_hints(kind).items()}
         else:
-            types[name] = kind
-    return types
-
-
-def _describe(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(get_args(kind))
-    return getattr(kind, "__name__", str(kind).replace("typing.", "")) if not get_args(kind) else str(kind)
-
-
-def _convert(key: str, value: Any) -> Any:
-    kind = _types()[key]
-    wrong = ConfigError(f"{key}: expected {_describe(kind)}, found {value!r}")
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise ConfigError(
-                f"{key}: expected {_describe(kind)}, found {value!r}{nearest(str(value), get_args(kind))}"
-            )
-        return value
-    if get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple):
-            raise wrong
-        inner = get_args(kind)
-        if inner[-1] is not Ellipsis and len(value) != len(inner):
-            raise wrong
-        if not all(isinstance(item, inner[0]) for item in value):
-            raise wrong
-        return tuple(value)
-    if kind is bool or kind is str:
-        if not isinstance(value, kind):
-            raise wrong
-        return value
-    if value is None:
-        if type(None) not in get_args(kind):
-            raise wrong
-        return None
-    number = next((item for item in get_args(kind) if item is not type(None)), kind)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise wrong
-    if number is int and (not math.isfinite(value) or value != int(value)):
-        raise wrong
-    return number(value)
+            found[name] = kind
+    return found
 
 
 def validate(config: Config) -> Config:

@@ -25,7 +25,7 @@ def fails(capsys, *words: str) -> str:
     """Standard error of a command that must end with status 2 and without a traceback."""
     try:
         status = cli.main(list(words))
-    except SystemExit as exit:  # tyro's own way out
+    except SystemExit as exit:
         status = exit.code
     errors = capsys.readouterr().err
     assert status == 2 and "Traceback" not in errors

@@ -25,7 +25,7 @@ print(json.dumps({
     "backends": backends_at_once + list(xla_bridge._backends), "after_names": sorted(sys.modules),
 }))
 """
-HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "numpy", "gymnasium", "rich", "PIL", "tyro"}
+HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "numpy", "gymnasium", "rich", "PIL"}
 FOREIGN = {"torch", "tensorflow", "brax", "dm_control", "mujoco", "orbax", "pygame", "matplotlib", "wandb", "imageio"}
 
 

@@ -1,0 +1,253 @@
+"""The words of a command line: options of the command and settings of the configuration, in any order and spelling.
+
+A command's options are a frozen dataclass, as the settings are: a field is an option, its text below is the help, its type
+says what it takes (its metadata may hold ``takes``, the word that stands for the value). ``--flag value``, ``--flag=value``, ``key=value`` and ``group.key=value`` mean the same, with dashes or
+underscores. A flag takes the next word, whatever that begins with, unless it is a flag of this command.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import itertools
+import re
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from jaxdreamer import config as configs
+from jaxdreamer import values
+from jaxdreamer.config import Config
+from jaxdreamer.errors import ConfigError, nearest
+
+__all__ = ["BARE", "Read", "help_text", "read"]
+
+_ASSIGNED = re.compile(r"\s*([A-Za-z][\w.-]*)\s*=(.*)", re.S)
+
+
+BARE = {"bare": True}
+"""Metadata of the field that takes the words without a flag."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a command line says."""
+
+    options: Mapping[str, Any]
+    """By the name of the field, those that were given."""
+    settings: Mapping[str, Any]
+    """By dotted name, converted one by one; whether they go together is for :func:`jaxdreamer.config.replace` to say."""
+    help: bool
+
+    def fill(self, command: str, options: type) -> Any:
+        """The command's options, with defaults where nothing was said; ConfigError for what is needed and missing."""
+        for item in dataclasses.fields(options):
+            if item.default is dataclasses.MISSING and item.name not in self.options:
+                text = documentation(options)[item.name]
+                raise ConfigError(
+                    f"{command} needs {item.name.upper()}: {text[0].lower()}{text[1:]} See `jaxdreamer {command} --help`."
+                )
+        return options(**self.options)
+
+
+def read(words: Sequence[str], command: str, options: type, settings: bool = False) -> Read:
+    """The words after ``jaxdreamer COMMAND``. With ``settings`` those of the configuration are taken, too.
+
+    Raises ConfigError, with the nearest names, for a word that means nothing.
+    """
+    return _Reader(words, command, options, settings).read()
+
+
+class _Reader:
+    def __init__(self, words: Sequence[str], command: str, options: type, settings: bool) -> None:
+        self.pending, self.command, self.settings = list(words), command, settings
+        self.kinds = get_type_hints(options)
+        fields = dataclasses.fields(options)
+        self.bare = next((item.name for item in fields if item.metadata.get("bare")), "")
+        self.flags = [item.name for item in fields]
+
+    def read(self) -> Read:
+        given: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
+        loose: list[str] = []
+        while self.pending:
+            word = self.pending.pop(0)
+            if word in ("-h", "--help"):
+                return Read(given, settings, help=True)
+            if word == "--" and self.bare:
+                loose, self.pending = [*loose, *self.pending], []
+            elif word.startswith("-") and len(word) > 1:
+                flag, has_value, text = word.partition("=")
+                name, is_setting = self._named(flag)
+                kind = configs.types()[name] if is_setting else self.kinds[name]
+                spelled = name if is_setting else flag
+                value = values.parse(kind, spelled, text) if has_value else self._value(kind, flag, spelled)
+                (settings if is_setting else given)[name] = value
+            elif found := self._assigned(word):
+                name, is_setting, text = found
+                kind = configs.types()[name] if is_setting else self.kinds[name]
+                value = values.parse(kind, name if is_setting else f"--{name}", text)
+                (settings if is_setting else given)[name] = value
+            else:
+                loose.append(word)
+        if loose and self.bare in given:
+            raise ConfigError(f"{self.command}: --{self.bare} is given, and {', '.join(loose)} without a flag too")
+        if loose:
+            given[self.bare] = self._bare(loose)
+        return Read(given, settings, help=False)
+
+    def _named(self, flag: str) -> tuple[str, bool]:
+        """The option, or the setting, that a flag names."""
+        name = flag.lstrip("-").replace("-", "_")
+        if flag.startswith("--") and name in self.flags:
+            return name, False
+        if not flag.startswith("--") or not self.settings:
+            known = [f"--{option.replace('_', '-')}" for option in self.flags]
+            known += [f"--{key.replace('_', '-')}" for key in configs.types()] if self.settings else []
+            hint = nearest(f"--{flag.lstrip('-')}", known)
+            raise ConfigError(f"unknown flag {values.show(flag)}{hint}; see `jaxdreamer {self.command} --help`")
+        return configs.resolve_name(name), True
+
+    def _assigned(self, word: str) -> tuple[str, bool, str] | None:
+        """Name and text of ``key=value``, where that is what a word is."""
+        match = _ASSIGNED.fullmatch(word)
+        if match is None:
+            return None
+        name = match[1].replace("-", "_")
+        if name in self.flags:
+            return name, False, match[2]
+        return (configs.resolve_name(name), True, match[2]) if self.settings else None
+
+    def _value(self, kind: Any, flag: str, spelled: str) -> Any:
+        """The value of a flag that brings none: of the next word, or for several of those up to the next flag."""
+        if kind is bool:
+            following = self.pending[0].lower() if self.pending and not self.bare else ""
+            return values.parse(bool, spelled, self.pending.pop(0)) if following in values.TRUTH else True
+        if not self.pending:
+            raise ConfigError(f"{flag} needs a value: {values.describe(kind)}")
+        first = self.pending.pop(0)
+        several = get_origin(kind) is tuple
+        if self._is_flag(first if several else first.partition("=")[0]):
+            raise ConfigError(f"{flag} needs a value, found the flag {first}; write {flag}={first} where that is meant")
+        if not several:
+            return values.parse(kind, spelled, first)
+        words = [first]
+        while self.pending and not self._begins_anew(self.pending[0]):
+            words.append(self.pending.pop(0))
+        if get_args(kind)[0] in (int, float):
+            return values.parse(kind, spelled, " ".join(words))
+        if get_args(kind)[0] is str and len(words) == 1:
+            return values.parse(kind, spelled, first)
+        return values.convert(kind, spelled, words)  # each is an item as it stands, commas and all
+
+    def _is_flag(self, word: str) -> bool:
+        if word in ("-h", "--help"):
+            return True
+        try:
+            return word.startswith("--") and bool(self._named(word))
+        except ConfigError:
+            return False
+
+    def _begins_anew(self, word: str) -> bool:
+        return word.startswith("--") or word == "-h" or _ASSIGNED.fullmatch(word) is not None
+
+    def _bare(self, loose: list[str]) -> Any:
+        if not self.bare:
+            hint = "settings are written key=value or --key value" if self.settings else "it takes flags only"
+            raise ConfigError(
+                f"{self.command}: unexpected word {values.show(loose[0])}; {hint}, see `jaxdreamer {self.command} --help`"
+            )
+        kind, name = self.kinds[self.bare], self.bare.upper()
+        if get_origin(kind) is tuple:
+            return tuple(values.parse(get_args(kind)[0], name, word) for word in loose)
+        if len(loose) > 1:
+            raise ConfigError(f"{self.command} takes one {name}, found {len(loose)}: {', '.join(loose)}")
+        return values.parse(kind, name, loose[0])
+
+
+@functools.cache
+def documentation(kind: type) -> dict[str, str]:
+    """What the texts below a dataclass's fields say, by field."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
+    found = {}
+    for item, text in itertools.pairwise(body):
+        if isinstance(item, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            found[ast.unparse(item.target)] = " ".join(str(text.value.value).split())
+    return found
+
+
+def help_text(command: str, options: type, base: Config | None = None) -> str:
+    """What a command takes: its options and, with ``base``, every setting with its default there."""
+    width = min(shutil.get_terminal_size().columns, 120)
+    fields = dataclasses.fields(options)
+    loose = next((item for item in fields if item.metadata.get("bare")), None)
+    words = ""
+    if loose is not None:
+        words = loose.name.upper() + (" ..." if get_origin(get_type_hints(options)[loose.name]) is tuple else "")
+        words = f" {words}" if loose.default is dataclasses.MISSING else f" [{words}]"
+    lines = [f"usage: jaxdreamer {command}{words} [options]" + (" [settings]" if base else ""), ""]
+    lines += [textwrap.fill(part, width) for part in inspect.cleandoc(options.__doc__ or "").split("\n\n")] + [""]
+    lines += _listed(options, {item.name: item.default for item in fields}, "", width)
+    if base is not None:
+        lines += ["", *_settings(base, width)]
+    return "\n".join(lines)
+
+
+def _settings(base: Config, width: int) -> list[str]:
+    said = (
+        "Settings, with the preset's defaults. Each is a flag (--env.image-size 64 64) or a word (image_size=64x64), "
+        f"with or without its group; --env and --obs are short for --env.id and --env.obs. Preset: {base.preset}."
+    )
+    lines = [textwrap.fill(said, width)]
+    groups = {item.name: getattr(base, item.name) for item in dataclasses.fields(base)}
+    alone = {name: value for name, value in groups.items() if not dataclasses.is_dataclass(value) and name != "preset"}
+    lines += ["", *_listed(Config, alone, "", width)]
+    for name, group in groups.items():
+        if dataclasses.is_dataclass(group):
+            defaults = {item.name: getattr(group, item.name) for item in dataclasses.fields(group)}
+            lines += ["", f"{name}: {type(group).__doc__}", *_listed(type(group), defaults, f"{name}.", width)]
+    return lines
+
+
+def _listed(kind: type, defaults: Mapping[str, Any], prefix: str, width: int) -> list[str]:
+    """A line or two for each field."""
+    hints, told, lines = get_type_hints(kind), documentation(kind), []
+    about = {item.name: item.metadata for item in dataclasses.fields(kind)}
+    for name, default in defaults.items():
+        bare = about[name].get("bare")
+        flag = name.upper() if bare else f"--{prefix}{name.replace('_', '-')}"
+        text = told[name]
+        if prefix or (default not in (dataclasses.MISSING, None, ()) and default is not False):
+            text += f" (default: {_written(default)})"
+        takes = "" if bare or (hints[name] is bool and not prefix) else about[name].get("takes", _takes(hints[name]))
+        lines.append(f"  {flag} {takes}".rstrip())
+        lines.append(textwrap.fill(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    return lines
+
+
+def _takes(kind: Any) -> str:
+    """What stands behind a flag."""
+    inner = (
+        next((item for item in get_args(kind) if item is not type(None)), kind)
+        if type(None) in get_args(kind)
+        else kind
+    )
+    if get_origin(inner) is Literal:
+        return "{" + ",".join(get_args(inner)) + "}"
+    if get_origin(inner) is tuple:
+        items = get_args(inner)
+        return f"{_takes(items[0])} ..." if items[-1] is Ellipsis else " ".join(_takes(item) for item in items)
+    return {str: "TEXT", bool: "{true,false}", Path: "PATH"}.get(inner, inner.__name__.upper())
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "x".join(map(str, value)) or "none"
+    return "none" if value is None else str(value) or "''"
