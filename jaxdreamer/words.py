@@ -1,8 +1,9 @@
 """The words of a command line: options of the command and settings of the configuration, in any order and spelling.
 
 A command's options are a frozen dataclass, as the settings are: a field is an option, its text below is the help, its type
-says what it takes (its metadata may hold ``takes``, the word that stands for the value). ``--flag value``, ``--flag=value``, ``key=value`` and ``group.key=value`` mean the same, with dashes or
-underscores. A flag takes the next word, whatever that begins with, unless it is a flag of this command.
+says what it takes (its metadata may hold ``takes``, the word that stands for the value in the help). ``--flag value``,
+``--flag=value``, ``key=value`` and ``group.key=value`` mean the same, with dashes or underscores. A flag takes the next
+word, whatever that begins with, unless it is a flag of this command.
 """
 
 from __future__ import annotations
