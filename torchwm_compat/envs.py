@@ -17,6 +17,7 @@ import numpy as np
 from jaxdreamer import ConfigError, EnvConfig, EnvSpec, VectorEnv, make_vector, preset, wrap
 
 _log = logging.getLogger("torchwm_compat")
+HUGE = 1e6  # jaxdreamer takes bounds from here on for none
 
 
 class ImageEnv:
@@ -143,8 +144,8 @@ class ImageEnv:
         space = (self._open().spaces or {}).get("action")
         low, high = -np.ones(action.size, np.float32), np.ones(action.size, np.float32)
         if isinstance(space, gymnasium.spaces.Box):
-            finite = np.isfinite(space.low) & np.isfinite(space.high)
-            low, high = (np.where(finite, x, y).ravel() for x, y in ((space.low, -1.0), (space.high, 1.0)))
+            bounded = np.maximum(np.abs(space.low), np.abs(space.high)) < HUGE
+            low, high = (np.where(bounded, x, y).ravel() for x, y in ((space.low, -1.0), (space.high, 1.0)))
         return low.astype(np.float32), high.astype(np.float32)
 
     def _to_agent(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -275,7 +276,10 @@ class Kept:
 
 
 def env_config(*, image_size: Any, **settings: Any) -> EnvConfig:
-    """Settings of one environment without action repeat, checked. ConfigError for those that cannot be."""
+    """Settings of one environment without action repeat, checked. ConfigError for those that cannot be.
+
+    Actions without bounds get [-1, 1], which is what torchwm's agents give.
+    """
     height, width = image_size
-    values = {"image_size": (int(height), int(width)), "action_repeat": 1, **settings}
+    values = {"image_size": (int(height), int(width)), "action_repeat": 1, "action_bound": 1.0, **settings}
     return preset("dreamer_v1", **{f"env.{name}": value for name, value in values.items()}).env

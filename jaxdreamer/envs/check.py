@@ -74,7 +74,7 @@ class _Check:
         while done < steps:
             action = _draw(self.rng, self.env.spec.action, extreme=done % 10 == 0)
             kept = {key: np.array(value) for key, value in entry.obs.items()}
-            before, entry, other = entry, self.env.step(action), self.twin.step(action)
+            before, entry, other = entry, self.env.step(action.copy()), self.twin.step(action.copy())
             done += 1
             self._check_fresh(before, kept)
             self._check_entry(entry, first=False)

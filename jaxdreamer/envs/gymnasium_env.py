@@ -198,7 +198,8 @@ class GymnasiumSimulator:
     @property
     def notes(self) -> list[str]:
         """What the log should say of this environment, once it has drawn."""
-        return [line for line in [self._note()] if line]
+        seen = [] if self._own is None else self._own.notes
+        return [*seen, *self._actions.notes, *(line for line in [self._note()] if line)]
 
     def close(self) -> None:
         """Close the instance."""

@@ -47,7 +47,7 @@ class Hosted:
         self._state, self._steps = self._reset(jax.random.key(seed)), 0
 
     def to_env(self, action: np.ndarray) -> np.ndarray:
-        """The agent's action: the environment takes it as it is."""
+        """The agent's action: the environment takes it as it is, and cannot change it."""
         return action
 
     def step(self, action: np.ndarray) -> tuple[float, bool, bool]:

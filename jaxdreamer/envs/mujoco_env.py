@@ -51,7 +51,8 @@ def make_mujoco_env_from_config(
         if reward_fn or terminal_fn or assets or config.reward_fn or config.terminal_fn:
             raise ConfigError(f"env.reward_fn, env.terminal_fn and assets are for models, {config.id!r} is a task's id")
         return gymnasium_env.make(config)
-    limits = (-config.action_bound, config.action_bound) if config.action_bound > 0 else (-1.0, 1.0)
+    # Actuators without a range get [-1, 1], or none at all, and with it what env.action_bound says.
+    limits = (-math.inf, math.inf) if config.action_bound > 0 else (-1.0, 1.0)
     env = MuJoCoEnv(
         **source,
         assets=assets,
@@ -208,12 +209,15 @@ class MuJoCoEnv(gymnasium.Env):
         with _warnings_caught():
             self._mujoco.mj_step(self.model, data, nstep=self._skip)
         self._steps += 1
-        info = self._info(action)
         if self._blown_up():
-            return self._observe(), math.nan, False, True, info
-        reward = 0.0 if self._reward_fn is None else float(self._reward_fn(self.model, data, action, info))
-        ended = self._terminal_fn is not None and bool(self._terminal_fn(self.model, data, info))
-        return self._observe(), reward, ended, 0 < self._limit <= self._steps, info
+            return self._observe(), math.nan, False, True, self._info(action)
+        reward, ended = 0.0, False
+        # Each is handed an action and an info of its own, to do with as it likes.
+        if self._reward_fn is not None:
+            reward = float(self._reward_fn(self.model, data, action.copy(), self._info(action)))
+        if self._terminal_fn is not None:
+            ended = bool(self._terminal_fn(self.model, data, self._info(action)))
+        return self._observe(), reward, ended, 0 < self._limit <= self._steps, self._info(action)
 
     def draw(self, size: tuple[int, int] | None) -> np.ndarray:
         """The present moment at a size, or at that of films, as uint8 [H, W, 3]."""

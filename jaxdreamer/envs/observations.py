@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxdreamer.envs.base import EnvError, SpaceError
 from jaxdreamer.envs.images import resize
-from jaxdreamer.envs.spaces import LEAVES, SUPPORTED, children, kind_of
+from jaxdreamer.envs.spaces import LEAVES, SUPPORTED, children, kind_of, understood
 from jaxdreamer.types import ArraySpec, Observation
 
 _CHANNELS = (1, 3, 4)
@@ -39,10 +39,12 @@ class ObservationMap:
         self._exclude = tuple(exclude)
         self._image_size = (int(image_size[0]), int(image_size[1]))
         self._excluded: list[str] = []
-        self._add(space, (), "")
+        self.notes: list[str] = []
+        """What the log should say of what was left out."""
+        self._add(understood(space), (), "")
         if not self.spec:
             left_out = f"env.exclude {list(self._exclude)} leaves out {', '.join(self._excluded) or 'nothing'}"
-            raise SpaceError(f"no observation is left of {space}; {left_out}")
+            raise SpaceError("; ".join([f"no observation is left of {space}", left_out, *self.notes]))
 
     def __call__(self, observation: Any) -> Observation:
         """Fresh arrays by key; EnvError where the observation is not of the space."""
@@ -86,6 +88,9 @@ class ObservationMap:
             )
         if key in self.spec:
             raise SpaceError(f"two observations share the dotted key {key!r}; rename one, or wrap the environment")
+        if 0 in _shape(space, kind):
+            self.notes.append(f"observation {key!r} is left out: {space} holds no numbers")
+            return
         self.spec[key], convert = _observation_leaf(space, kind, key, self._image_size)
         self._readers.append((key, path, convert))
 
@@ -117,11 +122,18 @@ def _follow(key: str, path: tuple[Any, ...], value: Any) -> Any:
         try:
             value = value[name]
         except (KeyError, IndexError, TypeError):
+            if name in getattr(value, "_fields", ()):  # a named tuple
+                value = getattr(value, name)
+                continue
             raise EnvError(
                 f"observation {key!r} is in the space, but not in what was given: expected an entry {name!r}, "
                 f"found {found(value)}"
             ) from None
     return value
+
+
+def _shape(space: Any, kind: str) -> tuple[int, ...]:
+    return () if kind == "Discrete" else tuple(np.shape(space.nvec) if kind == "MultiDiscrete" else space.shape)
 
 
 def _image_layout(space: Any) -> str:

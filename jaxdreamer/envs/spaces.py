@@ -1,5 +1,7 @@
-"""Gymnasium's spaces by kind, and in a JSON file. They are told by their class names, so old gym's work as well.
+"""Gymnasium's spaces by kind, as themselves (:func:`understood`), and in a JSON file.
 
+Old gym's, and whatever else looks like one, are told by their class names, or else by what they have: ``low`` and ``high``,
+``nvec``, ``n``, ``spaces``; a dictionary of spaces is a Dict, a tuple of spaces a Tuple, a named tuple of spaces a Dict.
 :func:`describe_space` and :func:`restore_space` keep a space in a JSON file, for a trained agent that acts without the
 library its environment came from.
 """
@@ -12,19 +14,70 @@ from typing import Any
 
 import numpy as np
 
+from jaxdreamer.envs.base import SpaceError
+
 LEAVES = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
 SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
+
+
+_OTHERS = ("Text", "Sequence", "Graph", "OneOf")  # gymnasium's, which are not supported
 
 
 def kind_of(space: Any) -> str:
     """``Box``, ``Discrete``, ``MultiDiscrete``, ``MultiBinary``, ``Dict`` or ``Tuple``; else the space's class name."""
     names = [cls.__name__ for cls in type(space).__mro__]
-    return next((name for name in names if name in (*LEAVES, "Dict", "Tuple")), names[0])
+    known = next((name for name in names if name in (*LEAVES, "Dict", "Tuple", *_OTHERS)), None)
+    return known or _kind_by_structure(space) or names[0]
+
+
+def _kind_by_structure(space: Any) -> str:
+    if isinstance(space, Mapping) or hasattr(space, "_fields"):
+        return "Dict"
+    if isinstance(space, tuple | list):
+        return "Tuple"
+    inner = getattr(space, "spaces", None)
+    if inner is not None:
+        return "Dict" if isinstance(inner, Mapping) else "Tuple"
+    if hasattr(space, "low") and hasattr(space, "high"):
+        return "Box"
+    if hasattr(space, "nvec"):
+        return "MultiDiscrete"
+    if hasattr(space, "n"):
+        return "MultiBinary" if np.ndim(space.n) or getattr(space, "shape", ()) else "Discrete"
+    return ""
 
 
 def children(space: Any) -> dict[Any, Any]:
     """The members of a Dict or Tuple space by key or index, in the space's own order."""
-    return dict(space.spaces.items()) if kind_of(space) == "Dict" else dict(enumerate(space.spaces))
+    inner = getattr(space, "spaces", space)
+    if hasattr(inner, "_fields"):
+        inner = inner._asdict()
+    return dict(inner.items()) if isinstance(inner, Mapping) else dict(enumerate(inner))
+
+
+def understood(space: Any) -> Any:
+    """``space`` itself where it is gymnasium's, else the one of gymnasium's that it looks like.
+
+    A member of an unsupported kind becomes a space that only has its name. SpaceError where it describes nothing.
+    """
+    import gymnasium
+
+    if isinstance(space, gymnasium.Space):
+        return space
+    try:
+        return restore_space(describe_space(space))
+    except (AttributeError, TypeError, ValueError, AssertionError) as error:
+        raise SpaceError(f"{space} of type {type(space).__name__} is no space that can be used: {error}") from error
+
+
+def _box_dtype(space: Any) -> np.dtype:
+    """A Box's type; before old gym had them, Boxes held float32."""
+    return np.dtype(getattr(space, "dtype", None) or np.float32)
+
+
+def _box_shape(space: Any) -> list[int]:
+    shape = getattr(space, "shape", None)
+    return list(np.broadcast_shapes(np.shape(space.low), np.shape(space.high)) if shape is None else shape)
 
 
 def describe_space(space: Any) -> dict[str, Any]:
@@ -43,9 +96,10 @@ def describe_space(space: Any) -> dict[str, Any]:
     described: dict[str, Any] = {"kind": kind}
     if kind == "MultiBinary":
         return described | {"n": np.asarray(space.n).tolist()}
-    described["dtype"] = str(np.dtype(getattr(space, "dtype", None) or np.int64))
     if kind == "Box":
-        return described | {"shape": list(space.shape), "low": _bound(space.low), "high": _bound(space.high)}
+        bounds = {"low": _bound(space.low), "high": _bound(space.high)}
+        return described | {"dtype": str(_box_dtype(space)), "shape": _box_shape(space)} | bounds
+    described["dtype"] = str(np.dtype(getattr(space, "dtype", None) or np.int64))
     if kind == "Discrete":
         return described | {"n": int(space.n), "start": int(getattr(space, "start", 0))}
     start = np.broadcast_to(getattr(space, "start", 0), np.shape(space.nvec))
@@ -53,7 +107,7 @@ def describe_space(space: Any) -> dict[str, Any]:
 
 
 def restore_space(data: Mapping[str, Any]) -> Any:
-    """The gymnasium space that :func:`describe_space` described; a bare ``gymnasium.Space`` for an unsupported kind."""
+    """The gymnasium space that :func:`describe_space` described; for an unsupported kind one that only has its name."""
     from gymnasium import spaces
 
     kind = data["kind"]
@@ -64,7 +118,7 @@ def restore_space(data: Mapping[str, Any]) -> Any:
     if kind == "MultiBinary":
         return spaces.MultiBinary(data["n"])
     if kind not in LEAVES:
-        return spaces.Space()
+        return type(kind, (spaces.Space,), {"__repr__": lambda _: data.get("text", kind)})()
     dtype = np.dtype(data["dtype"])
     if kind == "Box":
         shape = tuple(data["shape"])

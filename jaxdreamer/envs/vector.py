@@ -95,7 +95,7 @@ def play_again(env: Env, seed: int, actions: np.ndarray) -> tuple[Timestep, int]
         return env.replay(seed, actions), len(actions)  # draws one frame, where drawing is most of a step's cost
     timestep, steps = env.reset(seed), 0
     for action in actions:
-        timestep, steps = env.step(action), steps + 1
+        timestep, steps = env.step(action.copy()), steps + 1  # it may do with it what it likes
         if timestep.is_last:
             break
     return timestep, steps
@@ -192,7 +192,7 @@ class VectorEnv:
     def _checked(self, actions: np.ndarray) -> np.ndarray:
         if self._sent is not None:
             raise EnvError("send was called twice; receive comes in between")
-        actions = np.asarray(actions, np.float32)
+        actions = np.array(actions, np.float32)  # a copy: environments may do with theirs what they like
         expected = (self.num_envs, self.spec.action.size)
         if actions.shape != expected:
             raise EnvError(f"expected actions of shape {expected}, found {actions.shape}")
@@ -210,8 +210,8 @@ class VectorEnv:
         return self.lanes[lane].advance(np.zeros(self.spec.action.size, np.float32))
 
     def render(self, lane: int = 0) -> np.ndarray:
-        """One lane's present moment as uint8 [H, W, 3]."""
-        return self.lanes[lane].env.render()
+        """One lane's present moment as uint8 [H, W, 3], the caller's to keep."""
+        return np.array(self.lanes[lane].env.render())
 
     def state(self) -> dict[str, Any]:
         """JSON-ready: the seed, the steps counted, and where each lane is; for :meth:`restore`."""

@@ -33,7 +33,7 @@ class Simulator(Protocol):
         """Begin an episode."""
 
     def to_env(self, action: np.ndarray) -> Any:
-        """The agent's action [A], known to be finite, in the simulator's units."""
+        """The agent's action [A], known to be finite, in the simulator's units; the simulator's to keep and change."""
 
     def step(self, action: Any) -> tuple[float, bool, bool]:
         """One simulator step with an action in its own units: reward, whether the task ended, whether time ran out."""
@@ -117,15 +117,15 @@ class AgentEnv:
     def _advance(self, action: np.ndarray) -> tuple[float, bool, bool]:
         if self._ended:
             raise EnvError(f"step was called {self._ended}; call reset first")
-        action = np.asarray(action, np.float32)
+        action = np.array(action, np.float32)
         if action.shape != (self.spec.action.size,):
             raise EnvError(f"expected an action of shape ({self.spec.action.size},), found {action.shape}")
         if not np.isfinite(action).all():
             raise EnvError(f"the agent's action is not finite: {action}; look for nan in the losses or parameters")
-        native = self.simulator.to_env(action)
         total, terminated, truncated = 0.0, False, False
         for _ in range(self._repeat):
-            reward, terminated, truncated = self.simulator.step(native)
+            # A fresh one for every step: what a simulator does to the action it was handed is its own affair.
+            reward, terminated, truncated = self.simulator.step(self.simulator.to_env(action))
             total += reward
             if terminated or truncated:
                 break

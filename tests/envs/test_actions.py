@@ -1,6 +1,7 @@
 """Every action the agent sends is of the space, and ends reach ends."""
 
-import logging
+from collections import OrderedDict, namedtuple
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from gymnasium import spaces
 
 from jaxdreamer.envs.actions import ActionMap
 from jaxdreamer.envs.base import EnvError, SpaceError
+from jaxdreamer.envs.spaces import describe_space, restore_space
 from jaxdreamer.envs.toy import action_spaces
 from jaxdreamer.types import ActionPart
 
@@ -108,17 +110,144 @@ def test_parts_are_in_the_documented_order():
     np.testing.assert_array_equal(box, [[0, 1], [0.5, 0]])
 
 
-@pytest.mark.parametrize("bound", [np.inf, np.finfo(np.float32).max, np.finfo(np.float64).max])
-def test_missing_bounds_are_refused_then_replaced_with_one_warning(bound, caplog):
+FLOAT32, FLOAT64 = (float(np.finfo(dtype).max) for dtype in (np.float32, np.float64))
+
+
+@pytest.mark.parametrize("bound", [np.inf, FLOAT32, FLOAT64, 1e30, 1e10, 1e6])
+def test_missing_and_huge_bounds_are_refused_then_replaced_with_one_note(bound):
     space = spaces.Dict({"arm": spaces.Box(np.array([-bound, -1]), np.array([bound, 1]), dtype=np.float64)})
-    with pytest.raises(SpaceError, match=r"'action\.arm'.*1 of its 2 dimensions.*env\.action_bound"):
+    with pytest.raises(SpaceError, match=r"'action\.arm'.*1 of its 2 dimensions.*1e\+06 and more.*env\.action_bound"):
         ActionMap(space)
-    with caplog.at_level(logging.WARNING):
-        actions = ActionMap(space, action_bound=3.0)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    for _ in range(3):
-        np.testing.assert_array_equal(actions.to_env(np.ones(2))["arm"], [3.0, 1.0])
-    assert len(caplog.records) == 1
+    actions = ActionMap(space, action_bound=3.0)
+    assert actions.notes == ["'action.arm': 1 of the 2 dimensions have no bounds and get the half-width 3"]
+    for end in (-1.0, 0.5, 1.0):
+        np.testing.assert_array_equal(actions.to_env(np.full(2, end))["arm"], [3.0 * end, end])
+
+
+@pytest.mark.parametrize("huge", [np.inf, FLOAT32, 1e10])
+def test_one_sided_bounds_get_the_width_from_the_side_that_is_there(huge):
+    actions = ActionMap(spaces.Box(np.float32([0, -huge, -huge]), np.float32([huge, 2, huge])), action_bound=1.0)
+    np.testing.assert_array_equal(actions.to_env(-np.ones(3)), [0, 0, -1])
+    np.testing.assert_array_equal(actions.to_env(np.ones(3)), [2, 2, 1])
+
+
+@pytest.mark.parametrize("bound", [1e3, 2e4, 4.9e5])
+def test_large_bounds_that_tasks_have_are_kept(bound):
+    actions = ActionMap(spaces.Box(-bound, bound, (2,)), action_bound=1.0)
+    np.testing.assert_array_equal(actions.to_env(np.ones(2)), np.float32([bound, bound]))
+    assert "env.action_bound=1 is not used" in actions.notes[0] and not ActionMap(spaces.Box(-bound, bound, (2,))).notes
+
+
+def test_a_stand_in_never_leaves_the_space_or_its_type():
+    np.testing.assert_array_equal(ActionMap(spaces.Box(-1e10, 1e10, (1,)), 1e11).to_env(np.ones(1)), np.float32([1e10]))
+    with pytest.raises(SpaceError, match="action_bound=1e\\+39 is beyond what float32"):
+        ActionMap(spaces.Box(-np.inf, np.inf, (1,)), 1e39)
+    with pytest.raises(SpaceError, match="one integer only"):
+        ActionMap(spaces.Box(-(2**31), 2**31 - 1, (1,), np.int32), 0.5)
+
+
+def duck(low, high, dtype=np.float32):
+    """A Box that nobody checked."""
+    return type("Box", (), {"low": low, "high": high, "shape": np.shape(low), "dtype": np.dtype(dtype)})()
+
+
+@pytest.mark.parametrize(("low", "high"), [([1.0], [0.0]), ([np.nan], [1.0]), ([np.inf], [np.inf])])
+def test_bounds_without_a_number_between_them_are_refused(low, high):
+    with pytest.raises(SpaceError):
+        ActionMap(duck(np.float32(low), np.float32(high)))
+
+
+def test_a_dimension_with_equal_bounds_is_constant():
+    actions = ActionMap(spaces.Box(np.float32([2, 0]), np.float32([2, 1])))
+    assert [actions.to_env(np.array([end, end])).tolist() for end in (-1, 1)] == [[2, 0], [2, 1]]
+    np.testing.assert_array_equal(actions.from_env(np.float32([2, 1])), [0, 1])
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64])
+def test_integers_at_their_types_limits(dtype):
+    limits, few = np.iinfo(dtype), np.array([-1, -0.6, 0.6, 1])
+    for low, high in ((limits.min, limits.min + 5), (limits.max - 5, limits.max)):
+        actions = ActionMap(spaces.Box(low, high, (4,), dtype))
+        found = actions.to_env(few)
+        assert found.dtype == dtype and [int(value) for value in found] == [low, low + 1, low + 4, high]
+        np.testing.assert_array_equal(actions.to_env(actions.from_env(found)), found)
+    whole = spaces.Box(limits.min, limits.max, (2,), dtype)
+    if limits.max < 1e6:  # a byte's range is a range
+        assert [int(value) for value in ActionMap(whole).to_env(np.array([-1, 1]))] == [limits.min, limits.max]
+        return
+    with pytest.raises(SpaceError, match=r"2 of its 2 dimensions.*env\.action_bound"):
+        ActionMap(whole)
+    low = max(-3, limits.min)
+    actions = ActionMap(whole, action_bound=3)
+    assert [int(value) for value in actions.to_env(np.array([-1, 1]))] == [low, low + 6]
+    every = ActionMap(whole, action_bound=2.0**70)  # more than there is
+    assert [int(value) for value in every.to_env(np.array([-1, 1]))] == [limits.min, limits.max]
+
+
+def test_bools_are_rounded():
+    actions = ActionMap(spaces.Box(0, 1, (4,), np.bool_))
+    assert actions.to_env(np.array([-1, -0.2, 0.2, 1])).tolist() == [False, False, True, True]
+
+
+def test_what_has_no_numbers_is_no_part():
+    space = spaces.Dict(
+        {"none": spaces.Box(-1, 1, (0, 3)), "many": spaces.MultiDiscrete([]), "one": spaces.Discrete(2)}
+    )
+    actions = ActionMap(space)
+    assert actions.spec.parts == (ActionPart("discrete", 2),)
+    native = actions.to_env(np.array([0, 1]))
+    assert space.contains(native) and native["one"] == 1
+    np.testing.assert_array_equal(actions.from_env(native), [0, 1])
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_element_is_fresh_and_the_space_may_change_later(name):
+    space = restore_space(describe_space(SPACES[name]))
+    actions = ActionMap(space, action_bound=1.5)
+    vector = agent_action(actions.spec, np.random.default_rng(1))
+    kept, first = vector.copy(), actions.to_env(vector)
+    before = spaces.flatten(space, first).copy()
+    for leaf in leaves(first):
+        leaf[...] = 0
+    for leaf in leaves(space):
+        for bound in (leaf.low, leaf.high) if isinstance(leaf, spaces.Box) else ():
+            bound[...] = 7
+        for numbers in (leaf.nvec, leaf.start) if isinstance(leaf, spaces.MultiDiscrete) else ():
+            numbers[...] = 1
+    np.testing.assert_array_equal(vector, kept)
+    np.testing.assert_array_equal(spaces.flatten(SPACES[name], actions.to_env(vector)), before)
+
+
+def leaves(tree):
+    """The arrays in an action, or the spaces in a space."""
+    inner = getattr(tree, "spaces", tree)
+    inner = list(inner.values()) if isinstance(inner, dict) else inner
+    if isinstance(inner, list | tuple):
+        return [leaf for item in inner for leaf in leaves(item)]
+    return [inner] if isinstance(inner, np.ndarray | spaces.Space) else []
+
+
+def test_spaces_of_old_gym_are_told_by_name_or_by_what_they_have():
+    old_box = SimpleNamespace(low=np.zeros(2), high=np.ones(2))  # before they had shape and type
+    named = namedtuple("Discrete", "n")(3)
+    fakes = {
+        "box": (old_box, spaces.Box(0, 1, (2,))),
+        "choice": (named, spaces.Discrete(3)),
+        "choices": (SimpleNamespace(nvec=[2, 3]), spaces.MultiDiscrete([2, 3])),
+        "switches": (SimpleNamespace(n=4, shape=(4,)), spaces.MultiBinary(4)),
+        "dict": (SimpleNamespace(spaces=OrderedDict(b=named, a=old_box)), OrderedDict(b=named, a=old_box)),
+        "tuple": (SimpleNamespace(spaces=[named, old_box]), (named, old_box)),
+        "named tuple": (namedtuple("Both", "one two")(named, old_box), {"one": named, "two": old_box}),
+    }
+    for name, (fake, like) in fakes.items():
+        found, expected = ActionMap(fake), ActionMap(like)
+        assert found.spec == expected.spec, name
+        vector = agent_action(found.spec, np.random.default_rng(0))
+        np.testing.assert_equal(found.to_env(vector), expected.to_env(vector))
+    with pytest.raises(SpaceError, match="Box"):
+        ActionMap(namedtuple("Box", "low")(0))
+    with pytest.raises(SpaceError, match=r"OneOf.*supported are"):
+        ActionMap(spaces.OneOf([spaces.Discrete(2), spaces.Discrete(3)]))
 
 
 def test_bad_shapes_and_spaces_are_refused():

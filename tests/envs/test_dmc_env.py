@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdreamer.config import ConfigError, EnvConfig
-from jaxdreamer.envs import make_env, wrap
+from jaxdreamer.envs import SpaceError, make_env, wrap
 
 pytest.importorskip("dm_control")
 
@@ -50,7 +50,7 @@ def test_every_task_is_found_by_its_own_name_and_no_two_are_confused():
 @pytest.mark.parametrize("name", [name for name in tasks() if not name.startswith("dog-")] + ["dog-walk"])
 def test_every_task_makes_resets_and_steps(name):
     """Of the dog's tasks, which take seconds each to load, one stands for all."""
-    env = dmc(name)
+    env = dmc(name, action_bound=float(name.startswith("lqr")))  # whose bounds are 1e10
     first, rng = env.reset(1), np.random.default_rng(0)
     actions = [rng.uniform(-1, 1, env.spec.action.size) for _ in range(3)]
     entries = [env.step(action) for action in actions]
@@ -123,7 +123,7 @@ def test_the_time_limit_is_last_and_not_terminal():
 
 def test_discount_zero_is_terminal():
     """No task of the suite ends by itself but those that are solved: the linear one, brought to rest."""
-    env = dmc("lqr-lqr_2_1")
+    env = dmc("lqr-lqr_2_1", action_bound=1.0)
     env.reset(0)
     physics = env.simulator._env.physics
     physics.data.qpos[:] = physics.data.qvel[:] = 0
@@ -142,13 +142,22 @@ def test_a_physics_error_cuts_the_episode_before_it():
 
 
 def test_actions_reach_both_ends_of_the_tasks_own_range():
-    for name in ("walker-walk", "fish-swim", "humanoid_CMU-stand", "lqr-lqr_2_1"):
+    for name in ("walker-walk", "fish-swim", "humanoid_CMU-stand"):
         env = dmc(name)
         spec = env.simulator._env._env.action_spec()
         for end, bound in ((-1.0, spec.minimum), (1.0, spec.maximum)):
             if np.isfinite(bound).all():
                 native = env.simulator.to_env(np.full(env.spec.action.size, end))
                 np.testing.assert_array_equal(native, np.broadcast_to(bound, spec.shape))
+
+
+def test_bounds_of_ten_thousand_millions_are_none():
+    with pytest.raises(SpaceError, match=r"-1e\+10 to 1e\+10.*set env\.action_bound"):
+        dmc("lqr-lqr_2_1")
+    env = dmc("lqr-lqr_2_1", action_bound=1.0)
+    assert env.simulator.to_env(np.array([0.5])) == 0.5
+    env.reset(0)
+    assert any("half-width 1" in note for note in env.notes)
 
 
 def test_versions_that_do_not_fit_are_named(monkeypatch):

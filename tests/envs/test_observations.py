@@ -1,5 +1,8 @@
 """Observations get their keys, and come out as copies in the agent's units."""
 
+from collections import namedtuple
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -138,3 +141,24 @@ def test_non_finite_observations_are_handed_on():
     observations = ObservationMap(spaces.Box(-np.inf, np.inf, (3,), np.float64), (64, 64))
     read = observations(np.array([np.nan, 1e300, 1.0]))["state"]
     np.testing.assert_array_equal(read, [np.nan, np.inf, 1.0])
+
+
+def test_what_has_no_numbers_is_left_out_with_a_note():
+    space = spaces.Dict({"none": spaces.Box(-1, 1, (0,)), "deep": spaces.Tuple((spaces.Box(0, 1, (2, 0)),)),
+                         "pos": spaces.Box(-1, 1, (3,)), "many": spaces.MultiDiscrete([])})  # fmt: skip
+    observations = ObservationMap(space, (64, 64))
+    assert list(observations.spec) == ["pos"] == list(observations(space.sample()))
+    assert len(observations.notes) == 3 and "'none' is left out: Box" in " ".join(observations.notes)
+    with pytest.raises(SpaceError, match=r"no observation is left.*'state' is left out.*no numbers"):
+        ObservationMap(spaces.Box(-1, 1, (0,)), (64, 64))
+
+
+def test_spaces_of_old_gym_and_named_tuples_are_read():
+    Old = namedtuple("Old", "pos mode")
+    space = Old(SimpleNamespace(low=np.zeros(2), high=np.ones(2)), namedtuple("Discrete", "n")(4))
+    read = ObservationMap(space, (64, 64))(Old(np.array([0.5, 1]), 3))
+    assert read["pos"].tolist() == [0.5, 1] and read["mode"] == 3
+    pair = SimpleNamespace(spaces=(space.pos, space.mode))
+    assert list(ObservationMap(pair, (64, 64))((np.zeros(2), 1))) == ["0", "1"]
+    with pytest.raises(EnvError, match="'mode'"):
+        ObservationMap(space, (64, 64))(namedtuple("Other", "pos")(np.zeros(2)))
