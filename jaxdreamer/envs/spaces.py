@@ -43,7 +43,8 @@ def _kind_by_structure(space: Any) -> str:
     if hasattr(space, "nvec"):
         return "MultiDiscrete"
     if hasattr(space, "n"):
-        return "MultiBinary" if np.ndim(space.n) or getattr(space, "shape", ()) else "Discrete"
+        many = np.ndim(space.n) > 0 or getattr(space, "shape", None)
+        return "MultiBinary" if many else "Discrete"
     return ""
 
 
