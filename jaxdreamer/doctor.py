@@ -19,7 +19,7 @@ SAMPLES = {
     "robotics": "FetchReach-v4",
     "brax": "fast",
 }
-LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", *versions.FAMILY, "brax", "mlagents-envs")
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", *versions.FAMILY, "brax", "mlagents-envs")
 _TRY = """
 import json, sys
 import numpy as np

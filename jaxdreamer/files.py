@@ -10,12 +10,23 @@ import json
 import os
 import reprlib
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
 from jaxdreamer.errors import JaxdreamerError
 
-__all__ = ["MOST", "FileMissing", "FileUnusable", "open_file", "read_bytes", "read_json", "read_text", "shown"]
+__all__ = [
+    "MOST",
+    "FileMissing",
+    "FileUnusable",
+    "natural",
+    "open_file",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "require",
+    "shown",
+]
 
 MOST = 2**26
 """Bytes of the largest small file: 64 MiB."""
@@ -87,6 +98,33 @@ def read_json(path: str | os.PathLike[str], most: int = MOST) -> Any:
     if problem := _problem(data):
         raise FileUnusable(f"{path} {problem}: {_MEND}")
     return data
+
+
+def natural(value: Any) -> bool:
+    """Whether it is an integer from 0 that fits 63 bits: a count, a size, a step."""
+    return type(value) is int and 0 <= value < 2**63
+
+
+def require(value: Any, form: Any, name: Any) -> None:
+    """FileUnusable, naming the place, where a JSON value has not the form it should.
+
+    A form is a type (or a union of types, ``Any`` for all), a function that says whether a value is right, ``[form]``
+    for a list of such, or a dictionary of forms by key, whose keys must be there; others may be.
+    """
+    if form is Any:
+        return
+    if isinstance(form, list):
+        require(value, list, name)
+        for index, item in enumerate(value):
+            require(item, form[0], f"{name}[{index}]")
+    elif isinstance(form, Mapping):
+        require(value, dict, name)
+        for key, inner in form.items():
+            if key not in value:
+                raise FileUnusable(f"{name} has no {key!r}: {_MEND}")
+            require(value[key], inner, f"{name}[{key!r}]")
+    elif not (isinstance(value, form) if isinstance(form, type) else form(value)):
+        raise FileUnusable(f"{name} cannot be {shown(value)}: {_MEND}")
 
 
 def shown(value: Any, most: int = 200) -> str:

@@ -25,8 +25,8 @@ print(json.dumps({
     "backends": backends_at_once + list(xla_bridge._backends), "after_names": sorted(sys.modules),
 }))
 """
-HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "numpy", "gymnasium", "rich", "PIL"}
-FOREIGN = {"torch", "tensorflow", "brax", "dm_control", "mujoco", "orbax", "pygame", "matplotlib", "wandb", "imageio"}
+HEAVY = {"jax", "jaxlib", "flax", "optax", "numpy", "gymnasium", "rich", "PIL"}
+FOREIGN = {"torch", "tensorflow", "brax", "dm_control", "mujoco", "pygame", "matplotlib", "wandb", "imageio"}
 
 
 @pytest.fixture(scope="module")

@@ -1,37 +1,36 @@
-"""Checkpoints: a folder a step, complete or absent, readable on any device. The only module that imports orbax.
+"""Checkpoints: a folder a step, complete or absent, readable on any device.
 
 ``<folder>/<step>/`` holds
 
-- ``state/``: the array tree as orbax writes it: nested dictionaries of host arrays, so neither the device it was saved
-  on nor the Python types of optax and jaxdreamer are part of the file. PRNG keys are stored as their key data.
+- ``arrays.bin``: the bytes of all arrays one after another, each in C order. Neither the device it was saved on nor the
+  Python types of optax and jaxdreamer are part of the file. PRNG keys are stored as their key data.
 - ``host.json``: everything that is not an array: counters, generators, the replay's manifest.
-- ``manifest.json``: every array's path, shape and dtype, every file's size and CRC, library versions.
+- ``manifest.json``: every array's path, shape, dtype and place, every file's size and CRC, library versions.
 
-A checkpoint is written beside its place, put on disk, and renamed: a run killed at any moment leaves the previous one.
+A checkpoint is written beside its place, put on disk, read back, and renamed: a run killed at any moment leaves the
+previous one. Nothing here but the operating system is told the folder's name, so any name will do.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
 import shutil
-import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdreamer.errors import JaxdreamerError
-from jaxdreamer.files import FileUnusable, open_file, read_json
-from jaxdreamer.record.rundir import sync_folder
+from jaxdreamer.files import FileUnusable, natural, open_file, read_json, require
+from jaxdreamer.saving import storing, sync_folder
 
 __all__ = [
     "CheckpointDamaged",
@@ -46,8 +45,17 @@ __all__ = [
 ]
 
 _log = logging.getLogger("jaxdreamer")
-_FORMAT = 1
+_FORMAT = 2
 _DIGITS = 12
+_ARRAYS, _HOST, _MANIFEST = "arrays.bin", "host.json", "manifest.json"
+_FILE = {"bytes": natural, "crc32": natural}
+_FORM = {
+    "step": natural,
+    "leaves": [{"path": [str], "shape": [natural], "dtype": str, "offset": natural}],
+    "files": {_ARRAYS: _FILE, _HOST: _FILE},
+}
+_MOST_HOST = 2**30  # indices of batches that were asked for may be many
+_RETRIES = 100
 
 
 class CheckpointMissing(JaxdreamerError, FileNotFoundError):
@@ -76,42 +84,22 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, host: dict[str, A
     In a run over several processes only one of them may call this.
     """
     folder = Path(folder).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".tmp-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
     host_text = _host_text(host)
-    arrays, leaves = _flatten(tree)
     temporary = folder / f".tmp-{step:0{_DIGITS}d}-{os.getpid()}"
-    temporary.mkdir()
-    with _quiet_orbax() as ocp, _checkpointer(ocp) as checkpointer:
-        checkpointer.save(temporary / "state", args=ocp.args.PyTreeSave(_nest(arrays)))
-    (temporary / "host.json").write_text(host_text)
-    files = {}
-    for path in sorted(temporary.rglob("*")):
-        if path.is_file():
-            with open_file(path) as file:
-                files[path.relative_to(temporary).as_posix()] = {"bytes": path.stat().st_size, "crc32": _crc(file)}
-            _sync(path)
-    manifest = {
-        "format": _FORMAT,
-        "step": step,
-        "leaves": leaves,
-        "tree_hash": hashlib.sha256(json.dumps(leaves).encode()).hexdigest(),
-        "versions": _versions(),
-        "files": files,
-    }
-    manifest["crc32"] = zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
-    (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    _sync(temporary / "manifest.json")
-    for path in temporary.rglob("*"):
-        if path.is_dir():
-            sync_folder(path)
-    sync_folder(temporary)
-    final = folder / f"{step:0{_DIGITS}d}"
-    if final.exists():  # a folder cannot be renamed onto another
-        final.rename(folder / f".tmp-replaced-{step:0{_DIGITS}d}-{os.getpid()}")
-    temporary.rename(final)
-    sync_folder(folder)
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _clear(folder)
+        try:
+            temporary.mkdir()
+            _write(temporary, step, tree, host_text)
+            final = folder / f"{step:0{_DIGITS}d}"
+            if final.exists():  # a folder cannot be renamed onto another
+                final.rename(folder / f".tmp-replaced-{step:0{_DIGITS}d}-{os.getpid()}")
+            temporary.rename(final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(folder)
     _prune(folder, step, keep)
     return final
 
@@ -121,21 +109,21 @@ def steps(folder: str | os.PathLike[str]) -> list[int]:
     folder = Path(folder)
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
+    names = [path.name for path in folder.iterdir() if path.is_dir() and path.name.isascii() and path.name.isdigit()]
+    return sorted(int(name) for name in names if name == f"{int(name):0{_DIGITS}d}")
 
 
 def read_host(folder: str | os.PathLike[str], step: int) -> dict[str, Any]:
     """The ``host`` dictionary of one checkpoint, without its arrays. Raises CheckpointDamaged."""
     path = _path(folder, step)
-    manifest = _manifest(path)
-    return _host(path, manifest)
+    return _read_host(path, _read_manifest(path))
 
 
 def hosts(folder: str | os.PathLike[str]) -> dict[int, dict[str, Any]]:
-    """The ``host`` dictionaries of all checkpoints by step; one that is damaged is left out, silently."""
+    """The ``host`` dictionaries of all checkpoints by step; one that is damaged, or of another format, is left out."""
     found = {}
     for step in steps(folder):
-        with contextlib.suppress(CheckpointDamaged):
+        with contextlib.suppress(CheckpointDamaged, CheckpointMismatch):
             found[step] = read_host(folder, step)
     return found
 
@@ -162,12 +150,12 @@ def restore(
         CheckpointMismatch: an undamaged one holds other arrays than ``like``.
     """
 
-    def read(path: Path, manifest: dict[str, Any]) -> tuple[Any, dict[str, Any], int]:
-        host = _host(path, manifest)
+    def read(path: Path, manifest: _Manifest) -> tuple[Any, dict[str, Any], int]:
+        host = _read_host(path, manifest)
         problem = check(host) if check else None
         if problem:
             raise CheckpointDamaged(f"{path}: {problem}")
-        return _read_tree(path, manifest, like, prefix=()), host, manifest["step"]
+        return _read_tree(path, manifest, like, prefix=()), host, manifest.step
 
     return _newest(folder, step, read)
 
@@ -180,9 +168,8 @@ def restore_params(
     ``like``, the result and the errors are as for :func:`restore`, for that subtree.
     """
 
-    def read(path: Path, manifest: dict[str, Any]) -> tuple[Any, dict[str, Any], int]:
-        host = _host(path, manifest)
-        return _read_tree(path, manifest, like, prefix), host, manifest["step"]
+    def read(path: Path, manifest: _Manifest) -> tuple[Any, dict[str, Any], int]:
+        return _read_tree(path, manifest, like, prefix), _read_host(path, manifest), manifest.step
 
     return _newest(folder, step, read)
 
@@ -194,8 +181,24 @@ def _path(folder: str | os.PathLike[str], step: int) -> Path:
     return Path(folder).absolute() / f"{step:0{_DIGITS}d}"
 
 
-def _newest(folder: str | os.PathLike[str], step: int | None, read: Callable[[Path, dict[str, Any]], Any]) -> Any:
-    found = steps(folder)
+def _newest(folder: str | os.PathLike[str], step: int | None, read: Callable[[Path, _Manifest], Any]) -> Any:
+    """What ``read`` makes of the newest checkpoint it can be done with, while another process may be writing here."""
+    for _ in range(_RETRIES):
+        with contextlib.suppress(_Replaced):
+            return _newest_of(steps(folder), folder, step, read)
+    raise CheckpointDamaged(f"{folder} changes faster than it can be read: wait until its run has ended")
+
+
+class _Replaced(Exception):
+    """A checkpoint was pruned or written again while it was read."""
+
+
+def _newest_of(
+    found: list[int],
+    folder: str | os.PathLike[str],
+    step: int | None,
+    read: Callable[[Path, _Manifest], Any],
+) -> Any:
     if not found or (step is not None and step not in found):
         wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
         there = f"there are steps {found}" if found else "the folder has none"
@@ -203,16 +206,27 @@ def _newest(folder: str | os.PathLike[str], step: int | None, read: Callable[[Pa
     reasons = []
     for candidate in [step] if step is not None else reversed(found):
         path = _path(folder, candidate)
+        before = _identity(path)
         try:
-            manifest = _manifest(path)
-            for name, entry in manifest["files"].items():
+            manifest = _read_manifest(path)
+            for name, entry in manifest.files.items():
                 _check_file(path, name, entry)
             return read(path, manifest)
         except CheckpointDamaged as error:
+            if before is None or _identity(path) != before:
+                raise _Replaced from error
             reasons.append(str(error))
             if step is None and candidate != found[0]:
                 _log.warning("checkpoint %s is damaged and skipped: %s", path.name, error)
     raise CheckpointDamaged(f"no undamaged checkpoint in {folder}: " + "; ".join(reasons))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
 
 
 def _prune(folder: Path, step: int, keep: int) -> None:
@@ -223,26 +237,102 @@ def _prune(folder: Path, step: int, keep: int) -> None:
             # Renamed first: half a deleted folder must not look like a damaged checkpoint.
             doomed = folder / f".tmp-pruned-{candidate:0{_DIGITS}d}-{os.getpid()}"
             _path(folder, candidate).rename(doomed)
-    for leftover in folder.glob(".tmp-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _clear(folder)
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def _clear(folder: Path) -> None:
+    """Delete what an interrupted save left."""
+    for leftover in folder.iterdir():
+        if leftover.name.startswith(".tmp-"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _write(path: Path, step: int, tree: Any, host_text: str) -> None:
+    """The three files, on disk for certain, and read back."""
+    with _new_file(path / _ARRAYS) as file:
+        leaves, arrays = _write_arrays(file, tree)
+    data = host_text.encode()
+    with _new_file(path / _HOST) as file:
+        file.write(data)
+    manifest: dict[str, Any] = {
+        "format": _FORMAT,
+        "step": step,
+        "leaves": leaves,
+        "versions": _versions(),
+        "files": {_ARRAYS: arrays, _HOST: {"bytes": len(data), "crc32": zlib.crc32(data)}},
+    }
+    manifest["crc32"] = zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
+    with _new_file(path / _MANIFEST) as file:
+        file.write(json.dumps(manifest, indent=1).encode())
+    sync_folder(path)
+    for name, entry in _read_manifest(path, step).files.items():
+        _check_file(path, name, entry)
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[Any]:
+    with open(path, "xb") as file:
+        yield file
+        file.flush()
+        _sync(file)
+
+
+def _sync(file: Any) -> None:
+    os.fsync(file.fileno())
+
+
+class _Leaf(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: str
+    offset: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.dtype}{list(self.shape)}"
+
+
+class _Manifest(NamedTuple):
+    step: int
+    leaves: dict[tuple[str, ...], _Leaf]
+    files: dict[str, dict[str, int]]
+
+
+def _read_manifest(path: Path, step: int | None = None) -> _Manifest:
+    """Read ``manifest.json`` of a folder that is named after its step, unless ``step`` says it.
+
+    Raises CheckpointDamaged for whatever is wrong with it, and CheckpointMismatch for one of another format.
+    """
+    file = path / _MANIFEST
     try:
-        manifest = read_json(path / "manifest.json")
-        checksum = manifest.pop("crc32")
-        whole = checksum == zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
+        data = read_json(file)
+        require(data, {"crc32": natural, "format": natural}, file)
+        checksum = data.pop("crc32")
+        if checksum != zlib.crc32(json.dumps(data, sort_keys=True).encode()):
+            raise FileUnusable(f"{file} was altered: its checksum is wrong")
+        if data["format"] != _FORMAT:
+            newer = data["format"] > _FORMAT
+            raise CheckpointMismatch(
+                f"{path} has format {data['format']}, this version reads {_FORMAT}: "
+                f"{'update jaxdreamer' if newer else 'go on with the version that wrote it, or choose another folder'}"
+            )
+        require(data, _FORM, file)
+        if data["step"] != (int(path.name) if step is None else step):
+            raise FileUnusable(f"{file} is of step {data['step']}")
     except FileUnusable as error:
         raise CheckpointDamaged(str(error)) from error
-    except (KeyError, AttributeError) as error:
-        raise CheckpointDamaged(f"{path / 'manifest.json'} is no manifest ({error})") from error
-    if not whole:
-        raise CheckpointDamaged(f"{path / 'manifest.json'} was altered: its checksum is wrong")
-    if manifest["format"] > _FORMAT:
-        raise CheckpointMismatch(
-            f"{path} has format {manifest['format']}, this version reads up to {_FORMAT}: update jaxdreamer"
-        )
-    return manifest
+    leaves = {
+        tuple(leaf["path"]): _Leaf(tuple(leaf["shape"]), leaf["dtype"], leaf["offset"]) for leaf in data["leaves"]
+    }
+    return _Manifest(data["step"], leaves, {name: data["files"][name] for name in (_ARRAYS, _HOST)})
+
+
+def _read_host(path: Path, manifest: _Manifest) -> dict[str, Any]:
+    _check_file(path, _HOST, manifest.files[_HOST])
+    try:
+        host = read_json(path / _HOST, _MOST_HOST)
+        require(host, dict, path / _HOST)
+    except FileUnusable as error:
+        raise CheckpointDamaged(str(error)) from error
+    return host
 
 
 def _check_file(path: Path, name: str, entry: dict[str, int]) -> None:
@@ -258,14 +348,6 @@ def _check_file(path: Path, name: str, entry: dict[str, int]) -> None:
         raise CheckpointDamaged(f"{path / name} was altered: its checksum is wrong")
 
 
-def _host(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    _check_file(path, "host.json", manifest["files"]["host.json"])
-    try:
-        return read_json(path / "host.json")
-    except FileUnusable as error:
-        raise CheckpointDamaged(str(error)) from error
-
-
 def _crc(file: BinaryIO) -> int:
     crc = 0
     while block := file.read(1 << 22):
@@ -273,14 +355,9 @@ def _crc(file: BinaryIO) -> int:
     return crc
 
 
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
 def _versions() -> dict[str, str]:
     found = {}
-    for name in ("jaxdreamer", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"):
+    for name in ("jaxdreamer", "jax", "jaxlib", "flax", "optax", "numpy"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
@@ -308,95 +385,82 @@ def _name(entry: Any) -> str:
 
 def _named_leaves(tree: Any) -> dict[tuple[str, ...], Any]:
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    named = {tuple(_name(entry) for entry in path): leaf for path, leaf in flat}
+    named = {
+        tuple(_name(entry) for entry in path): leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+        for path, leaf in flat
+    }
     if len(named) != len(flat):
         raise ValueError("two arrays of the tree have the same path when written as text, like the keys 1 and '1'")
     return named
 
 
-def _describe(leaf: Any) -> dict[str, Any]:
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        key_shape = jax.eval_shape(jax.random.key_data, leaf).shape
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _key_impl(leaf: Any) -> Any:
+    """The generator that keys are for; a ShapeDtypeStruct of keys tells it to a traced function only."""
+    found: list[Any] = []
+    jax.eval_shape(lambda keys: found.append(jax.random.key_impl(keys)), leaf)
+    return found[0]
+
+
+def _describe(leaf: Any) -> _Leaf:
+    if _is_key(leaf):
         # The implementation, threefry2x32 say, is part of a key's dtype: "key<fry>".
-        return {"shape": list(key_shape), "dtype": str(leaf.dtype)}
-    return {"shape": list(leaf.shape), "dtype": str(np.dtype(leaf.dtype))}
+        return _Leaf(jax.eval_shape(jax.random.key_data, leaf).shape, str(leaf.dtype))
+    return _Leaf(tuple(leaf.shape), str(np.dtype(leaf.dtype)))
 
 
-def _flatten(tree: Any) -> tuple[dict[tuple[str, ...], np.ndarray], list[Any]]:
-    arrays, leaves = {}, []
+def _write_arrays(file: Any, tree: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Write the tree's arrays one after another; what the manifest says of each, and of the whole."""
+    leaves, offset, crc = [], 0, 0
     for path, leaf in _named_leaves(tree).items():
-        leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
-        leaves.append([list(path), _describe(leaf)])
-        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        if is_key:
-            leaves[-1].append(str(jax.random.key_impl(leaf)))
-        arrays[path] = np.asarray(jax.device_get(jax.random.key_data(leaf) if is_key else leaf))
-    return arrays, leaves
+        entry = _describe(leaf)
+        # One at a time: a copy of all of them, a large ring among them, may not fit into memory.
+        data = _as_bytes(np.asarray(jax.device_get(jax.random.key_data(leaf) if _is_key(leaf) else leaf)))
+        file.write(data)
+        leaves.append({"path": list(path), "shape": list(entry.shape), "dtype": entry.dtype, "offset": offset})
+        offset, crc = offset + data.nbytes, zlib.crc32(data, crc)
+    return leaves, {"bytes": offset, "crc32": crc}
 
 
-def _nest(flat: dict[tuple[str, ...], Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for path, leaf in flat.items():
-        if 0 in leaf.shape:
-            continue  # orbax refuses arrays without elements; their shape is in the manifest
-        node = nested
-        for name in path[:-1]:
-            node = node.setdefault(name, {})
-        node[path[-1] if path else "value"] = leaf
-    return nested
+def _as_bytes(array: np.ndarray) -> memoryview:
+    """The array's memory, where it is one piece."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _read_tree(path: Path, manifest: dict[str, Any], like: Any, prefix: tuple[str, ...]) -> Any:
-    saved = {tuple(name): entry for name, entry, *_ in manifest["leaves"]}
-    key_impl = {tuple(name): impl[0] for name, _, *impl in manifest["leaves"] if impl}
-    saved = {name[len(prefix) :]: entry for name, entry in saved.items() if name[: len(prefix)] == prefix}
-    leaves = {name: leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for name, leaf in _named_leaves(like).items()}
+def _read_tree(path: Path, manifest: _Manifest, like: Any, prefix: tuple[str, ...]) -> Any:
+    saved = {name[len(prefix) :]: leaf for name, leaf in manifest.leaves.items() if name[: len(prefix)] == prefix}
+    leaves = _named_leaves(like)
     _compare(path, saved, {name: _describe(leaf) for name, leaf in leaves.items()})
-    placeholders = {}
-    for name, entry in saved.items():
-        dtype = np.uint32 if entry["dtype"].startswith("key<") else _dtype(entry["dtype"])
-        placeholders[prefix + name] = jax.ShapeDtypeStruct(tuple(entry["shape"]), dtype)
-    item = _nest(placeholders)
-    with _quiet_orbax() as ocp, _checkpointer(ocp) as checkpointer:
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-        args = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=bool(prefix))
-        nested = checkpointer.restore(path / "state", args=args)
     restored = []
-    for name in leaves:
-        if 0 in saved[name]["shape"]:
-            restored.append(jnp.zeros(saved[name]["shape"], _dtype(saved[name]["dtype"])))
-            continue
-        node = nested
-        for part in prefix + name or ("value",):
-            node = node[part]
-        # A copy: on the CPU jax could otherwise keep using memory that orbax made.
-        value = jnp.array(node, copy=True)
-        if prefix + name in key_impl:
-            value = jax.random.wrap_key_data(value, impl=key_impl[prefix + name])
-        restored.append(value)
+    with open_file(path / _ARRAYS) as file:
+        for name, leaf in leaves.items():
+            # The types are those of `like`; a manifest only says where the bytes lie.
+            array = np.empty(saved[name].shape, np.uint32 if _is_key(leaf) else leaf.dtype)
+            if saved[name].offset + array.nbytes > manifest.files[_ARRAYS]["bytes"]:
+                raise CheckpointDamaged(f"{path / _MANIFEST} places {'/'.join(name)} outside of {_ARRAYS}")
+            file.seek(saved[name].offset)
+            file.readinto(_as_bytes(array))  # type: ignore[attr-defined]
+            value = jnp.array(array, copy=True)  # on the CPU jax could otherwise keep using this memory
+            restored.append(jax.random.wrap_key_data(value, impl=_key_impl(leaf)) if _is_key(leaf) else value)
     return jax.tree.unflatten(jax.tree.structure(like), restored)
 
 
-def _dtype(name: str) -> np.dtype:
-    return np.dtype(jnp.dtype(name))  # knows bfloat16 too
-
-
-def _compare(path: Path, saved: dict[tuple[str, ...], Any], wanted: dict[tuple[str, ...], Any]) -> None:
-    def text(entry: dict[str, Any]) -> str:
-        return f"{entry['dtype']}{entry['shape']}"
-
+def _compare(path: Path, saved: dict[tuple[str, ...], _Leaf], wanted: dict[tuple[str, ...], _Leaf]) -> None:
     lines = [
-        f"{'/'.join(name)}: the checkpoint has {text(saved[name])}, this run needs {text(wanted[name])}"
+        f"{'/'.join(name)}: the checkpoint has {saved[name]}, this run needs {wanted[name]}"
         for name in wanted
-        if name in saved and saved[name] != wanted[name]
+        if name in saved and saved[name][:2] != wanted[name][:2]
     ]
     lines += [
-        f"{'/'.join(name)}: not in the checkpoint, this run needs {text(wanted[name])}"
+        f"{'/'.join(name)}: not in the checkpoint, this run needs {wanted[name]}"
         for name in wanted
         if name not in saved
     ]
     lines += [
-        f"{'/'.join(name)}: the checkpoint has {text(saved[name])}, this run has no such array"
+        f"{'/'.join(name)}: the checkpoint has {saved[name]}, this run has no such array"
         for name in saved
         if name not in wanted
     ]
@@ -406,37 +470,3 @@ def _compare(path: Path, saved: dict[tuple[str, ...], Any], wanted: dict[tuple[s
             f"{path} is of other networks than this run's; use the configuration it was trained with, or another "
             "folder:\n  " + "\n  ".join(lines[:20]) + more
         )
-
-
-# ---- orbax ---------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _quiet_orbax() -> Iterator[Any]:
-    """Orbax, without its progress reports and deprecation warnings, which a user of jaxdreamer can do nothing about."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import orbax.checkpoint as ocp
-
-        absl = logging.getLogger("absl")
-        level = absl.level
-        absl.setLevel(logging.ERROR)
-        try:
-            yield ocp
-        finally:
-            absl.setLevel(level)
-
-
-@contextlib.contextmanager
-def _checkpointer(ocp: Any) -> Iterator[Any]:
-    # This process alone takes part, even where jax runs over several: the others must not be waited for.
-    me = jax.process_index()
-    options = ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me} if jax.process_count() > 1 else None
-    )
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
-    checkpointer = ocp.Checkpointer(handler, multiprocessing_options=options)
-    try:
-        yield checkpointer
-    finally:
-        checkpointer.close()

@@ -1,23 +1,23 @@
-"""The folder of one run: where everything lies, atomic small files, and a lock against a second writer."""
+"""The folder of one run: where everything lies, and a lock against a second writer."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.files import FileUnusable, read_json
+from jaxdreamer.saving import storing
 
 try:
     import fcntl
 except ImportError:  # Windows: the lock falls back on process ids
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["RunDir", "RunLocked", "write_json", "write_text"]
+__all__ = ["RunDir", "RunLocked"]
 
 
 class RunLocked(JaxdreamerError, RuntimeError):
@@ -80,7 +80,8 @@ class RunDir:
     def create(self) -> RunDir:
         """Make the folders."""
         for folder in (self.checkpoints, self.replay, self.videos):
-            folder.mkdir(parents=True, exist_ok=True)
+            with storing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
         return self
 
     def acquire(self) -> RunDir:
@@ -91,6 +92,7 @@ class RunDir:
 
         Raises:
             RunLocked: another process (its pid is named), or this one, holds the lock.
+            StorageError: nothing can be written here.
         """
         self.create()
         path = self.path / "lock"
@@ -98,16 +100,21 @@ class RunDir:
             raise RunLocked(f"{self.path} is already being written by this process (pid {os.getpid()})")
         if fcntl is None and _writer_alive(path):
             raise RunLocked(self._busy(path))
-        file = open(path, "a+")  # noqa: SIM115 - open means locked
+        with storing(path):
+            file = open(path, "a+")  # noqa: SIM115 - open means locked
         if fcntl is not None:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 file.close()
                 raise RunLocked(self._busy(path)) from error
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        file.flush()
+        try:
+            with storing(path):
+                file.truncate(0)
+                os.write(file.fileno(), json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        except BaseException:
+            file.close()
+            raise
         _held[path.resolve()] = file
         self._locked = True
         return self
@@ -116,10 +123,10 @@ class RunDir:
         """Give the lock back; nothing happens where it is not held."""
         if self._locked:
             file = _held.pop((self.path / "lock").resolve())
-            # Emptied, not deleted: between a delete and a close two processes could each lock a file of this name.
-            file.truncate(0)
-            file.close()
             self._locked = False
+            # Emptied, not deleted: between a delete and a close two processes could each lock a file of this name.
+            with file, storing(self.path / "lock"):
+                file.truncate(0)
 
     def __enter__(self) -> RunDir:
         """Lock for the length of a with statement."""
@@ -135,46 +142,6 @@ class RunDir:
             f"{self.path} is being written by another process: pid {holder.get('pid', 'unknown')} on "
             f"{holder.get('host', 'an unknown machine')}; wait for it, stop it, or choose another folder"
         )
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a mixture."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def write_json(path: str | os.PathLike[str], data: Any) -> None:
-    """:func:`write_text` of indented JSON."""
-    write_text(path, json.dumps(data, indent=2) + "\n")
-
-
-def sync_folder(folder: Path) -> None:
-    """Put a folder's entries on disk: a rename survives a power cut only after this."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _umask() -> int:
-    # The only way to read it is to set it. mkstemp makes files private, a run folder is as shared as its user wants.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _holder(path: Path) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.envs.spaces import describe_space
 from jaxdreamer.files import read_json
 from jaxdreamer.record import checkpoint
-from jaxdreamer.record.rundir import RunDir, write_json
+from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.saving import write_json
 from jaxdreamer.types import EnvSpec
 
 # A run's stored experience and parameters mean nothing under another value of these.

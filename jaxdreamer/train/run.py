@@ -26,7 +26,8 @@ from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog, Sink, make_sinks
 from jaxdreamer.record.progress import Progress
-from jaxdreamer.record.rundir import RunDir, write_json
+from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.saving import write_json
 from jaxdreamer.train.device import DeviceTrainer, Run
 from jaxdreamer.train.evaluate import Evaluation, make_device_evaluate, make_evaluate
 from jaxdreamer.train.folder import check_loop, check_spec, describe, load_run, settle_config, write_spec

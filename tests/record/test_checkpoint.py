@@ -135,7 +135,7 @@ def files_of_newest(folder):
 def test_truncating_any_file_of_the_newest_falls_back_with_a_warning(saved, tmp_path_factory, caplog):
     folder, states = saved
     names = files_of_newest(folder)
-    assert Path("manifest.json") in names and Path("host.json") in names and len(names) > 4
+    assert Path("manifest.json") in names and Path("host.json") in names and len(names) == 3
     for name in names:
         copy = tmp_path_factory.mktemp("copy") / "checkpoints"
         shutil.copytree(folder, copy)
@@ -259,12 +259,16 @@ def test_a_copy_of_the_folder_restores(saved, tmp_path_factory):
 
 
 def test_the_manifest_tells_versions_and_arrays(saved):
-    folder, _ = saved
+    folder, states = saved
     manifest = json.loads((folder / f"{20:012d}" / "manifest.json").read_text())
-    assert {"jax", "optax", "orbax-checkpoint", "numpy"} <= set(manifest["versions"])
-    assert [["params", "actor", "out"], {"shape": [2, 2], "dtype": "float32"}] in manifest["leaves"]
+    assert {"jax", "optax", "numpy"} <= set(manifest["versions"])
+    leaf = next(leaf for leaf in manifest["leaves"] if leaf["path"] == ["params", "actor", "out"])
+    assert (leaf["shape"], leaf["dtype"]) == ([2, 2], "float32")
+    # Whoever has no jaxdreamer reads an array so.
+    data = (folder / f"{20:012d}" / "arrays.bin").read_bytes()[leaf["offset"] :]
+    np.testing.assert_array_equal(np.frombuffer(data, "float32", 4).reshape(2, 2), states[20].params["actor"]["out"])
     same = json.loads((folder / f"{10:012d}" / "manifest.json").read_text())
-    assert manifest["tree_hash"] == same["tree_hash"]
+    assert manifest["leaves"] == same["leaves"]
 
 
 def test_saved_on_two_devices_restored_on_one(tmp_path):
@@ -291,7 +295,7 @@ def test_the_room_imports_nothing_heavy():
     code = (
         "import sys\n"
         "from jaxdreamer.record import checkpoint, metrics, plot, progress, rundir, video\n"
-        "heavy = {'orbax', 'tensorboardX', 'wandb', 'imageio', 'matplotlib', 'PIL', 'torch', 'tensorflow'}\n"
+        "heavy = {'tensorboardX', 'wandb', 'imageio', 'matplotlib', 'PIL', 'torch', 'tensorflow'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

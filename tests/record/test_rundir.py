@@ -8,7 +8,8 @@ import pytest
 
 from jaxdreamer.files import read_json
 from jaxdreamer.record import rundir
-from jaxdreamer.record.rundir import RunDir, RunLocked, write_json, write_text
+from jaxdreamer.record.rundir import RunDir, RunLocked
+from jaxdreamer.saving import write_json, write_text
 
 HOLD = """
 import sys, time

@@ -256,15 +256,20 @@ def contents(logdir: Path) -> tuple[list, str, list]:
     )
     disk.load(replay, rundir.replay, checkpoint.read_host(rundir.checkpoints, step)["replay"])
     records = [metrics.without_time(record) for record in metrics.read(rundir.metrics)]
-    return [state, *arrays], replay.content_hash(), records
+    return [state, *arrays.values()], replay.content_hash(), records
 
 
-def checkpoint_arrays(folder: Path) -> list[np.ndarray]:
-    import orbax.checkpoint as ocp
-
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        tree = reader.restore(folder / "state", args=ocp.args.PyTreeRestore())
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+def checkpoint_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Every array's bytes by its path, as the manifest places them."""
+    data = (folder / "arrays.bin").read_bytes()
+    leaves = json.loads((folder / "manifest.json").read_text())["leaves"]
+    ends = [leaf["offset"] for leaf in leaves[1:]] + [len(data)]
+    return {
+        "/".join(leaf["path"]): np.frombuffer(data[leaf["offset"] : end], np.uint8)
+        if leaf["dtype"].startswith("key")
+        else np.frombuffer(data[leaf["offset"] : end], leaf["dtype"]).reshape(leaf["shape"])
+        for leaf, end in zip(leaves, ends, strict=True)
+    }
 
 
 @pytest.mark.slow
