@@ -199,7 +199,7 @@ class BehaviorConfig:
     """Actor, critic and exploration."""
 
     imagine_horizon: int = 15
-    """Steps dreamed from each posterior state, H."""
+    """Steps dreamed from each posterior state, H. 1: the return is the reward and the next state's value."""
     discount: float = 0.99
     """gamma."""
     td_lambda: float = 0.95
@@ -252,7 +252,7 @@ class ReplayConfig:
     batch_size: int = 50
     """Sequences per update, B."""
     batch_length: int = 50
-    """Entries per sequence, T."""
+    """Entries per sequence, T. 1: every entry stands alone, so nothing is learned of what leads to what."""
     cross_episodes: bool = True
     """Let a sequence run over an episode's end into the next (the state is reset there). Off, as V1 and V2 sample: only
     one that begins with an episode shorter than a sequence."""
@@ -439,6 +439,7 @@ def validate(config: Config) -> Config:
         "behavior.imagine_horizon",
         "replay.capacity",
         "replay.batch_size",
+        "replay.batch_length",
         "run.frames",
         "run.train_every",
         "run.updates",
@@ -474,10 +475,6 @@ def validate(config: Config) -> Config:
         raise ConfigError(f"loss.kl_balance must lie between 0 and 1, found {config.loss.kl_balance}")
     if config.model.classes == 1:
         raise ConfigError("model.classes must be 0 (Gaussian latent) or at least 2, found 1")
-    if config.replay.batch_length < 2:
-        raise ConfigError(f"replay.batch_length must be at least 2, found {config.replay.batch_length}")
-    if config.behavior.imagine_horizon < 2:
-        raise ConfigError(f"behavior.imagine_horizon must be at least 2, found {config.behavior.imagine_horizon}")
     if min(config.env.image_size) < 8:
         raise ConfigError(f"env.image_size must be at least 8 in both directions, found {config.env.image_size}")
     per_env = config.replay.capacity // config.env.num_envs

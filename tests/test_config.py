@@ -104,9 +104,9 @@ def test_differences_are_named():
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("batch_length=1", "batch_length must be at least 2"),
+        ("batch_length=0", "batch_length must be above 0"),
         ("classes=1", "classes must be 0"),
-        ("imagine_horizon=1", "imagine_horizon must be at least 2"),
+        ("imagine_horizon=0", "imagine_horizon must be above 0"),
         ("updates=0", "updates must be above 0"),
         ("free_nats=-1", "free_nats must not be negative"),
         ("kl_balance=2", "kl_balance must lie between 0 and 1"),

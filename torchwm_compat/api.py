@@ -176,7 +176,7 @@ def list_envs(model: str | None = None) -> Any:
 def _apply(config: Any, overrides: dict[str, Any]) -> None:
     try:
         pretrained.override(config, overrides)
-    except ValueError as error:
+    except pretrained.NoSuchField as error:
         name = str(error).rpartition(" ")[2]
         raise ValueError(f"Invalid config override(s): {name}") from None
 

@@ -21,7 +21,7 @@ import numpy as np
 from jaxdreamer import EnvSpec, TrainState
 from torchwm_compat import weights
 from torchwm_compat.arrays import require_torch, to_numpy
-from torchwm_compat.config import ALIASES, EXTRAS, DreamerConfig, field_names
+from torchwm_compat.config import ALIASES, DreamerConfig, known_defaults
 
 _log = logging.getLogger("torchwm_compat")
 
@@ -74,7 +74,7 @@ def config_of(data: Mapping[str, Any]) -> DreamerConfig | None:
     stored = data.get("config")
     if not isinstance(stored, Mapping):
         return None
-    known = field_names() | EXTRAS.keys() | ALIASES.keys()
+    known = known_defaults().keys() | ALIASES.keys()
     unknown = sorted(set(stored) - known)
     if unknown:
         _log.warning("the checkpoint's configuration has fields that are unknown here: %s", ", ".join(unknown))

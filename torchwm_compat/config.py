@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+from torchwm_compat.values import NAMESPACES, fitted, writable
 
 # Names that torchwm's documentation uses for a field its class calls otherwise.
 ALIASES = {"embed_size": "obs_embed_size"}
@@ -127,7 +130,8 @@ class _Fields:
 
 
 class DreamerConfig(_Fields):
-    """Mutable settings: set as attributes, or by keyword.
+    """Mutable settings: set as attributes, or by keyword. Values become plain ones of the field's type where they can:
+    numpy's numbers, paths, ``"1e6"``.
 
     ``embed_size`` is another name of ``obs_embed_size``. Beyond torchwm there are ``obs`` ("pixels", "state" or "both"),
     ``num_categories``, ``actor_gradient``, ``update_order`` and ``unity_python``. Setting any other attribute raises
@@ -148,11 +152,13 @@ class DreamerConfig(_Fields):
 
     def __setattr__(self, name: str, value: Any) -> None:
         name = ALIASES.get(name, name)
-        known = field_names() | EXTRAS.keys()
+        known = known_defaults()
         if name not in known:
             near = get_close_matches(name, [*known, *ALIASES], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise AttributeError(f"DreamerConfig has no field {name!r}{hint}")
+        if name != "env_instance":
+            value = fitted(value, known_defaults()[name])
         super().__setattr__(name, value)
 
     @property
@@ -167,11 +173,14 @@ class DreamerConfig(_Fields):
         return self.to_dict() == other.to_dict() and self.env_instance is other.env_instance
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values by field name, tuples as lists. A live ``env_instance`` is left out: it is no setting."""
-        data = {name: _plain(getattr(self, name)) for name in field_names()}
-        data["env_instance"] = None
-        data |= {name: getattr(self, name) for name, default in EXTRAS.items() if getattr(self, name) != default}
-        return data
+        """Plain values by field name, tuples as lists. A live ``env_instance`` is left out: it is no setting.
+
+        Raises:
+            ConfigError: a value that is no number, text, list or dictionary.
+        """
+        changed = [name for name, default in EXTRAS.items() if getattr(self, name) != default]
+        names = [*field_names(), *changed]
+        return {name: None if name == "env_instance" else writable(name, getattr(self, name)) for name in names}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> DreamerConfig:
@@ -182,10 +191,9 @@ class DreamerConfig(_Fields):
         """
         config = cls()
         for key, value in data.items():
-            if ALIASES.get(key, key) not in field_names() | EXTRAS.keys():
+            if ALIASES.get(key, key) not in known_defaults():
                 raise ValueError(f"Invalid DreamerConfig field: {key}")
-            is_tuple = isinstance(getattr(config, key), tuple)
-            setattr(config, key, tuple(value) if is_tuple and isinstance(value, list) else value)
+            setattr(config, key, value)
         return config
 
     def to_yaml(self, path: Any = None) -> str:
@@ -194,8 +202,9 @@ class DreamerConfig(_Fields):
 
         text = yaml.safe_dump(self.to_dict(), sort_keys=True)
         if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_text(text, encoding="utf-8")
+            file = Path(path).expanduser()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
         return text
 
     def save_yaml(self, path: Any) -> None:
@@ -224,27 +233,31 @@ def field_names() -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(_Fields)}
 
 
+@functools.cache
+def known_defaults() -> dict[str, Any]:
+    """Every name that can be set, torchwm's fields and those beyond, with its default."""
+    return field_names() | EXTRAS
+
+
 def read_source(source: Any) -> str:
     """The text of a file, given by its path; or ``source`` itself where it is several lines or reads ``key: value``."""
     if isinstance(source, str) and ("\n" in source or ": " in source):
         return source
-    return Path(source).read_text(encoding="utf-8")
+    return Path(source).expanduser().read_text(encoding="utf-8")
 
 
 def as_config(config: Any = None) -> DreamerConfig:
-    """A DreamerConfig of what an agent may be given: one (the very object), a dictionary, a YAML path or text, or None."""
+    """A DreamerConfig of what an agent may be given: one (the very object), a mapping or namespace, YAML text or a path."""
     if config is None:
         return DreamerConfig()
     if isinstance(config, DreamerConfig):
         return config
     if isinstance(config, Mapping):
         return DreamerConfig.from_dict(config)
-    if isinstance(config, str | Path):
+    if isinstance(config, NAMESPACES):
+        return DreamerConfig.from_dict(vars(config))
+    if isinstance(config, str | os.PathLike):
         return DreamerConfig.from_yaml(config)
     raise TypeError(
-        f"config: expected a DreamerConfig, a dictionary, a YAML path or text, found {type(config).__name__}"
+        f"config: expected a DreamerConfig, a dictionary or namespace, a YAML path or text, found {type(config).__name__}"
     )
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

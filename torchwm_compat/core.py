@@ -184,7 +184,7 @@ class Dreamer:
         Raises:
             FileNotFoundError, CheckpointError: with the file, the key and the shapes.
         """
-        self.take(checkpoint.read(Path(path)), path)
+        self.take(checkpoint.read(Path(path).expanduser()), path)
 
     def take(self, data: Mapping[str, Any], path: Any) -> None:
         """:meth:`restore_checkpoint` of what was read already."""
@@ -198,7 +198,11 @@ class Dreamer:
         Raises FloatingPointError where a loss or gradient is not finite; parameters are then those of before.
         """
         if self.args.train_seq_len <= 1:
-            _log.warning("train_seq_len %d leaves nothing to learn from: no update was done", self.args.train_seq_len)
+            _log.warning(
+                "train_seq_len %d leaves nothing to learn from here, as in torchwm: no update was done (agent.train() "
+                "learns from single entries)",
+                self.args.train_seq_len,
+            )
             return [0.0, 0.0, 0.0]
         return self.train_on(self.data_buffer.sample_batch())
 

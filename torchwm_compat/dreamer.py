@@ -126,9 +126,9 @@ class DreamerAgent:
         for key, value in kwargs.items():
             try:
                 pretrained.override(self.args, {key: value})
-            except ValueError:
+            except pretrained.NoSuchField:
                 raise ValueError(f"Invalid argument: {key}") from None
-        mapping.algorithm(self.args)
+        mapping.to_jaxdreamer(self.args)  # what cannot be is told before anything is made
         self.logdir = str(_run_folder(self.args))
         os.makedirs(self.logdir, exist_ok=True)
         _configure_logging(self.args)
@@ -276,10 +276,10 @@ def _seed(env: Any, seed: int) -> None:
 def _run_folder(args: DreamerConfig) -> Path:
     date = time.strftime("%d-%m-%Y-%H-%M-%S")
     named = "_".join(str(part).replace(os.sep, "-") for part in (_task_name(args), args.algo, args.exp_name, date))
-    folder = Path(args.logdir if args.logdir is not None else named)
+    folder = Path(args.logdir if args.logdir is not None else named).expanduser()
     if folder.is_absolute():
         return folder
-    return Path(args.data_dir or os.environ.get("TORCHWM_DATA_DIR") or args.log_dir).absolute() / folder
+    return Path(args.data_dir or os.environ.get("TORCHWM_DATA_DIR") or args.log_dir).expanduser().absolute() / folder
 
 
 def _task_name(args: DreamerConfig) -> str:
@@ -293,7 +293,7 @@ def _configure_logging(args: DreamerConfig) -> None:
     for name in ("torchwm_compat", "jaxdreamer"):
         logger = logging.getLogger(name)
         logger.setLevel(level)
-        path = None if not args.log_file else os.path.abspath(args.log_file)
+        path = None if not args.log_file else os.path.abspath(os.path.expanduser(args.log_file))
         if path and path not in [getattr(handler, "baseFilename", None) for handler in logger.handlers]:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             handler = logging.FileHandler(path)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from jaxdreamer import Config, ConfigError, preset
-from torchwm_compat.config import DreamerConfig, field_names
+from torchwm_compat.config import DreamerConfig, field_names, known_defaults
+from torchwm_compat.values import mismatch
 
 _log = logging.getLogger("torchwm_compat")
 
@@ -58,11 +59,11 @@ def ignored(why: str) -> Row:
 
 def _steps(name: str) -> Callable[[DreamerConfig], int]:
     """A field in environment frames, in agent steps."""
-    return lambda args: -(-max(0, int(getattr(args, name))) // _repeat(args))
+    return lambda args: -(-getattr(args, name) // _repeat(args))
 
 
 def _repeat(args: DreamerConfig) -> int:
-    return max(1, int(args.action_repeat))
+    return max(1, args.action_repeat)
 
 
 _DMLAB = ignored("DeepMind Lab is not offered")
@@ -89,7 +90,7 @@ TABLE: dict[str, Row] = {
     "mujoco_camera": setting(
         "env.camera", lambda args: "-1" if args.mujoco_camera is None else str(args.mujoco_camera)
     ),
-    "mujoco_frame_skip": setting("env.frame_skip", lambda args: max(1, int(args.mujoco_frame_skip))),
+    "mujoco_frame_skip": setting("env.frame_skip", lambda args: args.mujoco_frame_skip or 1),
     "mujoco_reset_noise_scale": setting("env.reset_noise"),
     "brax_backend": setting("env.brax_backend"),
     "brax_jit": ignored("Brax always runs compiled"),
@@ -103,7 +104,7 @@ TABLE: dict[str, Row] = {
     "unity_time_scale": setting("env.unity_time_scale"),
     "unity_quality_level": setting("env.unity_quality_level"),
     "time_limit": setting("env.time_limit", lambda args: time_limit(args)),
-    "action_repeat": setting("env.action_repeat", _repeat),
+    "action_repeat": setting("env.action_repeat"),
     # the algorithm
     "algo": setting("preset", lambda args: PRESETS[algorithm(args)]),
     "seed": setting("seed", lambda args: abs(int(args.seed))),
@@ -135,10 +136,10 @@ TABLE: dict[str, Row] = {
     "total_steps": setting("run.frames"),
     "seed_steps": setting("run.prefill", _steps("seed_steps")),
     "update_steps": setting("run.updates"),  # and run.pretrain: a round's updates come before its steps
-    "collect_steps": setting("run.train_every", lambda args: max(1, _steps("collect_steps")(args))),
+    "collect_steps": setting("run.train_every", _steps("collect_steps")),
     "buffer_size": setting("replay.capacity", lambda args: capacity(args)),
     "batch_size": setting("replay.batch_size"),
-    "train_seq_len": setting("replay.batch_length", lambda args: max(2, int(args.train_seq_len))),
+    "train_seq_len": setting("replay.batch_length"),
     "test_interval": setting("run.eval_every", _steps("test_interval")),
     "test_episodes": setting("run.eval_episodes"),
     "checkpoint_interval": setting("run.checkpoint_every", _steps("checkpoint_interval")),
@@ -193,6 +194,7 @@ def to_jaxdreamer(args: DreamerConfig) -> Config:
     Raises:
         ConfigError: a value that cannot be, by torchwm's name; or a backend or algorithm that is not offered.
     """
+    _check_types(args)
     values: dict[str, Any] = {}
     named: dict[str, str] = {}
     for name, row in TABLE.items():
@@ -229,6 +231,15 @@ def to_jaxdreamer(args: DreamerConfig) -> Config:
         key = str(error).split(" ", 1)[0].rstrip(":")
         prefix = f"DreamerConfig.{named[key]} -> " if key in named else ""
         raise ConfigError(f"{prefix}{error}") from None
+
+
+def _check_types(args: DreamerConfig) -> None:
+    for name, default in known_defaults().items():
+        wrong = mismatch(getattr(args, name), default)
+        if wrong:
+            row = TABLE.get(name)
+            target = f" -> {row.what}" if row is not None and row.kind == "setting" else ""
+            raise ConfigError(f"DreamerConfig.{name}{target}: {wrong}")
 
 
 def _update_order(args: DreamerConfig) -> dict[str, Any]:
@@ -311,8 +322,9 @@ def image_size(args: DreamerConfig) -> tuple[int, int]:
 
 def capacity(args: DreamerConfig) -> int:
     """Entries of the replay: buffer_size, and no fewer than a round of training needs to sample from."""
-    length, steps = max(2, int(args.train_seq_len)), _steps("collect_steps")(args)
-    return max(int(args.buffer_size), 2 * length, length + 2 * (steps + 1))
+    if args.buffer_size < 1:
+        return args.buffer_size  # refused by its name
+    return max(args.buffer_size, 2 * args.train_seq_len, args.train_seq_len + 2 * (_steps("collect_steps")(args) + 1))
 
 
 def time_limit(args: DreamerConfig) -> int:
@@ -321,7 +333,9 @@ def time_limit(args: DreamerConfig) -> int:
     torchwm limits an environment that has its limit already, so that the shorter one holds; in jaxdreamer a limit
     replaces the one that an id is registered with.
     """
-    limit = max(1, int(args.time_limit) // _repeat(args))
+    if args.time_limit < 1:
+        raise ConfigError(f"DreamerConfig.time_limit must be above 0, found {args.time_limit}")
+    limit = max(1, args.time_limit // _repeat(args))
     if args.env_instance is not None or BACKENDS.get(str(args.env_backend).lower()) != "gym":
         return limit
     import gymnasium

@@ -38,7 +38,7 @@ class ReplayBuffer:
             self.spec,
             capacity=max(self.size, self.seq_len + 1),
             lanes=1,
-            length=max(2, self.seq_len),
+            length=self.seq_len,
             cross_episodes=True,
             memory_fraction=1.0,
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from torchwm_compat import checkpoint
-from torchwm_compat.config import ALIASES, EXTRAS, DreamerConfig, as_config, field_names
+from torchwm_compat.config import ALIASES, DreamerConfig, as_config, known_defaults
 
 CANDIDATES = ("model.pt", "pytorch_model.bin", "checkpoint.pt", "ckpt.pt")
 PATTERNS = ("*.pt", "*.pth", "*.bin")
@@ -20,11 +20,15 @@ class Found(NamedTuple):
     config: Path | None  # YAML, where there is any
 
 
+class NoSuchField(ValueError):
+    """A name that is no field of DreamerConfig."""
+
+
 def override(args: DreamerConfig, overrides: Mapping[str, Any]) -> DreamerConfig:
-    """Set fields on the very object; ValueError for one that is no field."""
+    """Set fields on the very object; NoSuchField for one that is none."""
     for name, value in overrides.items():
-        if ALIASES.get(name, name) not in field_names() | EXTRAS.keys():
-            raise ValueError(f"Invalid DreamerConfig override: {name}")
+        if ALIASES.get(name, name) not in known_defaults():
+            raise NoSuchField(f"Invalid DreamerConfig override: {name}")
         setattr(args, name, value)
     return args
 
@@ -42,7 +46,7 @@ def find(
     Raises:
         FileNotFoundError: there is no checkpoint. ImportError: a repository is named and huggingface_hub is not installed.
     """
-    place = Path(path)
+    place = Path(path).expanduser()
     if place.is_file():
         found: Path | None = place
         folder = place.parent

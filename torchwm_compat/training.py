@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jaxdreamer import Config, MissingExtra, Timestep, load_run, train_agent, wrap
+from jaxdreamer import Config, ConfigError, MissingExtra, Timestep, load_run, train_agent, wrap
 from torchwm_compat.envs import Kept
+from torchwm_compat.values import fitted, mismatch
 
 _log = logging.getLogger("torchwm_compat")
 
@@ -45,6 +46,7 @@ class Sink:
 
     def __init__(self, logger: Any, capacity: int) -> None:
         self._logger, self._capacity = logger, capacity
+        self.metrics: dict[str, float] = {}  # of the newest updates, by jaxdreamer's names
         self._episodes: int | None = None
 
     def write(self, record: Mapping[str, Any], step: int) -> None:
@@ -52,6 +54,8 @@ class Sink:
         if self._episodes is None:  # a run that was killed repeats what came after its last checkpoint
             self._logger.rewind(step - 1)
             self._episodes = int(self._logger.last("replay/episodes") or 0)
+        if "loss/model" in record:
+            self.metrics = {name: float(value) for name, value in record.items() if isinstance(value, int | float)}
         line = {name: record[own] for name, own in NAMES.items() if record.get(own) is not None}
         if "replay/entries" in record:
             self._episodes += int(record.get("train/episodes", 0))
@@ -75,23 +79,33 @@ def train(agent: Any, total_steps: int | None = None) -> None:
     """
     args, dreamer = agent.args, agent.dreamer
     folder = Path(agent.logdir) / RUN
-    config = trained_config(agent, folder, args.total_steps if total_steps is None else int(total_steps))
+    if args.train_seq_len == 1:
+        _log.warning("train_seq_len 1: every entry stands alone, so the model learns nothing of what leads to what")
+    config = trained_config(agent, folder, _frames(args.total_steps if total_steps is None else total_steps))
     for env in (agent.train_env, agent.test_env):
         env.close()  # the trainer has its own; these open again when they are used
+    sink = Sink(agent.logger, config.replay.capacity)
     result = train_agent(
         config,
         folder,
         make=instance_maker(args.env_instance, config) if args.env_instance is not None else None,
-        sinks=[Sink(agent.logger, config.replay.capacity)],
+        sinks=[sink],
         console=None if args.enable_console_metrics else Console(quiet=True),
         start=dreamer.state if agent.has_learned else None,
         on_save=checkpointer(agent),
     )
-    dreamer.state = result.state
+    dreamer.state, dreamer.metrics = result.state, sink.metrics or dreamer.metrics
     agent.has_learned = True
     _copy_videos(agent, folder)
     if not result.finished:
         raise KeyboardInterrupt  # the trainer has saved; the script's next line is not to go on as if all were done
+
+
+def _frames(total_steps: Any) -> int:
+    frames = fitted(total_steps, 0)
+    if mismatch(frames, 0) or frames < 1:
+        raise ConfigError(f"total_steps: expected a whole number above 0, found {total_steps!r}")
+    return int(frames)
 
 
 def trained_config(agent: Any, folder: Path, frames: int) -> Config:

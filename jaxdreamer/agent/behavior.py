@@ -44,7 +44,9 @@ def behavior_loss(
     ``rho dynamics + (1 - rho) reinforce``.
 
     V1 has s = 1, V2 s = 0 (``behavior.returns_from_start``): V1 leaves z_0 out of its sequences, so its weights
-    ``w`` start from z_1. A start that is terminal counts for nothing beyond its own reward where ends are learned.
+    ``w`` start from z_1. A dream of one step has no z_1's return and no k up to H - 2: there s = 0, so that the critic
+    learns ``G_0 = r_0 + d_0 v_1``, and the actor has the term k = 0 with ``G_1 := v_1``, as G_H is everywhere. A start
+    that is terminal counts for nothing beyond its own reward where ends are learned.
     The actor sees features through a stop-gradient: only the action carries its gradient on, through the model
     (unless ``behavior.actor_input_gradient``).
 
@@ -58,7 +60,8 @@ def behavior_loss(
     """
     settings = config.behavior
     horizon = settings.imagine_horizon
-    first = 0 if settings.returns_from_start else 1
+    first = 0 if settings.returns_from_start or horizon == 1 else 1
+    acted = max(1, horizon - 1)  # of the actions, the last one's outcome is known by its value alone
     gradient = actor_gradient(config, spec)
     key_dream, key_entropy = jax.random.split(key)
     # A pure REINFORCE gradient needs nothing from the rollout: constants here spare the whole backward pass.
@@ -91,20 +94,21 @@ def behavior_loss(
     critic = networks.critic(trained["critic"], fixed_feat[first:horizon])
     critic_loss = -jnp.mean(weights * critic.log_prob(target))
 
-    policy = networks.actor(trained["actor"], fixed_feat[: horizon - 1])
+    policy = networks.actor(trained["actor"], fixed_feat[:acted])
     entropy = policy.entropy(key_entropy)
-    advantage = lax.stop_gradient(returns[1:] - value[: horizon - 1])
+    gain = returns[1:] if horizon > 1 else value[1:]
+    advantage = lax.stop_gradient(gain - value[:acted])
     objective = jnp.zeros_like(advantage)
     if gradient != "reinforce":
         share = settings.actor_gradient_mix if gradient == "both" else 1.0
-        objective += share * returns[1:]
+        objective += share * gain
     if gradient != "dynamics":
         share = 1.0 - settings.actor_gradient_mix if gradient == "both" else 1.0
-        log_prob = policy.log_prob(lax.stop_gradient(dream.action[: horizon - 1]))
+        log_prob = policy.log_prob(lax.stop_gradient(dream.action[:acted]))
         objective += share * log_prob * advantage
     if settings.actor_entropy:
         objective += settings.actor_entropy * entropy
-    actor_loss = -jnp.mean(weights[: horizon - 1] * objective)
+    actor_loss = -jnp.mean(weights[:acted] * objective)
 
     metrics = {
         "loss/actor": actor_loss,

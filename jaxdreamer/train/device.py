@@ -240,7 +240,7 @@ class DeviceTrainer(Loop[list[Evaluation]]):
                 if evaluation.frames is not None:
                     path = one.rundir.videos / f"policy-{counters['env_frames']:012d}.gif"
                     video.save_video(path, evaluation.frames, evaluation.frame_rate)
-                if sees_images and self.config.run.video and tally.updates and write:
+                if sees_images and self.predicts and tally.updates and write:
                     self._save_open_loop(index, counters)
                 if write:
                     one.metrics.write(evaluation.metrics(), **counters)

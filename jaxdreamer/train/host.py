@@ -266,7 +266,7 @@ class HostTrainer(Loop[Evaluation]):
             name = f"{self.env_frames:012d}"
             if evaluation.frames is not None:
                 video.save_video(self.rundir.videos / f"policy-{name}.gif", evaluation.frames, evaluation.frame_rate)
-            if sees_images and self.config.run.video and self.pretrained and write:
+            if sees_images and self.predicts and self.pretrained and write:
                 self.save_open_loop()
         if write:
             self._write(evaluation.metrics())

@@ -122,6 +122,11 @@ class Loop(abc.ABC, Generic[Evaluated]):
         """Entries of a sequence that the model is shown before it predicts, in the pictures of open-loop prediction."""
         return max(1, self.config.replay.batch_length // 4)
 
+    @property
+    def predicts(self) -> bool:
+        """Whether such pictures are drawn: videos are wanted, and a sequence has more entries than are shown."""
+        return self.config.run.video and self.config.replay.batch_length > self.context
+
     def _check_start(self, mine: TrainState, start: TrainState) -> None:
         expected, found = (jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (mine, start))
         if expected != found:

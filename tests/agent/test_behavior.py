@@ -192,6 +192,38 @@ def test_two_steps_worked_out_by_hand():
     np.testing.assert_allclose(metrics["loss/critic"], (1.0 * at_0 + 0.5 * at_1) / 2, rtol=1e-6)
 
 
+@pytest.mark.parametrize("with_discount", [True, False])
+@pytest.mark.parametrize(
+    ("version", "gradient"),
+    [("dreamer_v1", "dynamics"), ("dreamer_v2", "dynamics"), ("dreamer_v2", "reinforce"), ("dreamer_v2", "both")],
+)
+def test_a_dream_of_one_step_learns_from_the_reward_and_the_next_value(version, gradient, with_discount):
+    """H = 1: the critic's target is ``r_0 + d_0 v_1``, V1's too, and the actor's ``v_1``."""
+    changes = {"actor_gradient": gradient, "actor_gradient_mix": 0.3, "actor_entropy": 0.05}
+    config = cases.config(version, imagine_horizon=1, discount=0.9, td_lambda=0.7, **changes)
+    terminal = (False, True, False)
+    _, metrics = toy_loss(config, terminal, with_discount=with_discount)
+
+    target = TARGET if version == "dreamer_v2" else CRITIC
+    (z0, z1), (action,) = toy_dream(1)
+    v0, v1 = VALUE(target, z0), VALUE(target, z1)
+    goes_on = 1 - np.array(terminal, float) if with_discount else 1.0
+    error = REWARD(z0) + 0.9 * goes_on * v1 - VALUE(CRITIC, z0)
+    half_log = 0.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(metrics["loss/critic"], np.mean(0.5 * error**2 + half_log), rtol=1e-5)
+    share = {"dynamics": 1.0, "reinforce": 0.0, "both": 0.3}[gradient]
+    objective = share * v1 + (1 - share) * -half_log * (v1 - v0) + 0.05 * action**2  # it plays its policy's centre
+    np.testing.assert_allclose(metrics["loss/actor"], -np.mean(objective), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("version", "scale"), [("dreamer_v1", CRITIC), ("dreamer_v2", TARGET)])
+def test_in_a_dream_of_one_step_the_actors_gradient_is_the_next_values(version, scale):
+    config = cases.config(version, imagine_horizon=1, actor_gradient="dynamics", actor_entropy=0.0)
+    slope = jax.grad(lambda theta: toy_loss(config, theta=theta)[1]["loss/actor"])(THETA)
+    # v_1 = scale (0.8 z_0 + theta z_0 + 0.1) + 0.3, so its slope in theta is scale z_0.
+    np.testing.assert_allclose(slope, -np.mean(scale * START), rtol=1e-5)
+
+
 def test_a_terminal_start_counts_for_its_own_reward_only_in_v2():
     config = toy_config("dreamer_v2", actor_gradient="dynamics", actor_entropy=0.0)
     terminal = (False, True, False)

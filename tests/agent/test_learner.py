@@ -47,6 +47,14 @@ def test_one_update_trains_every_parameter(version, spec_name):
             assert is_changed, f"{part} {path} is as before"
 
 
+def test_one_entry_and_a_dream_of_one_step_are_enough_to_learn_from(version):
+    state, learner = cases.state(version), cases.learner(version, imagine_horizon=1, target_critic_every=0)
+    new, metrics = learner.update(state, cases.batch(steps=1, lanes=1))
+    assert metrics["skipped"] == 0 and np.isfinite(metrics["loss/model"])
+    for part in ("model", "actor", "critic"):
+        assert metrics[f"grad_norm/{part}"] > 0 and not cases.trees_equal(state.params[part], new.params[part])
+
+
 def test_metrics_are_finite_float32_scalars(version):
     _, metrics = cases.learner(version, "EVERYTHING").update(
         cases.state(version, "EVERYTHING"), cases.batch("EVERYTHING")

@@ -95,6 +95,15 @@ def test_loss_is_the_sum_of_its_terms_in_numpy(version, spec_name):
     np.testing.assert_allclose(loss, sum(expected.values()), rtol=1e-4)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_sequence_of_one_entry_is_a_posterior_and_its_prior(version, is_first):
+    batch = cases.batch(steps=1, lanes=1)._replace(is_first=jnp.array([[is_first]]), action=jnp.array([[[0.3, -0.7]]]))
+    loss, output = compiled_loss(version)(cases.noisy_params(version)["model"], batch)
+    np.testing.assert_allclose(loss, sum(numpy_terms(version, "VECTOR", batch).values()), rtol=1e-4)
+    assert output.latent.deter.shape[:2] == (1, 1)
+
+
 @pytest.mark.parametrize("name", ["reward", "kl", "model"])
 def test_an_observation_key_named_like_a_term_hides_none(name):
     spec = EnvSpec({name: cases.STATE}, cases.CONTINUOUS)

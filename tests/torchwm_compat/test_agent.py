@@ -20,6 +20,7 @@ from jaxdreamer import ConfigError
 from jaxdreamer.envs.toy import CountingEnv
 from tests.torchwm_compat import cases
 from torchwm_compat import dreamer as module
+from torchwm_compat.arrays import has_torch
 from torchwm_compat.config import DreamerConfig
 from torchwm_compat.dreamer import DreamerAgent
 from torchwm_compat.training import RUN, Sink, instance_maker
@@ -222,6 +223,31 @@ def test_ctrl_c_saves_and_ends_the_script(tmp_path, monkeypatch):
     again.train()
     assert int(again.dreamer.state.updates) > int(agent.dreamer.state.updates)
     assert lines(again)[-1]["step"] == 100
+
+
+ALL_ONE = ("batch_size", "train_seq_len", "imagine_horizon", "obs_embed_size", "num_units", "deter_size", "stoch_size",
+           "collect_steps", "update_steps", "test_episodes", "buffer_size", "action_repeat")  # fmt: skip
+
+
+def test_every_size_may_be_one(tmp_path):
+    """A hundred frames of Pendulum-v1 with every number 1: trained, evaluated, saved and loaded."""
+    sizes = dict.fromkeys(ALL_ONE, 1) | {"seed_steps": 95, "test_interval": 0, "free_nats": 0}
+    agent = DreamerAgent(cases.config(**sizes, logdir=str(tmp_path / "run")))
+    before = agent.dreamer.state_dicts()
+    agent.train(total_steps=100)
+    after = agent.dreamer.state_dicts()
+    for name, network in after.items():
+        assert all(np.isfinite(array).all() for array in network.values()), name
+        assert any((array != before[name][key]).any() for key, array in network.items()), name
+    assert int(agent.dreamer.state.updates) == 6 and agent.dreamer.metrics["loss/model"] > 0
+    rewards, videos, _ = agent.evaluate()
+    assert rewards.shape == (1,) and videos.shape == (1, 20, 16, 16, 3)
+    if not has_torch():
+        return
+    again = DreamerAgent.from_pretrained(tmp_path / "run" / "ckpts" / "100_ckpt.pt", logdir=str(tmp_path / "again"))
+    for name, network in again.dreamer.state_dicts().items():
+        for key, array in network.items():
+            np.testing.assert_array_equal(array, after[name][key])
 
 
 def test_the_agent_can_see_the_state_instead(tmp_path):

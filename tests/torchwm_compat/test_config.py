@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
 import dataclasses
+import enum
+import fractions
 import logging
+import pathlib
+import types
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import yaml
 
@@ -320,3 +328,75 @@ def test_fields_without_a_meaning_are_warned_about_once_by_name(caplog, monkeypa
     assert len(caplog.records) == len(changes)
     assert "DreamerConfig.render = True has no effect: frames are never shown in a window" in caplog.text
     assert warn_ignored(DreamerConfig()) == []
+
+
+# ---- values as they come ------------------------------------------------------------------------------------------------
+
+
+class Kind(enum.Enum):
+    V2 = "Dreamerv2"
+
+
+class Task(str):
+    """Text of a kind of its own."""
+
+
+AS_THEY_COME = [
+    ("batch_size", np.int64(3), 3), ("discount", np.float64(0.5), 0.5), ("no_gpu", np.bool_(True), True),
+    ("seed", np.array(7), 7), ("train_seq_len", np.array([4]), 4), ("image_size", np.array([16, 32]), (16, 32)),
+    ("env", np.str_("Pendulum-v1"), "Pendulum-v1"), ("env", Task("Ant-v5"), "Ant-v5"), ("algo", Kind.V2, "Dreamerv2"),
+    ("logdir", pathlib.Path("runs/a"), "runs/a"), ("mujoco_xml_path", pathlib.PurePosixPath("a b.xml"), "a b.xml"),
+    ("total_steps", "1e6", 1_000_000), ("total_steps", 1e6, 1_000_000), ("model_learning_rate", "6e-4", 6e-4),
+    ("free_nats", fractions.Fraction(3, 2), 1.5), ("use_disc_model", "no", False), ("enable_wandb", 1, True),
+    ("wandb_entity", None, ""), ("exp_name", 3, "3"), ("batch_size", 5.0, 5),
+    ("dmlab_config", collections.OrderedDict(width=np.int32(8)), {"width": 8}),
+    ("dmlab_config", argparse.Namespace(sizes=(np.float64(1.5), None)), {"sizes": (1.5, None)}),
+    ("batch_size", jnp.asarray(3), 3), ("num_categories", np.uint8(9), 9),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "given", "kept"), AS_THEY_COME, ids=str)
+def test_values_become_plain_ones_and_survive_yaml(name, given, kept):
+    assigned = DreamerConfig()
+    setattr(assigned, name, given)
+    for config in (assigned, DreamerConfig(**{name: given}), DreamerConfig.from_dict({name: given})):
+        value = getattr(config, name)
+        assert value == kept and type(value) is type(kept)
+        text = config.to_yaml()
+        assert "!!" not in text and DreamerConfig.from_yaml(text) == config
+
+
+def test_yaml_written_by_hand_may_have_numbers_that_yaml_takes_for_text():
+    config = DreamerConfig.from_yaml("model_learning_rate: 1e-3\ntotal_steps: 1e4\nuse_amp: 'off'\nwandb_entity:")
+    assert (config.model_learning_rate, config.total_steps, config.use_amp) == (1e-3, 10_000, False)
+    assert config.wandb_entity == ""
+
+
+def test_a_namespace_is_a_configuration(tmp_path):
+    given = argparse.Namespace(seed=np.int64(5), logdir=tmp_path)
+    assert as_config(given) == as_config(types.SimpleNamespace(seed=5, logdir=str(tmp_path)))
+    (tmp_path / "a.yaml").write_text("seed: 5")
+    assert as_config(pathlib.PurePath(tmp_path, "a.yaml")).seed == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("batch_size", 2.5, "int, found 2.5"),
+        ("batch_size", True, "int, found True"),
+        ("seed", None, "int, found None"),
+        ("test_episodes", np.array([1, 2]), r"int, found \(1, 2\)"),
+        ("no_gpu", "perhaps", "bool, found 'perhaps'"),
+        ("video_fps", "fast", "int, found 'fast'"),
+        ("env", None, "str, found None"),
+        ("discount", float("nan"), "a finite number|must be a finite number, found nan"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_its_name(name, value, expected):
+    with pytest.raises(ConfigError, match=rf"^DreamerConfig\.{name}.*{expected}"):
+        to_jaxdreamer(DreamerConfig(**{name: value}))
+
+
+def test_what_cannot_be_written_down_is_named():
+    with pytest.raises(ConfigError, match=r"DreamerConfig\.dmlab_config: <object .*> cannot be written down"):
+        DreamerConfig(dmlab_config={"a": [object()]}).to_yaml()

@@ -540,6 +540,26 @@ def test_an_environment_that_breaks_now_and_then_goes_on(make_trainer, monkeypat
     assert line["env/broken_entries"] == 3 * (500 // 3) and line["agent_steps"] == 1500 - 3 * (500 // 3 + 1)
 
 
+def test_every_size_may_be_one(make_trainer):
+    sizes = (
+        "batch_length",
+        "batch_size",
+        "imagine_horizon",
+        "num_envs",
+        "stoch_size",
+        "deter_size",
+        "hidden_size",
+        "units",
+    )
+    trainer = make_trainer(tiny("frames=90", "cross_episodes=false", *(f"{name}=1" for name in sizes)))
+    before = jax.device_get(trainer.state.params)
+    trainer.run()
+    assert trainer.updates == 3 + 2 * (90 - 60) // 10 and trainer.tallies[0].skipped == 0
+    for part, params in jax.device_get(trainer.state.params).items():
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+        assert not trees_equal(params, before[part])
+
+
 def test_episodes_shorter_than_a_sequence_are_learned_from(make_trainer, monkeypatch):
     looking(monkeypatch)
     config = tiny("frames=300", "env=counting", "cross_episodes=false", "log_every=30")
