@@ -95,7 +95,8 @@ def _number(value: Any, kind: type) -> Any:
         return value
     if kind is float:
         return float(number)
-    return int(number) if math.isfinite(number) and number == int(number) else value
+    whole = math.isfinite(number) and number == math.floor(number)
+    return math.floor(number) if whole else value
 
 
 def mismatch(value: Any, default: Any) -> str | None:
