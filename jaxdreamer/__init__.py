@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxdreamer.envs.robotics_env import register_robotics, robotics_tasks
     from jaxdreamer.envs.vector import VectorEnv
     from jaxdreamer.envs.wrappers import AgentEnv
+    from jaxdreamer.memory import available_memory
     from jaxdreamer.nets.networks import Networks, features, make_networks
     from jaxdreamer.ops.distributions import Bernoulli, Normal, UnitNormal, policy_mode
     from jaxdreamer.ops.exploration import explore
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from jaxdreamer.ops.transforms import symexp, symlog, two_hot
     from jaxdreamer.record.metrics import make_sinks
     from jaxdreamer.record.video import save_video
-    from jaxdreamer.replay.host import HostReplay, available_memory
+    from jaxdreamer.replay.host import HostReplay
     from jaxdreamer.train.folder import load_run
     from jaxdreamer.train.run import evaluate_agent, train_agent, train_seeds
     from jaxdreamer.types import (
@@ -130,7 +131,8 @@ _HOMES = {
     "ops.transforms": ("symexp", "symlog", "two_hot"),
     "record.metrics": ("make_sinks",),
     "record.video": ("save_video",),
-    "replay.host": ("HostReplay", "available_memory"),
+    "memory": ("available_memory",),
+    "replay.host": ("HostReplay",),
     "train.folder": ("load_run",),
     "train.run": ("evaluate_agent", "train_agent", "train_seeds"),
     "types": (

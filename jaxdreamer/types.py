@@ -29,10 +29,36 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from jaxdreamer.errors import JaxdreamerError
+from jaxdreamer.files import shown
+
 # jax.Array, numpy.ndarray or a tracer: this module must not import jax, environment workers import it.
 Array = Any
 PyTree = Any
 Observation = dict[str, Array]
+_DTYPES = {"image": "uint8", "vector": "float32", "discrete": "int32"}
+
+
+class SpecError(JaxdreamerError, ValueError):
+    """A description of observations, actions or spaces as there can be none; it says where, and what was found."""
+
+
+def member(data: Any, name: str, kind: type, where: str) -> Any:
+    """``data[name]`` of a JSON object, a ``kind``; SpecError, naming the place, where it is not."""
+    if not isinstance(data, dict):
+        raise SpecError(f"{where}: expected an object, found {shown(data)}")
+    if name not in data:
+        raise SpecError(f"{where} has no {name!r}")
+    if not isinstance(data[name], kind):
+        raise SpecError(f"{where}: {name!r} cannot be {shown(data[name])}")
+    return data[name]
+
+
+def whole(value: Any, where: str, least: int = 0, most: int = 2**31 - 1) -> int:
+    """``value``, a whole number in these limits; SpecError, naming the place, where it is not."""
+    if type(value) is not int or not least <= value <= most:
+        raise SpecError(f"{where}: expected a whole number from {least} to {most}, found {shown(value)}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -108,10 +134,46 @@ class EnvSpec:
         }
 
     @staticmethod
-    def from_dict(data: dict[str, Any]) -> EnvSpec:
-        """Read what :meth:`to_dict` wrote."""
-        obs = {key: ArraySpec(tuple(s["shape"]), s["dtype"], s["kind"], s["classes"]) for key, s in data["obs"].items()}
-        return EnvSpec(obs, ActionSpec(tuple(ActionPart(p["kind"], p["size"]) for p in data["action"])))
+    def from_dict(data: Any) -> EnvSpec:
+        """Read what :meth:`to_dict` wrote; SpecError for what it never writes."""
+        obs = {key: _read_array(key, item) for key, item in member(data, "obs", dict, "the spec").items()}
+        parts = []
+        for index, item in enumerate(member(data, "action", list, "the spec")):
+            where = f"part {index} of the action"
+            kind = member(item, "kind", str, where)
+            if kind not in ("continuous", "discrete"):
+                raise SpecError(f"{where}: 'kind' is continuous or discrete, found {shown(kind)}")
+            parts.append(ActionPart(kind, whole(member(item, "size", int, where), f"{where}, 'size'")))
+        action = ActionSpec(tuple(parts))
+        if not obs or not action.size:
+            raise SpecError(
+                f"the spec has {len(obs)} observations and {action.size} numbers in an action; both need some"
+            )
+        return EnvSpec(obs, action)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one entry as the networks read it: choices are one-hot, and everything is float32 there."""
+        numbers = sum(math.prod(item.shape) * max(1, item.classes) for item in self.obs.values())
+        return 4 * (numbers + self.action.size)
+
+
+def _read_array(key: str, data: Any) -> ArraySpec:
+    where = f"observation {shown(key)}"
+    kind = member(data, "kind", str, where)
+    if kind not in _DTYPES:
+        raise SpecError(f"{where}: 'kind' is one of {', '.join(_DTYPES)}, found {shown(kind)}")
+    if member(data, "dtype", str, where) != _DTYPES[kind]:
+        raise SpecError(f"{where}: 'dtype' of kind {kind} is {_DTYPES[kind]}, found {shown(data['dtype'])}")
+    shape = tuple(whole(size, f"{where}, 'shape'") for size in member(data, "shape", list, where))
+    if kind == "image" and (len(shape) != 3 or 0 in shape):
+        raise SpecError(f"{where}: the 'shape' of an image is height, width and channels, found {shown(shape)}")
+    if len(shape) > 32:
+        raise SpecError(f"{where}: 'shape' has {len(shape)} axes, arrays have at most 32")
+    classes = whole(member(data, "classes", int, where), f"{where}, 'classes'", least=1 if kind == "discrete" else 0)
+    if classes and kind != "discrete":
+        raise SpecError(f"{where}: only a discrete one has 'classes', found {classes}")
+    return ArraySpec(shape, _DTYPES[kind], kind, classes)
 
 
 class Timestep(NamedTuple):

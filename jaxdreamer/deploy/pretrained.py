@@ -18,8 +18,7 @@ from jaxdreamer.envs.actions import ActionMap
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.images import resize, to_rgb
 from jaxdreamer.envs.observations import ObservationMap, found, split
-from jaxdreamer.envs.spaces import kind_of, restore_space
-from jaxdreamer.files import read_json
+from jaxdreamer.envs.spaces import kind_of, read_spaces, read_spec
 from jaxdreamer.nets.networks import Networks, make_networks
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
@@ -48,9 +47,7 @@ def load_agent(
         raise checkpoint.CheckpointMissing(
             f"the run in {rundir.path} has no checkpoint yet: expected one in {rundir.checkpoints.name}/, found none"
         )
-    config, stored = configs.load(rundir.config), read_json(rundir.spec)
-    spec = EnvSpec.from_dict(stored)
-    spaces = {name: data and restore_space(data) for name, data in (stored.get("spaces") or {}).items()}
+    config, spec, spaces = configs.load(rundir.config), read_spec(rundir.spec), read_spaces(rundir.spec)
     like = jax.eval_shape(_programs(config, spec)[0].init, jax.random.key(0))
     params, _, step = checkpoint.restore_params(rundir.checkpoints, like, step, prefix=("train", "params"))
     return Agent(config, spec, params, spaces=spaces or None, step=step, lanes=lanes, seed=seed)

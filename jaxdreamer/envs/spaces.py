@@ -9,14 +9,23 @@ library its environment came from.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
+from jaxdreamer.config import ConfigError
 from jaxdreamer.envs.base import SpaceError
+from jaxdreamer.files import read_json, shown
+from jaxdreamer.memory import refuse_beyond_memory
+from jaxdreamer.types import EnvSpec, SpecError, member, whole
+
+Read = TypeVar("Read")
 
 LEAVES = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
+_DTYPES = {str(np.dtype(code)) for code in "?bhilqBHILQefdg"}
+_MEND = "restore it, or choose another folder"
 SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
 
 
@@ -107,28 +116,125 @@ def describe_space(space: Any) -> dict[str, Any]:
     return described | {"nvec": np.asarray(space.nvec).tolist(), "start": start.tolist()}
 
 
-def restore_space(data: Mapping[str, Any]) -> Any:
-    """The gymnasium space that :func:`describe_space` described; for an unsupported kind one that only has its name."""
+def read_spec(path: str | os.PathLike[str]) -> EnvSpec:
+    """The spec in a run's ``spec.json``. ConfigError where it describes none, TooLarge where nothing could hold it."""
+    spec = _from_file(path, EnvSpec.from_dict)
+    refuse_beyond_memory(f"{path}: one observation and action", spec.nbytes, _MEND)
+    return spec
+
+
+def read_spaces(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The environment's own spaces in a run's ``spec.json``, by ``observation`` and ``action``; errors as above."""
+
+    def restore(data: Any) -> dict[str, Any]:
+        described = data.get("spaces") if isinstance(data, Mapping) else None
+        if not isinstance(described, Mapping | None):
+            raise SpecError(f"'spaces' cannot be {shown(described)}")
+        return {name: None if item is None else restore_space(item) for name, item in (described or {}).items()}
+
+    return _from_file(path, restore)
+
+
+def _from_file(path: str | os.PathLike[str], read: Callable[[Any], Read]) -> Read:
+    try:
+        return read(read_json(path))
+    except SpecError as error:
+        raise ConfigError(f"{path}: {error}: {_MEND}") from error
+
+
+def restore_space(data: Any) -> Any:
+    """The gymnasium space that :func:`describe_space` described; for an unsupported kind one that only has its name.
+
+    SpecError for what it never writes, TooLarge for bounds that memory would not hold.
+    """
     from gymnasium import spaces
 
-    kind = data["kind"]
+    kind = member(data, "kind", str, "a space")
+    where = f"a {shown(kind)} space"
     if kind == "Dict":
-        return spaces.Dict([(name, restore_space(child)) for name, child in data["spaces"]])
+        items = [_named(item, where) for item in member(data, "spaces", list, where)]
+        if len(dict(items)) != len(items):
+            raise SpecError(f"{where} has two members of one name")
+        return spaces.Dict([(name, restore_space(child)) for name, child in items])
     if kind == "Tuple":
-        return spaces.Tuple([restore_space(child) for child in data["spaces"]])
-    if kind == "MultiBinary":
-        return spaces.MultiBinary(data["n"])
+        return spaces.Tuple([restore_space(child) for child in member(data, "spaces", list, where)])
     if kind not in LEAVES:
-        return type(kind, (spaces.Space,), {"__repr__": lambda _: data.get("text", kind)})()
-    dtype = np.dtype(data["dtype"])
-    if kind == "Box":
-        shape = tuple(data["shape"])
-        low, high = (_restore_bound(data[name], shape, dtype) for name in ("low", "high"))
-        return spaces.Box(low, high, shape, dtype)
-    if kind == "Discrete":
-        options = {} if dtype == np.int64 else {"dtype": dtype}  # gymnasium 1.1 has no such argument
-        return spaces.Discrete(data["n"], start=data["start"], **options)
-    return spaces.MultiDiscrete(np.array(data["nvec"], dtype), dtype=dtype, start=np.array(data["start"], dtype))
+        text = member(data, "text", str, where)
+        if not kind.isidentifier():
+            raise SpecError(f"{where}: there is no class of this name")
+        return type(kind, (spaces.Space,), {"__repr__": lambda _: text})()
+    try:
+        with np.errstate(over="raise"):
+            return _LEAF[kind](data, where)
+    except (ValueError, TypeError, AssertionError, ArithmeticError) as error:  # gymnasium asserts
+        raise error if isinstance(error, SpecError) else SpecError(f"{where} cannot be made: {error}") from error
+
+
+def _named(item: Any, where: str) -> tuple[Any, Any]:
+    if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], str | int):
+        raise SpecError(f"{where}: its members are pairs of a name and a space, found {shown(item)}")
+    return item[0], item[1]
+
+
+def _dtype(data: Any, where: str, kinds: str) -> np.dtype:
+    name = member(data, "dtype", str, where)
+    if name not in _DTYPES or np.dtype(name).kind not in kinds:
+        raise SpecError(f"{where}: 'dtype' cannot be {shown(name)}")
+    return np.dtype(name)
+
+
+def _restore_box(data: Any, where: str) -> Any:
+    from gymnasium import spaces
+
+    dtype = _dtype(data, where, "biuf")
+    shape = tuple(whole(size, f"{where}, 'shape'") for size in member(data, "shape", list, where))
+    # The two bounds, and whether each is one.
+    refuse_beyond_memory(f"{where} of shape {shown(shape)}", math.prod(shape) * 2 * (dtype.itemsize + 1), _MEND)
+    low, high = (_restore_bound(member(data, name, object, where), shape, dtype, where) for name in ("low", "high"))
+    if (low > high).any():
+        raise SpecError(f"{where}: a lower bound is above the upper one")
+    return spaces.Box(low, high, shape, dtype.type)
+
+
+def _restore_discrete(data: Any, where: str) -> Any:
+    from gymnasium import spaces
+
+    dtype, top = _dtype(data, where, "iu"), 2**63 - 1
+    count = whole(member(data, "n", int, where), f"{where}, 'n'", 1, top)
+    start = whole(member(data, "start", int, where), f"{where}, 'start'", -top, top - count)
+    options: dict[str, Any] = {} if dtype == np.int64 else {"dtype": dtype}  # gymnasium 1.1 has no such argument
+    return spaces.Discrete(count, start=start, **options)
+
+
+def _restore_multi_discrete(data: Any, where: str) -> Any:
+    from gymnasium import spaces
+
+    dtype = _dtype(data, where, "iu")
+    choices, start = (
+        _numbers(member(data, name, list, where), dtype, f"{where}, {name!r}") for name in ("nvec", "start")
+    )
+    if choices.shape != start.shape or not choices.size or choices.min() < 1:
+        raise SpecError(f"{where}: 'nvec' and 'start' are lists of one shape, of numbers from 1 in 'nvec'")
+    return spaces.MultiDiscrete(choices, dtype=dtype.type, start=start)
+
+
+def _restore_multi_binary(data: Any, where: str) -> Any:
+    from gymnasium import spaces
+
+    size = member(data, "n", object, where)
+    shape = [whole(item, f"{where}, 'n'", 1) for item in (size if isinstance(size, list) else [size])]
+    refuse_beyond_memory(
+        f"{where} of {shown(size)} choices", math.prod(shape) * 128, _MEND
+    )  # each is a part of an action
+    return spaces.MultiBinary(shape if isinstance(size, list) else shape[0])
+
+
+_LEAF = {
+    "Box": _restore_box,
+    "Discrete": _restore_discrete,
+    "MultiDiscrete": _restore_multi_discrete,
+    "MultiBinary": _restore_multi_binary,
+}
 
 
 def _bound(bound: Any) -> Any:
@@ -142,12 +248,27 @@ def _bound(bound: Any) -> Any:
     return plain((array.flat[0] if equal else array).tolist())
 
 
-def _restore_bound(data: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _restore_bound(data: Any, shape: tuple[int, ...], dtype: np.dtype, where: str) -> np.ndarray:
+    numbers = _numbers(data, dtype, f"{where}, its bounds")
+    if numbers.shape and numbers.size != math.prod(shape):
+        raise SpecError(f"{where}: a bound has shape {numbers.shape}, the space {shape}")
+    return numbers.reshape(shape) if numbers.shape else np.broadcast_to(numbers, shape)
+
+
+def _numbers(data: Any, dtype: np.dtype, where: str) -> np.ndarray:
+    """An array of nested lists of numbers, none of which may change by becoming ``dtype``."""
+
+    kinds = {"b": (bool,), "f": (int, float)}.get(dtype.kind, (int,))
+
     def number(value: Any) -> Any:
         if isinstance(value, list):
             return [number(item) for item in value]
-        return float(value) if isinstance(value, str) else value
+        if dtype.kind == "f" and value in ("inf", "-inf", "nan"):
+            return float(value)
+        if dtype.kind in "iu" and isinstance(value, float) and value.is_integer():
+            return int(value)
+        if type(value) not in kinds or (isinstance(value, float) and not math.isfinite(value)):
+            raise SpecError(f"{where}: expected numbers of type {dtype}, found {shown(value)}")
+        return value
 
-    if isinstance(data, list):
-        return np.array(number(data), dtype).reshape(shape)
-    return np.full(shape, number(data), dtype)
+    return np.array(number(data), dtype)

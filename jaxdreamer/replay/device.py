@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdreamer.config import ConfigError
+from jaxdreamer.memory import available_memory
 from jaxdreamer.replay.layout import (
-    available_memory,
     by_name,
     bytes_by_field,
     check_row,

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdreamer.config import ConfigError
+from jaxdreamer.memory import available_memory
 from jaxdreamer.replay.layout import (
     ReplayTooLarge,
-    available_memory,
     by_name,
     bytes_by_field,
     check_row,

@@ -7,8 +7,7 @@ from typing import Any
 
 from jaxdreamer import config as configs
 from jaxdreamer.config import Config, ConfigError
-from jaxdreamer.envs.spaces import describe_space
-from jaxdreamer.files import read_json
+from jaxdreamer.envs.spaces import describe_space, read_spec
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.saving import write_json
@@ -26,7 +25,7 @@ def load_run(logdir: str | os.PathLike[str]) -> tuple[Config, EnvSpec]:
     rundir = RunDir(logdir)
     if not rundir.exists:
         raise ConfigError(f"{rundir.path} holds no run: it has no {rundir.config.name}")
-    return configs.load(rundir.config), EnvSpec.from_dict(read_json(rundir.spec))
+    return configs.load(rundir.config), read_spec(rundir.spec)
 
 
 def describe(spec: EnvSpec) -> list[str]:
@@ -68,7 +67,7 @@ def settle_config(rundir: RunDir, config: Config) -> tuple[Config, dict[str, tup
 
 def check_spec(rundir: RunDir, spec: EnvSpec) -> None:
     """ConfigError where the environment is not what the run was trained on."""
-    stored = EnvSpec.from_dict(read_json(rundir.spec))
+    stored = read_spec(rundir.spec)
     if stored != spec:
         raise ConfigError(
             f"{rundir.path}: the environment is not what the run was trained on: observations and actions were "

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdreamer.config import ConfigError
-from jaxdreamer.replay import host, layout
+from jaxdreamer.replay import host
 from jaxdreamer.replay.host import Indices, ReplayTooLarge
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec, Timestep
 from tests.replay.feed import Feed, make
@@ -257,23 +257,6 @@ def test_refuses_a_ring_shorter_than_a_window():
     with pytest.raises(ConfigError, match="at least 28"):
         make(27, 2, 10, guard=4)
     make(28, 2, 10, guard=4)
-
-
-def test_a_cgroup_limit_counts(tmp_path):
-    own = tmp_path / "cgroup"
-    own.write_text("5:memory:/docker/abc\n0::/job\n")
-    (tmp_path / "job").mkdir()
-    (tmp_path / "job" / "memory.max").write_text("1000\n")
-    (tmp_path / "job" / "memory.current").write_text("700\n")
-    (tmp_path / "job" / "memory.stat").write_text("anon 5\ninactive_file 50\n")
-    (tmp_path / "memory").mkdir()
-    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("5000\n")
-    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("1000\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("1\n")
-    assert sorted(layout.cgroup_room(str(tmp_path), str(own))) == [350, 4000]
-    assert layout.cgroup_room(str(tmp_path / "nothing"), str(tmp_path / "none")) == []
-    assert 0 < layout.available_memory() <= psutil.virtual_memory().total
 
 
 def test_memory_is_flat_once_the_ring_is_full():
