@@ -17,6 +17,7 @@ from typing import Any, Literal, get_type_hints
 
 from jaxdreamer import values
 from jaxdreamer.errors import ConfigError, MissingExtra, nearest
+from jaxdreamer.files import FileUnusable, read_json, read_text, shown
 from jaxdreamer.presets import PRESETS
 
 __all__ = [
@@ -34,6 +35,9 @@ __all__ = [
     "nearest",
     "preset",
 ]
+
+_MOST = 2**20  # bytes of a configuration; a whole one has a few thousand
+_MOST_LAYERS = 100  # each is compiled by itself: of thousands nothing would ever come
 
 
 @dataclass(frozen=True)
@@ -469,6 +473,8 @@ def validate(config: Config) -> Config:
             raise ConfigError(f"{key} must be above 0, found {value}")
         if key in unit and not 0 <= value <= 1:
             raise ConfigError(f"{key} must lie between 0 and 1, found {value}")
+        if key.endswith("_layers") and value > _MOST_LAYERS:
+            raise ConfigError(f"{key} must be at most {_MOST_LAYERS}, found {value}")
         if isinstance(value, int | float) and value < 0:
             raise ConfigError(f"{key} must not be negative, found {value}")
     if config.loss.kl_balance is not None and not 0 <= config.loss.kl_balance <= 1:
@@ -491,16 +497,29 @@ def to_dict(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def from_dict(data: Mapping[str, Any]) -> Config:
+def from_dict(data: Any) -> Config:
     """Read what :func:`to_dict` wrote; a missing setting takes its preset's value, an unknown one is an error."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"expected settings by their names, found {shown(data)}")
     flat: dict[str, Any] = {}
     for key, value in data.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}.{leaf}": inner for leaf, inner in value.items()}
-        else:
-            flat[key] = value
-    base = preset(flat.pop("preset", "dreamer_v1"))
-    return replace(base, flat)
+        for name, inner in _members(key, value):
+            name = name if name == "preset" else resolve_name(name)
+            if name in flat:
+                raise ConfigError(f"{name} is set twice")
+            flat[name] = inner
+    base = flat.pop("preset", "dreamer_v1")
+    if not isinstance(base, str):
+        raise ConfigError(f"preset: expected a name, found {shown(base)}")
+    return replace(preset(base), flat)
+
+
+def _members(key: Any, value: Any) -> list[tuple[str, Any]]:
+    return (
+        [(f"{key}.{leaf}", inner) for leaf, inner in value.items()]
+        if isinstance(value, Mapping)
+        else [(f"{key}", value)]
+    )
 
 
 def save(config: Config, path: str | Path) -> None:
@@ -509,18 +528,25 @@ def save(config: Config, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Config:
-    """Read a JSON or YAML file."""
+    """Read a JSON or YAML file. ConfigError, naming the file, where it holds no configuration."""
     path = Path(path)
-    text = path.read_text()
-    if path.suffix in (".yaml", ".yml"):
-        import yaml
-
-        return from_dict(yaml.safe_load(text))
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is not valid JSON ({error}): restore it, or choose another folder") from error
-    return from_dict(data)
+        data = _read_yaml(path) if path.suffix in (".yaml", ".yml") else read_json(path, _MOST)
+        return from_dict(data)
+    except FileUnusable as error:
+        raise ConfigError(str(error)) from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}: mend it, or choose another folder") from error
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml
+
+    text = read_text(path, _MOST)
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the 30th of February
+        raise FileUnusable(f"{path} is not valid YAML ({error}): mend it, or choose another file") from error
 
 
 def difference(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
