@@ -168,8 +168,13 @@ def _make_one(make: Any, config: EnvConfig) -> Env:
     return _load(make)(config)
 
 
+def canonical(backend: str) -> str:
+    """The registered name of a backend given by any of its names."""
+    return _ALIASES.get(backend, backend)
+
+
 def _resolve(backend: str) -> str:
-    name = _ALIASES.get(backend, backend)
+    name = canonical(backend)
     if name == "custom":
         raise ConfigError(
             "this run's environment was made by its program, not by name: give it again as make=... of "

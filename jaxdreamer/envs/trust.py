@@ -1,0 +1,63 @@
+"""What of a stored run would run somebody's program: said before it happens, and only done where it was allowed.
+
+A run's ``config.json`` may name modules and programs. Whoever types such a name knows what it is; whoever got the folder
+from somebody else does not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+from jaxdreamer.config import ConfigError, EnvConfig
+from jaxdreamer.envs.registry import canonical
+
+__all__ = ["Untrusted", "foreign", "refuse_untrusted"]
+
+
+class Untrusted(ConfigError):
+    """A stored run names a program that is neither jaxdreamer's nor an installed backend's; nothing of it was run."""
+
+
+def foreign(config: EnvConfig) -> dict[str, str]:
+    """By setting: what making this environment would run that is neither ours nor an installed backend's."""
+    backend = canonical(config.backend)
+    found = {}
+    if backend in ("gym", "robotics", "mujoco"):
+        from jaxdreamer.envs.mujoco_env import model_source
+
+        source = model_source(config.id) if backend == "mujoco" else None
+        module = config.id.rpartition(":")[0]
+        if source is None and module:
+            found["env.id"] = f"import the module {module!r}"
+        if source is not None and "binary_path" in source:  # MuJoCo's reader trusts the numbers in it
+            found["env.id"] = f"load the binary model {config.id!r}"
+    if backend == "mujoco":
+        for name in ("reward_fn", "terminal_fn"):
+            if text := getattr(config, name):
+                found[f"env.{name}"] = f"import the module {text.partition(':')[0]!r} and call {text!r}"
+    if backend == "unity_mlagents":
+        told = {
+            "unity_python": "start the program",
+            "unity_file_name": "start the player",
+            "unity_additional_args": "start the player with the words",
+            "unity_log_folder": "write logs to",
+        }
+        for name, does in told.items():
+            if value := getattr(config, name):
+                found[f"env.{name}"] = f"{does} {value!r}"
+    return found
+
+
+def refuse_untrusted(config: EnvConfig, source: str | os.PathLike[str], own: Collection[str] = ()) -> None:
+    """Untrusted where the configuration read from ``source`` would run a program that is nobody's whom the user knows.
+
+    ``own`` are the settings, by dotted name, that the user gave himself.
+    """
+    wanted = {name: does for name, does in foreign(config).items() if name not in own}
+    if wanted:
+        does = ", ".join(f"{does} ({name})" for name, does in wanted.items())
+        raise Untrusted(
+            f"{os.fspath(source)} would {does}, which is not jaxdreamer's. Nothing of it was run: where you know who made "
+            "this run, allow it with --trust, or trust=True in Python"
+        )
