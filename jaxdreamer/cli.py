@@ -20,7 +20,7 @@ from jaxdreamer import config as configs
 from jaxdreamer import words
 from jaxdreamer.config import Config, ConfigError, nearest
 from jaxdreamer.errors import JaxdreamerError
-from jaxdreamer.values import show
+from jaxdreamer.files import shown
 
 
 @dataclass(frozen=True)
@@ -330,5 +330,5 @@ COMMANDS = {
 
 def _command(name: str) -> Command:
     if name not in COMMANDS:
-        raise ConfigError(f"unknown command {show(name)}{nearest(name, COMMANDS)}; there are: {', '.join(COMMANDS)}")
+        raise ConfigError(f"unknown command {shown(name)}{nearest(name, COMMANDS)}; there are: {', '.join(COMMANDS)}")
     return COMMANDS[name]

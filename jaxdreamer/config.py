@@ -340,7 +340,7 @@ def preset(name: str = "dreamer_v1", *overrides: str, **changes: Any) -> Config:
 def presets_of(name: Any) -> list[str]:
     """The presets that a name joins; ConfigError for one that there is not."""
     if not isinstance(name, str):
-        raise ConfigError(f"preset: expected a text, found {values.show(name)}")
+        raise ConfigError(f"preset: expected a text, found {shown(name)}")
     parts = [part.strip() for part in name.split(",")]
     for part in parts:
         if part not in PRESETS:
@@ -370,7 +370,7 @@ def resolve_name(name: str) -> str:
     if key in aliases:
         return aliases[key]
     hint = nearest(key, [*known, *aliases])
-    raise ConfigError(f"unknown setting {values.show(name)}{hint}; `jaxdreamer train --help` lists them all")
+    raise ConfigError(f"unknown setting {shown(name)}{hint}; `jaxdreamer train --help` lists them all")
 
 
 @functools.cache
@@ -386,7 +386,7 @@ def parse_words(words: Iterable[str]) -> dict[str, Any]:
     for word in words:
         key, found, text = word.partition("=")
         if not found:
-            raise ConfigError(f"expected key=value, found {values.show(word)}")
+            raise ConfigError(f"expected key=value, found {shown(word)}")
         settings[resolve_name(key)] = parse(resolve_name(key), text)
     return settings
 

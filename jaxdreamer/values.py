@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from jaxdreamer.errors import ConfigError, nearest
+from jaxdreamer.files import shown
 
-__all__ = ["TRUTH", "convert", "describe", "parse", "show"]
+__all__ = ["TRUTH", "convert", "describe", "parse"]
 
 TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 """How yes and no are written."""
@@ -87,17 +88,8 @@ def describe(kind: Any) -> str:
     return f"{words} or none" if optional and inner in (int, float) else words
 
 
-def show(value: Any) -> str:
-    """A value as Python writes it, cut where that is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to write whole numbers of thousands of digits
-        return f"a {type(value).__name__} of thousands of digits"
-    return text if len(text) <= 200 else f"{text[:150]}... ({len(text):,} characters)"
-
-
 def _wrong(kind: Any, name: str, value: Any) -> ConfigError:
-    return ConfigError(f"{name}: expected {describe(kind)}, found {show(value)}")
+    return ConfigError(f"{name}: expected {describe(kind)}, found {shown(value)}")
 
 
 def _optional(kind: Any) -> tuple[Any, bool]:
@@ -126,7 +118,7 @@ def _path(kind: Any, name: str, text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"{name}: {show(text)} names a user whose home folder is not known ({error})") from error
+        raise ConfigError(f"{name}: {shown(text)} names a user whose home folder is not known ({error})") from error
 
 
 def _number(text: str) -> Any:

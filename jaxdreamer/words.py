@@ -25,6 +25,7 @@ from jaxdreamer import config as configs
 from jaxdreamer import values
 from jaxdreamer.config import Config
 from jaxdreamer.errors import ConfigError, nearest
+from jaxdreamer.files import shown
 
 __all__ = ["BARE", "Read", "help_text", "read"]
 
@@ -111,7 +112,7 @@ class _Reader:
             known = [f"--{option.replace('_', '-')}" for option in self.flags]
             known += [f"--{key.replace('_', '-')}" for key in configs.types()] if self.settings else []
             hint = nearest(f"--{flag.lstrip('-')}", known)
-            raise ConfigError(f"unknown flag {values.show(flag)}{hint}; see `jaxdreamer {self.command} --help`")
+            raise ConfigError(f"unknown flag {shown(flag)}{hint}; see `jaxdreamer {self.command} --help`")
         return configs.resolve_name(name), True
 
     def _assigned(self, word: str) -> tuple[str, bool, str] | None:
@@ -161,7 +162,7 @@ class _Reader:
         if not self.bare:
             hint = "settings are written key=value or --key value" if self.settings else "it takes flags only"
             raise ConfigError(
-                f"{self.command}: unexpected word {values.show(loose[0])}; {hint}, see `jaxdreamer {self.command} --help`"
+                f"{self.command}: unexpected word {shown(loose[0])}; {hint}, see `jaxdreamer {self.command} --help`"
             )
         kind, name = self.kinds[self.bare], self.bare.upper()
         if get_origin(kind) is tuple:

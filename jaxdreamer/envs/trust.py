@@ -12,7 +12,7 @@ from collections.abc import Collection
 from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs.registry import canonical
 
-__all__ = ["Untrusted", "foreign", "refuse_untrusted"]
+__all__ = ["Untrusted", "foreign", "refuse_untrusted", "trust_word"]
 
 
 class Untrusted(ConfigError):
@@ -47,6 +47,11 @@ def foreign(config: EnvConfig) -> dict[str, str]:
             if value := getattr(config, name):
                 found[f"env.{name}"] = f"{does} {value!r}"
     return found
+
+
+def trust_word(config: EnvConfig) -> str:
+    """What a command that reads this configuration from a run needs at its end: `` --trust``, or nothing."""
+    return " --trust" if foreign(config) else ""
 
 
 def refuse_untrusted(config: EnvConfig, source: str | os.PathLike[str], own: Collection[str] = ()) -> None:

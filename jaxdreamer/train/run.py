@@ -21,6 +21,7 @@ from jaxdreamer.config import Config, ConfigError, EnvConfig
 from jaxdreamer.envs.base import Env
 from jaxdreamer.envs.functional import FunctionalEnv
 from jaxdreamer.envs.registry import is_functional, make_functional, make_vector
+from jaxdreamer.envs.trust import refuse_untrusted, trust_word
 from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint, video
@@ -268,6 +269,7 @@ def _begin(
 
 
 def _say_stopped(progress: Progress, trainer: HostTrainer | DeviceTrainer, words: str) -> None:
+    words += trust_word(trainer.config.env)
     progress.log(f"stopped and saved at {trainer.env_frames:,} frames; go on with: jaxdreamer train --logdir {words}")
 
 
@@ -278,6 +280,7 @@ def evaluate_agent(
     seed: int | None = None,
     make: Callable[[], Env] | FunctionalEnv | None = None,
     film: str | os.PathLike[str] | None = None,
+    trust: bool = False,
 ) -> Evaluation:
     """Play the newest checkpoint of a run without exploration.
 
@@ -289,6 +292,10 @@ def evaluate_agent(
         seed: of the environments; the run's own by default.
         make: as for :func:`train_agent`.
         film: save a film of the first episode there (.gif, or .mp4 with the extra ``video``).
+        trust: let the run's configuration import modules and start programs that are not jaxdreamer's, where it names some.
+
+    Raises:
+        Untrusted: it names some and ``trust`` is off; the message says which. Nothing of them was run.
     """
     if episodes is not None and episodes < 1:
         raise ConfigError(f"episodes must be at least 1, found {episodes}")
@@ -296,6 +303,8 @@ def evaluate_agent(
         raise ConfigError(f"a film is .gif or .mp4, found {film}")
     enable_compilation_cache()
     config, spec = load_run(logdir)
+    if make is None and not trust:
+        refuse_untrusted(config.env, RunDir(logdir).config)
     networks = make_networks(config.model, spec)
     like = jax.eval_shape(networks.init, jax.random.key(0))
     seed = config.seed if seed is None else seed

@@ -1,0 +1,61 @@
+"""A stored run that names programs: nothing of them runs before it was allowed."""
+
+import json
+import sys
+
+import pytest
+
+from jaxdreamer import config as configs
+from jaxdreamer.deploy.pretrained import load_agent
+from jaxdreamer.envs.trust import Untrusted
+from jaxdreamer.record import checkpoint
+from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.train.folder import write_spec
+from jaxdreamer.train.run import evaluate_agent
+from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
+
+SPEC = EnvSpec({"state": ArraySpec((3,), "float32", "vector")}, ActionSpec((ActionPart("continuous", 1),)))
+MODEL = "<mujoco><worldbody><body><joint/><geom size='1'/></body></worldbody></mujoco>"
+HOSTILE = {
+    "gym id": {"id": "evil_sender:Foo-v0"},
+    "reward": {"backend": "mujoco", "id": MODEL, "reward_fn": "evil_sender:reward"},
+    "end": {"backend": "mujoco", "id": MODEL, "terminal_fn": "evil_sender:reward"},
+    "player": {"backend": "unity", "unity_file_name": "evil_player"},
+    "python": {"backend": "unity", "unity_python": "evil_player"},
+}
+
+
+@pytest.fixture(params=HOSTILE)
+def downloaded(request, tmp_path, monkeypatch):
+    """A run's folder as a stranger may send it, and a file that appears where anything of it runs."""
+    ran = tmp_path / "ran"
+    (tmp_path / "evil_sender.py").write_text(f"open({str(ran)!r}, 'w')\ndef reward(*_): return 0.0\n")
+    player = tmp_path / "evil_player"
+    player.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    player.chmod(0o755)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = {key: value.replace("evil_player", str(player)) for key, value in HOSTILE[request.param].items()}
+    rundir = RunDir(tmp_path / "run").create()
+    data = configs.to_dict(configs.preset("classic,tiny"))
+    data["env"] |= settings
+    rundir.config.write_text(json.dumps(data))
+    write_spec(rundir, SPEC, None)
+    yield rundir, ran, [key for key in settings if key not in ("backend",) and "evil" in settings[key]]
+    sys.modules.pop("evil_sender", None)
+
+
+def test_evaluating_asks_first_and_runs_nothing(downloaded):
+    rundir, ran, named = downloaded
+    with pytest.raises(Untrusted) as raised:
+        evaluate_agent(rundir.path)
+    assert str(rundir.config) in str(raised.value) and all(f"(env.{name})" in str(raised.value) for name in named)
+    with pytest.raises(checkpoint.CheckpointMissing):  # it goes on, and there is none
+        evaluate_agent(rundir.path, trust=True)
+    assert not ran.exists() and "evil_sender" not in sys.modules
+
+
+def test_a_loaded_agent_runs_nothing_and_needs_no_trust(downloaded):
+    rundir, ran, _ = downloaded
+    with pytest.raises(checkpoint.CheckpointMissing):
+        load_agent(rundir.path)
+    assert not ran.exists() and "evil_sender" not in sys.modules
