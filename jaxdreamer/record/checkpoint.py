@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 import zlib
@@ -30,6 +31,7 @@ import numpy as np
 
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.files import FileUnusable, natural, open_file, read_json, require
+from jaxdreamer.memory import refuse_beyond_memory
 from jaxdreamer.saving import storing, sync_folder
 
 __all__ = [
@@ -434,13 +436,17 @@ def _read_tree(path: Path, manifest: _Manifest, like: Any, prefix: tuple[str, ..
     saved = {name[len(prefix) :]: leaf for name, leaf in manifest.leaves.items() if name[: len(prefix)] == prefix}
     leaves = _named_leaves(like)
     _compare(path, saved, {name: _describe(leaf) for name, leaf in leaves.items()})
+    # The types are those of `like`; a manifest only says where the bytes lie.
+    dtypes = {name: np.dtype(np.uint32 if _is_key(leaf) else leaf.dtype) for name, leaf in leaves.items()}
+    sizes = {name: math.prod(saved[name].shape) * dtype.itemsize for name, dtype in dtypes.items()}
+    for name, size in sizes.items():
+        if saved[name].offset + size > manifest.files[_ARRAYS]["bytes"]:
+            raise CheckpointDamaged(f"{path / _MANIFEST} places {'/'.join(name)} outside of {_ARRAYS}")
+    refuse_beyond_memory(f"{path}: its arrays", sum(sizes.values()), "restore it, or choose another folder")
     restored = []
     with open_file(path / _ARRAYS) as file:
         for name, leaf in leaves.items():
-            # The types are those of `like`; a manifest only says where the bytes lie.
-            array = np.empty(saved[name].shape, np.uint32 if _is_key(leaf) else leaf.dtype)
-            if saved[name].offset + array.nbytes > manifest.files[_ARRAYS]["bytes"]:
-                raise CheckpointDamaged(f"{path / _MANIFEST} places {'/'.join(name)} outside of {_ARRAYS}")
+            array = np.empty(saved[name].shape, dtypes[name])
             file.seek(saved[name].offset)
             file.readinto(_as_bytes(array))  # type: ignore[attr-defined]
             value = jnp.array(array, copy=True)  # on the CPU jax could otherwise keep using this memory
