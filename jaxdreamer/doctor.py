@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from jaxdreamer import __version__
+from jaxdreamer.devices import DeviceError, devices
 from jaxdreamer.envs import gl, render, versions
 
 # A small task of each backend; brax's has nothing to draw, but compiles at once.
@@ -51,7 +52,7 @@ def try_backend(name: str, *modes: str, seconds: float = 240.0) -> list[tuple[di
     For each what it observed, shapes by key, and what went wrong; one of the two is empty.
     """
     command = [sys.executable, "-c", _TRY, name, SAMPLES[name], *modes]
-    env = {"JAX_PLATFORMS": "cpu", **os.environ}
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}  # whether a backend works does not depend on the device
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=env)
     except subprocess.TimeoutExpired:
@@ -62,13 +63,14 @@ def try_backend(name: str, *modes: str, seconds: float = 240.0) -> list[tuple[di
 
 
 def _machine() -> list[str]:
-    import jax
-
-    devices = ", ".join(f"{device.device_kind} ({device.platform})" for device in jax.devices())
+    try:
+        found = ", ".join(f"{device.device_kind} ({device.platform})" for device in devices())
+    except DeviceError as error:
+        found = f"none; {error}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return [
         f"jaxdreamer {__version__}, Python {platform.python_version()}, {platform.platform()}, {cores} cores",
-        f"JAX devices: {devices}",
+        f"JAX devices: {found}",
     ]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxdreamer import config as configs
 from jaxdreamer.agent.policy import Policy, make_policy
 from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.devices import devices
 from jaxdreamer.envs.actions import ActionMap
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.images import resize, to_rgb
@@ -48,6 +49,7 @@ def load_agent(
             f"the run in {rundir.path} has no checkpoint yet: expected one in {rundir.checkpoints.name}/, found none"
         )
     config, spec, spaces = configs.load(rundir.config), read_spec(rundir.spec), read_spaces(rundir.spec)
+    devices()
     like = jax.eval_shape(_programs(config, spec)[0].init, jax.random.key(0))
     params, _, step = checkpoint.restore_params(rundir.checkpoints, like, step, prefix=("train", "params"))
     return Agent(config, spec, params, spaces=spaces or None, step=step, lanes=lanes, seed=seed)

@@ -6,7 +6,6 @@ How an episode's end is mapped: gymnasium's ``terminated`` is terminal, ``trunca
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import logging
 import os
@@ -243,10 +242,9 @@ def _find(name: str) -> Any:
 
     module, _, name = name.rpartition(":")
     if module:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigError(f"env.id: the module {module!r}, which should register {name!r}: {error}") from error
+        from jaxdreamer.envs.registry import imported_module
+
+        imported_module("env.id", module)
     registered = gymnasium.registry
     versions = [int(key[len(name) + 2 :]) for key in registered if re.fullmatch(re.escape(name) + r"-v\d+", key)]
     if versions:

@@ -12,9 +12,13 @@ returns a :class:`~jaxdreamer.envs.functional.FunctionalEnv`.
 
 from __future__ import annotations
 
+import os
+import sys
+import traceback
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from jaxdreamer.config import ConfigError, EnvConfig, nearest
@@ -97,16 +101,35 @@ def tasks(backend: str) -> list[str]:
 
 def imported(setting: str, text: str) -> Callable[..., Any]:
     """The function that ``module:function`` names; ConfigError, naming the setting, where there is none."""
-    module, found, name = text.partition(":")
-    if not found or not module or not name:
+    name, found, attribute = text.partition(":")
+    if not found or not name or not attribute:
         raise ConfigError(f"{setting}: expected module:function, found {text!r}")
-    try:
-        function = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{setting}: {text!r} cannot be imported: {error}") from error
+    module = imported_module(setting, name)
+    if not hasattr(module, attribute):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        hint = nearest(attribute, known)
+        where = getattr(module, "__file__", None) or "a module without a file"
+        raise ConfigError(f"{setting}: {text!r} cannot be imported: {where} has no {attribute!r}{hint}")
+    function = getattr(module, attribute)
     if not callable(function):
         raise ConfigError(f"{setting}: {text!r} is no function, but {type(function).__name__}")
     return function
+
+
+def imported_module(setting: str, name: str) -> ModuleType:
+    """The module of that name; ConfigError, naming the setting, where it cannot be imported, whatever it raises."""
+    try:
+        return import_module(name)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            beside = "" if os.getcwd() in sys.path or "" in sys.path else f", and {os.getcwd()} is not on Python's path"
+            raise ConfigError(f"{setting}: there is no module {name!r}: {error}{beside}") from error
+        raised = traceback.extract_tb(error.__traceback__)[-1]
+        where = (
+            "" if isinstance(error, SyntaxError) else f" ({raised.filename}, line {raised.lineno})"
+        )  # it says itself
+        told = f"{type(error).__name__}: {error}{where}"
+        raise ConfigError(f"{setting}: the module {name!r} cannot be imported: {told}") from error
 
 
 def make_env(config: EnvConfig) -> Env:
@@ -133,6 +156,9 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
         raise ConfigError(
             f"env.backend={name} steps its environments on the host; on the device run: {', '.join(sorted(_FUNCTIONAL))}"
         )
+    from jaxdreamer.devices import devices
+
+    devices()
     return _load(_FUNCTIONAL[name])(config)
 
 

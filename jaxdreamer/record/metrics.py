@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jaxdreamer.errors import ConfigError
 from jaxdreamer.record.extras import require
 
 __all__ = ["COUNTERS", "MetricsLog", "Sink", "make_sinks", "read", "tensorboard_sink", "wandb_sink", "without_time"]
@@ -238,7 +239,14 @@ class _Wandb:
         known = marker.read_text().strip() if marker.exists() else None
         # Seeds trained side by side have runs of their own, in one process.
         name = f"{folder.parent.name}-{folder.name}" if folder.name.startswith("seed-") else folder.name
-        self._run = module.init(dir=str(folder), name=name, id=known, resume="allow", reinit="create_new")
+        try:
+            self._run = module.init(dir=str(folder), name=name, id=known, resume="allow", reinit="create_new")
+        except (module.Error, ValueError) as error:  # no login, a key of the wrong length, no network
+            why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise ConfigError(
+                f"Weights & Biases cannot be used: {why}. Log in with `wandb login`; or set "
+                f"WANDB_MODE=offline, which keeps its metrics in {folder} for `wandb sync`; or leave --wandb out"
+            ) from error
         marker.write_text(self._run.id)
 
     def write(self, record: Mapping[str, Any], step: int) -> None:

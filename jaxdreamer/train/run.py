@@ -18,6 +18,7 @@ from rich.console import Console
 from jaxdreamer import config as configs
 from jaxdreamer.agent.policy import make_policy
 from jaxdreamer.config import Config, ConfigError, EnvConfig
+from jaxdreamer.devices import devices
 from jaxdreamer.envs.base import Env
 from jaxdreamer.envs.functional import FunctionalEnv
 from jaxdreamer.envs.registry import is_functional, make_functional, make_vector
@@ -80,6 +81,7 @@ def train_agent(
         ConfigError: settings that cannot be, or that differ from the run's where they must not.
         Diverged: 20 updates in a row were not finite.
     """
+    devices()
     enable_compilation_cache()
     if make is not None:
         config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
@@ -105,6 +107,7 @@ def train_seeds(
     resumed together, or each alone from its folder. Needs an environment of pure functions. Otherwise as
     :func:`train_agent`.
     """
+    devices()
     enable_compilation_cache()
     if seeds < 1:
         raise ConfigError(f"seeds must be at least 1, found {seeds}")
@@ -301,6 +304,7 @@ def evaluate_agent(
         raise ConfigError(f"episodes must be at least 1, found {episodes}")
     if film is not None and Path(film).suffix not in (".gif", ".mp4"):
         raise ConfigError(f"a film is .gif or .mp4, found {film}")
+    devices()
     enable_compilation_cache()
     config, spec = load_run(logdir)
     if make is None and not trust:

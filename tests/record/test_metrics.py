@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdreamer.config import MissingExtra
+from jaxdreamer.config import ConfigError, MissingExtra
 from jaxdreamer.record import metrics
 from jaxdreamer.record.metrics import MetricsLog, make_sinks, read, without_time
 
@@ -158,6 +158,8 @@ def test_wandb_gets_finite_values_and_continues_its_run(tmp_path, monkeypatch):
     asked = []
 
     class Wandb:
+        Error = RuntimeError
+
         def init(self, **options):
             asked.append((options["name"], options["id"]))
             assert options["reinit"] == "create_new"  # or a second seed's would end the first's
@@ -171,3 +173,16 @@ def test_wandb_gets_finite_values_and_continues_its_run(tmp_path, monkeypatch):
             log.write({"loss": 1, "bad": float("nan")}, **AT)
     assert asked == [("ant-seed-1", None), ("ant-seed-1", "abc")]
     assert Run.logged == [(AT | {"loss": 1, "time/unix": 1.0}, 10), "finished"] * 2
+
+
+@pytest.mark.parametrize("why", ["No API key configured", "deadline exceeded\nno such host"])
+def test_wandb_without_a_login_or_a_network_is_a_sentence(why, tmp_path, monkeypatch):
+    class Wandb:
+        Error = type("UsageError", (Exception,), {})
+
+        def init(self, **options):
+            raise self.Error(why)
+
+    monkeypatch.setitem(sys.modules, "wandb", Wandb())
+    with pytest.raises(ConfigError, match=rf"{why.splitlines()[0]}.*WANDB_MODE=offline.*leave --wandb out"):
+        metrics.wandb_sink(tmp_path)
