@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -18,12 +19,15 @@ from jaxdreamer.devices import devices
 from jaxdreamer.envs.actions import ActionMap
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.images import resize, to_rgb
-from jaxdreamer.envs.observations import ObservationMap, found, split
+from jaxdreamer.envs.observations import ObservationMap, found, read_discrete, read_vector, split
 from jaxdreamer.envs.spaces import kind_of, read_spaces, read_spec
-from jaxdreamer.nets.networks import Networks, make_networks
+from jaxdreamer.nets.networks import Networks, features, make_networks
+from jaxdreamer.ops.trees import all_finite
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.types import Array, ArraySpec, EnvSpec, Observation, PolicyState, PyTree
+
+LARGE = 1e6  # of an observation: from here on it may be what overflows in the networks
 
 
 def load_agent(
@@ -124,16 +128,18 @@ class Agent:
             lanes, stacked along a leading axis like the observations.
 
         Raises:
-            EnvError: an observation that is not what the run was trained on; the message says what was expected and
-                found, and the agent remembers nothing of it.
+            EnvError: an observation that is not what the run was trained on, or not finite, or too large for the networks;
+                the message says what was expected and found, and in which lane. The agent remembers nothing of it.
         """
         arrays = self._observations(obs, self.lanes)
-        action, state, keys = self._act(
+        _check_finite(arrays, self.lanes)
+        action, state, keys, sound = self._act(
             self.params, self.state, self._keys, arrays, self._first(first), mode="explore" if explore else "greedy"
         )
+        if not np.all(sound):
+            where = "" if self.lanes is None else f" in lane {np.argmin(sound)}"
+            raise EnvError(f"what the networks make of it is not finite{where}: {_largest(arrays)}")
         vectors = np.asarray(action)
-        if not np.isfinite(vectors).all():
-            raise EnvError(f"the action is not finite: {vectors.tolist()}; {_non_finite(arrays)}")
         self.state, self._keys, self._fresh = state, keys, False
         if self._actions is None:
             return vectors[0] if self.lanes is None else vectors
@@ -157,7 +163,10 @@ class Agent:
 
 @lru_cache(maxsize=16)  # another checkpoint of a run, or another seed, needs no other program
 def _programs(config: Config, spec: EnvSpec) -> tuple[Networks, Policy, Callable[..., Any]]:
-    """Networks, policy, and ``policy.act`` with a key for each lane: (params, state, keys [B], obs, first, mode)."""
+    """Networks, policy, and ``policy.act`` with a key for each lane: (params, state, keys [B], obs, first, mode).
+
+    It returns action, state, keys, and for each lane whether all of it is finite and was drawn from what is.
+    """
     networks = make_networks(config.model, spec)
     policy = make_policy(config, spec, networks)
 
@@ -166,7 +175,11 @@ def _programs(config: Config, spec: EnvSpec) -> tuple[Networks, Policy, Callable
             key, key_act = jax.random.split(key)
             state, obs = jax.tree.map(lambda x: x[None], (state, obs))
             action, state = policy.act(params, state, obs, first[None], key_act, mode=mode)
-            return action[0], jax.tree.map(lambda x: x[0], state), key
+            # A choice is one-hot whatever it was drawn from, so that is looked at too; compiled, it is computed once.
+            model, deter = params["model"], state.latent.deter
+            belief = networks.rssm.posterior(model, deter, networks.rssm.embed_part(model, networks.encode(model, obs)))
+            sound = all_finite((state, belief, networks.actor(params["actor"], features(state.latent))))
+            return action[0], jax.tree.map(lambda x: x[0], state), key, sound
 
         return jax.vmap(one)(state, keys, obs, first)
 
@@ -215,29 +228,50 @@ def _read(key: str, spec: ArraySpec, value: Any) -> np.ndarray:
     """One array in agent units; images of any size are resized."""
     try:
         if spec.kind == "image":
-            image = np.asarray(value)
-            image = image[..., None] if image.ndim == 2 else image
-            if spec.shape[2] == 3:
-                image = to_rgb(image)
-            if image.dtype != np.uint8 or image.ndim != 3:
-                raise EnvError(f"expected uint8 [H, W, {spec.shape[2]}], found {image.dtype} {list(image.shape)}")
-            array = resize(image, (spec.shape[0], spec.shape[1]))
+            array = _read_image(key, spec, value)
+        elif spec.kind == "discrete":
+            array = read_discrete(value, key, 0, spec.classes)
         else:
-            array = np.array(value, spec.dtype)
-    except EnvError as error:
-        raise EnvError(f"observation {key!r}: {error}") from None
+            array = read_vector(value)
     except (TypeError, ValueError, OverflowError):
         raise EnvError(f"observation {key!r}: expected {spec.dtype} {spec.shape}, found {found(value)}") from None
     if array.shape != spec.shape:
         raise EnvError(f"observation {key!r}: expected shape {spec.shape}, found {array.shape}")
-    if spec.kind == "discrete" and array.size and (array.min() < 0 or array.max() >= spec.classes):
-        raise EnvError(f"observation {key!r} must lie in [0, {spec.classes - 1}], found {value}")
     return array
 
 
-def _non_finite(arrays: Observation) -> str:
-    bad = [key for key, array in arrays.items() if not np.isfinite(array).all()]
-    return f"not finite are the observations {bad}" if bad else "the observations are; look at the parameters"
+def _read_image(key: str, spec: ArraySpec, value: Any) -> np.ndarray:
+    image = np.asarray(value)
+    image = image[..., None] if image.ndim == 2 else image
+    try:
+        if spec.shape[2] == 3:
+            image = to_rgb(image)
+    except EnvError as error:
+        raise EnvError(f"observation {key!r}: {error}") from None
+    if image.dtype != np.uint8 or image.ndim != 3:
+        raise EnvError(
+            f"observation {key!r}: expected uint8 [H, W, {spec.shape[2]}], found {image.dtype} {list(image.shape)}"
+        )
+    return resize(image, (spec.shape[0], spec.shape[1]))
+
+
+def _check_finite(arrays: Observation, lanes: int | None) -> None:
+    """EnvError, naming key and lane, where observations [B, ...] are not finite: one of them would spoil all that follow."""
+    for key, array in arrays.items():
+        bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+        if bad.size:
+            where = "" if lanes is None else f" in lane {bad[0]}"
+            raise EnvError(f"observation {key!r} holds numbers that are not finite{where}: {array[bad[0]]}")
+
+
+def _largest(arrays: Observation) -> str:
+    """What finite observations may have led to an answer that is not."""
+    key, size = max(
+        ((key, float(np.abs(array.astype(np.float64)).max())) for key, array in arrays.items()), key=itemgetter(1)
+    )
+    if size > LARGE:
+        return f"observation {key!r} holds {size:.3g}, which is more than the networks can count with"
+    return "the observations are; look at the parameters"
 
 
 def _stack(values: list[Any]) -> Any:

@@ -15,6 +15,10 @@ class EnvError(JaxdreamerError, RuntimeError):
     """An environment was used wrongly, or did what its own description rules out."""
 
 
+class NotFinite(EnvError):
+    """What becomes whole numbers, a picture or a choice, holds nan or inf, which these cannot say; names the key."""
+
+
 class SpaceError(ConfigError):
     """An observation or action space the library cannot use; names the key, the space and what is supported."""
 
@@ -23,8 +27,9 @@ class Env(Protocol):
     """ONE host environment in agent units: actions are flat vectors [A], observations are what :attr:`spec` says.
 
     A :class:`~jaxdreamer.types.Timestep` from here has no lane axis: observations have their spec's shapes, the reward
-    is a float32 scalar, the flags are bools. Arrays are the caller's to keep. Float observations may hold inf or nan:
-    they are handed on as they are, and the collecting loop cuts the episode there.
+    is a float32 scalar, the flags are bools. Arrays are the caller's to keep. Float observations and rewards may be inf or
+    nan: they are handed on as they are, and the collecting loop cuts the episode there. Where a picture or a choice was, the
+    entry is blank and has the reward nan.
     """
 
     spec: EnvSpec

@@ -8,7 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdreamer.envs.base import Env, EnvError
+from jaxdreamer.envs.pictures import NOT_FINITE, picture_axes
 from jaxdreamer.types import ActionSpec, ArraySpec, Timestep
+
+FEW_LEVELS = 16
+"""Of 255: a picture that shows no more is nearly of one colour."""
 
 
 class Finding(NamedTuple):
@@ -53,6 +57,7 @@ class _Check:
         self.env, self.twin, self.seed = env, twin, seed
         self.rng = np.random.default_rng(seed)
         self.found: dict[str, Finding] = {}
+        self.strayed: set[str] = set()
         self.rewards: list[float] = []
         self.episodes = self.terminal = 0
         self.low = {key: np.full(item.shape, np.inf) for key, item in env.spec.obs.items()}
@@ -122,8 +127,14 @@ class _Check:
             self.error("reset returns a reward or an end: its reward must be 0, is_last and is_terminal False")
         if entry.is_terminal and not entry.is_last:
             self.error("is_terminal without is_last: what ends the task ends the episode")
+        strays: dict[str, str] = getattr(getattr(self.env, "simulator", None), "strays", dict)()
+        for key, why in strays.items():
+            if key not in self.strayed:
+                self.strayed.add(key)
+                self.warn(f"observation {key!r} {why}")
         if not np.isfinite(entry.reward):
-            self.error(f"{where} returns the reward {entry.reward}; such episodes are cut and not learned from")
+            cause = next((f", as its picture {key!r} {why}" for key, why in strays.items() if why == NOT_FINITE), "")
+            self.error(f"{where} returns the reward {entry.reward}{cause}; such episodes are cut and not learned from")
         if set(entry.obs) != set(self.env.spec.obs):
             self.error(
                 f"{where} returns the observations {sorted(entry.obs)}, the spec has {sorted(self.env.spec.obs)}"
@@ -131,9 +142,6 @@ class _Check:
             return
         for key, spec in self.env.spec.obs.items():
             self._check_array(key, spec, np.asarray(entry.obs[key]), where)
-        stray = getattr(getattr(self.env, "simulator", None), "stray", None)
-        if stray is not None and stray():
-            self.warn(stray())
 
     def _check_array(self, key: str, spec: ArraySpec, value: np.ndarray, where: str) -> None:
         if value.shape != spec.shape or value.dtype != np.dtype(spec.dtype):
@@ -171,6 +179,17 @@ class _Check:
         for key, spec in self.env.spec.obs.items():
             if spec.shape != () and not (self.high[key] > self.low[key]).any():
                 self.warn(f"{key!r} never changed: it teaches nothing (env.exclude={key} leaves it out)")
+            elif spec.kind == "image" and (seen := self.high[key].max() - self.low[key].min()) < FEW_LEVELS:
+                self.warn(
+                    f"{key!r} is nearly of one colour{' (black)' if self.high[key].max() < FEW_LEVELS else ''}: it uses "
+                    f"{seen:g} of 255 levels. Where its numbers are symbols, give its space their own lowest and highest as "
+                    "bounds: they become 0 and 255"
+                )
+            elif spec.kind == "vector" and picture_axes(spec.shape, whole=False):
+                self.warn(
+                    f"{key!r} {list(spec.shape)} has the shape of a picture but no bounds, so it goes through dense layers "
+                    "as it is: give its space finite bounds, such as 0 and 1"
+                )
             elif spec.kind == "vector" and np.max(np.abs([self.low[key], self.high[key]])) > 1e3:
                 self.warn(
                     f"{key!r} reaches {np.max(np.abs([self.low[key], self.high[key]])):.3g}: set model.symlog_inputs"

@@ -172,12 +172,9 @@ class GymnasiumSimulator:
             obs["image"] = self._frame() if self._draw_at is None else self._draw_at(self._size)
         return obs
 
-    def stray(self) -> str:
-        """How the last observation is outside the space it is said to be in; empty where it is inside."""
-        space = self.spaces["observation"]
-        if space is None or space.contains(self._observation):
-            return ""
-        return f"the environment returns observations that are not in its observation space {space}"
+    def strays(self) -> dict[str, str]:
+        """How the last observation is outside of the space it is said to be in, by key."""
+        return {} if self._own is None else self._own.strays(self._observation)
 
     def render(self) -> np.ndarray:
         """The present frame as uint8 [H, W, 3], in the environment's own size."""

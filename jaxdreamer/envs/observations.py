@@ -1,12 +1,20 @@
 """Observations of a Gymnasium space as the agent's arrays, by leaf of the space tree (:class:`ObservationMap`)
 
-    ===========================================================================  ==================================
-    Box, three axes with 1, 3 or 4 channels last or first, uint8                 image, HWC, resized to image_size
-    the same in floats bounded by [0, 1] or [0, 255], sides of 8 and more        image, scaled to uint8, resized
-    Box, two axes, uint8, sides of 8 and more                                    image with one channel
-    any other Box                                                                vector, float32
-    Discrete, MultiDiscrete, MultiBinary                                         discrete, int32 from 0 (start off)
-    ===========================================================================  ==================================
+    ===============================================================  ====================================================
+    Box with the shape of a picture and bounds                       image: [low, high] as 0 to 255, HWC, image_size
+    any other Box of whole numbers with bounds                       vector, float32: [0, high] as [0, 1] (see below)
+    any other Box                                                    vector, float32, as it is
+    Discrete, MultiDiscrete, MultiBinary                             discrete, int32 from 0 (start off)
+    ===============================================================  ====================================================
+
+What a picture is
+    :func:`~jaxdreamer.envs.pictures.picture_axes` tells by the shape, for every dtype: two sides of at least 8, channels
+    last or first, or frames stacked before that. So a stack of frames is a picture with their channels side by side, and
+    neither a 7 x 7 x 3 grid nor a chess board of 8 x 8 x 12 is one. Bounds must be no more than 2^16 apart.
+
+What is scaled
+    Whole numbers between bounds, such as bytes of a memory, are counted from their lowest bound, in ranges of [0, 1]; in
+    [-1, 1] where they may be negative. Each number has bounds of its own; those without keep their units, as floats do.
 
 Dict and Tuple are flattened to dotted keys (``arm.0.angle``); a space that is one leaf gets the key ``state``, or ``image``.
 A MultiDiscrete with unequal numbers of choices stays one key, with the largest number as its classes.
@@ -16,17 +24,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdreamer.envs.base import EnvError, SpaceError
-from jaxdreamer.envs.images import resize
+from jaxdreamer.envs.base import EnvError, NotFinite, SpaceError
+from jaxdreamer.envs.pictures import NOT_FINITE, Picture, picture_of, stretchable
 from jaxdreamer.envs.spaces import LEAVES, SUPPORTED, children, kind_of, understood
 from jaxdreamer.types import ArraySpec, Observation
 
-_CHANNELS = (1, 3, 4)
-_SMALLEST_IMAGE = 8
+
+class _Leaf(NamedTuple):
+    key: str
+    path: tuple[Any, ...]  # of names and indices in the space's tree
+    space: Any
+    convert: Callable[[Any], np.ndarray]
 
 
 class ObservationMap:
@@ -35,7 +47,7 @@ class ObservationMap:
     def __init__(self, space: Any, image_size: tuple[int, int], exclude: Iterable[str] = ()) -> None:
         """Keys matching a glob in ``exclude``, and all below them, are left out; SpaceError for what cannot be used."""
         self.spec: dict[str, ArraySpec] = {}
-        self._readers: list[tuple[str, tuple[Any, ...], Callable[[Any], np.ndarray]]] = []
+        self._leaves: list[_Leaf] = []
         self._exclude = tuple(exclude)
         self._image_size = (int(image_size[0]), int(image_size[1]))
         self._excluded: list[str] = []
@@ -47,33 +59,43 @@ class ObservationMap:
             raise SpaceError("; ".join([f"no observation is left of {space}", left_out, *self.notes]))
 
     def __call__(self, observation: Any) -> Observation:
-        """Fresh arrays by key; EnvError where the observation is not of the space."""
-        return {key: self._read(key, convert, _follow(key, path, observation)) for key, path, convert in self._readers}
+        """Fresh arrays by key; EnvError where the observation is not of the space, NotFinite for such a picture."""
+        return {leaf.key: self._read(leaf, _follow(leaf, observation)) for leaf in self._leaves}
 
     def stacked(self, observations: Any, count: int) -> Observation:
         """Fresh arrays [count, ...] of observations that are stacked leaf by leaf, as vector environments do it."""
-        return {
-            key: np.stack(
-                [self._read(key, convert, item) for item in split(key, _follow(key, path, observations), count)]
-            )
-            for key, path, convert in self._readers
-        }
+        read: Observation = {}
+        for leaf in self._leaves:
+            items = []
+            for lane, item in enumerate(split(leaf.key, _follow(leaf, observations), count)):
+                try:
+                    items.append(self._read(leaf, item))
+                except EnvError as error:
+                    raise EnvError(f"{error} (in lane {lane})") from None
+            read[leaf.key] = np.stack(items)
+        return read
 
-    def _read(self, key: str, convert: Callable[[Any], np.ndarray], value: Any) -> np.ndarray:
+    def strays(self, observation: Any) -> dict[str, str]:
+        """What is outside of its space, and how, by key."""
+        found = {leaf.key: _stray(leaf.space, _follow(leaf, observation)) for leaf in self._leaves}
+        return {key: why for key, why in found.items() if why}
+
+    def _read(self, leaf: _Leaf, value: Any) -> np.ndarray:
+        shape = self.spec[leaf.key].shape
         try:
-            array = convert(value)
+            array = leaf.convert(value)
         except (TypeError, ValueError, OverflowError):
             raise EnvError(
-                f"observation {key!r}: expected numbers of shape {self.spec[key].shape}, found {found(value)}"
+                f"observation {leaf.key!r}: expected numbers of shape {shape}, found {found(value)}"
             ) from None
-        if array.shape != self.spec[key].shape:
-            raise EnvError(f"observation {key!r}: the space says shape {self.spec[key].shape}, found {array.shape}")
+        if array.shape != shape:
+            raise EnvError(f"observation {leaf.key!r}: the space says shape {shape}, found {array.shape}")
         return array
 
     def _add(self, space: Any, path: tuple[Any, ...], key: str) -> None:
         kind = kind_of(space)
         if kind not in ("Dict", "Tuple") and not key:
-            key = "image" if _image_layout(space) else "state"
+            key = "image" if kind == "Box" and picture_of(space) else "state"
         if key and any(fnmatchcase(key, glob) for glob in self._exclude):
             self._excluded.append(key)
             return
@@ -92,7 +114,7 @@ class ObservationMap:
             self.notes.append(f"observation {key!r} is left out: {space} holds no numbers")
             return
         self.spec[key], convert = _observation_leaf(space, kind, key, self._image_size)
-        self._readers.append((key, path, convert))
+        self._leaves.append(_Leaf(key, path, space, convert))
 
 
 def found(value: Any) -> str:
@@ -117,8 +139,8 @@ def split(key: str, values: Any, count: int) -> list[Any]:
     return [values[index] for index in range(count)]
 
 
-def _follow(key: str, path: tuple[Any, ...], value: Any) -> Any:
-    for name in path:
+def _follow(leaf: _Leaf, value: Any) -> Any:
+    for name in leaf.path:
         try:
             value = value[name]
         except (KeyError, IndexError, TypeError):
@@ -126,7 +148,7 @@ def _follow(key: str, path: tuple[Any, ...], value: Any) -> Any:
                 value = getattr(value, name)
                 continue
             raise EnvError(
-                f"observation {key!r} is in the space, but not in what was given: expected an entry {name!r}, "
+                f"observation {leaf.key!r} is in the space, but not in what was given: expected an entry {name!r}, "
                 f"found {found(value)}"
             ) from None
     return value
@@ -136,34 +158,15 @@ def _shape(space: Any, kind: str) -> tuple[int, ...]:
     return () if kind == "Discrete" else tuple(np.shape(space.nvec) if kind == "MultiDiscrete" else space.shape)
 
 
-def _image_layout(space: Any) -> str:
-    """``HWC``, ``CHW`` or ``HW`` where a space holds images, else nothing. Channels last wins where both could be."""
-    if kind_of(space) != "Box" or len(space.shape) not in (2, 3):
-        return ""
-    dtype, shape = np.dtype(space.dtype), tuple(space.shape)
-    if len(shape) == 2:
-        return "HW" if dtype == np.uint8 and min(shape) >= _SMALLEST_IMAGE else ""
-    layout = "HWC" if shape[2] in _CHANNELS else "CHW" if shape[0] in _CHANNELS else ""
-    if not layout or dtype == np.uint8:
-        return layout
-    # Floats are taken for an image only where nothing speaks against it: a 3 x 3 x 3 Box in [0, 1] is no picture.
-    sides = shape[:2] if layout == "HWC" else shape[1:]
-    bounded = np.all(space.low == 0) and (np.all(space.high == 1) or np.all(space.high == 255))
-    return layout if dtype.kind == "f" and bounded and min(sides) >= _SMALLEST_IMAGE else ""
-
-
 def _observation_leaf(
     space: Any, kind: str, key: str, image_size: tuple[int, int]
 ) -> tuple[ArraySpec, Callable[[Any], np.ndarray]]:
-    layout = _image_layout(space)
-    if layout:
-        shape = tuple(space.shape)
-        scale = 1.0 if np.dtype(space.dtype) == np.uint8 else 255.0 / float(np.max(space.high))
-        channels = {"HWC": shape[-1], "CHW": shape[0], "HW": 1}[layout]
-        spec = ArraySpec((*image_size, channels), "uint8", "image")
-        return spec, lambda value: _read_image(value, key, shape, layout, scale, image_size)
     if kind == "Box":
-        return ArraySpec(tuple(space.shape), "float32", "vector"), _read_vector
+        axes = picture_of(space)
+        if axes:
+            picture = Picture(space, axes, image_size)
+            return ArraySpec((*image_size, picture.channels), "uint8", "image"), lambda value: picture.read(key, value)
+        return ArraySpec(tuple(space.shape), "float32", "vector"), _vector_reader(space)
     if kind == "Discrete":
         shape, classes = (), int(space.n)
     elif kind == "MultiBinary":
@@ -171,32 +174,54 @@ def _observation_leaf(
     else:
         shape, classes = tuple(np.shape(space.nvec)), int(np.max(space.nvec))
     start = np.asarray(getattr(space, "start", 0))
-    return ArraySpec(shape, "int32", "discrete", classes), lambda value: _read_discrete(value, key, start, classes)
+    return ArraySpec(shape, "int32", "discrete", classes), lambda value: read_discrete(value, key, start, classes)
 
 
-def _read_vector(value: Any) -> np.ndarray:
-    with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the learner sees and counts
-        return np.array(value, np.float32)
+def _vector_reader(space: Any) -> Callable[[Any], np.ndarray]:
+    low, high = (np.asarray(bound, np.float64) for bound in (space.low, space.high))
+    scaled = stretchable(space) & (high > low)
+    if np.dtype(space.dtype).kind == "f" or not scaled.any():
+        return read_vector
+    origin = np.where(scaled, np.where(low < 0, (low + high) / 2, low), 0.0)
+    width = np.where(scaled, np.where(low < 0, (high - low) / 2, high - low), 1.0)
+    return lambda value: ((_numbers(value, np.float64) - origin) / width).astype(np.float32)
 
 
-def _read_discrete(value: Any, key: str, start: np.ndarray, classes: int) -> np.ndarray:
-    array = np.array(np.asarray(value) - start, np.int32)
+def read_vector(value: Any) -> np.ndarray:
+    """Numbers as float32, nan and inf included; TypeError for what are none."""
+    return _numbers(value, np.float32)
+
+
+def read_discrete(value: Any, key: str, start: Any, classes: int) -> np.ndarray:
+    """Choices from ``start`` on as int32 from 0; EnvError for others, NotFinite for nan and inf."""
+    array = _numbers(value, np.float64) - start
+    if not np.isfinite(array).all():
+        raise NotFinite(f"observation {key!r} {NOT_FINITE}")
     if array.size and (array.min() < 0 or array.max() >= classes):
         raise EnvError(f"observation {key!r} must lie in [{start}, {start + classes - 1}], found {value}")
-    return array
+    if (array != np.rint(array)).any():
+        raise EnvError(f"observation {key!r} must be in whole numbers, found {value}")
+    return array.astype(np.int32)
 
 
-def _read_image(
-    value: Any, key: str, shape: tuple[int, ...], layout: str, scale: float, size: tuple[int, int]
-) -> np.ndarray:
-    image = np.asarray(value)
-    if image.shape != shape:
-        raise EnvError(f"observation {key!r}: the space says shape {shape}, found {image.shape}")
-    if layout == "CHW":
-        image = image.transpose(1, 2, 0)
-    elif layout == "HW":
-        image = image[..., None]
-    if image.dtype != np.uint8:
-        scaled = np.nan_to_num(np.asarray(image, np.float64) * scale)
-        image = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-    return resize(np.array(image, order="C"), size)
+def _numbers(value: Any, dtype: Any) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufO" or (array.dtype.kind == "O" and any(item is None for item in array.flat)):
+        raise TypeError(f"{array.dtype} are no numbers")
+    with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the learner sees and counts
+        return np.array(array, dtype)
+
+
+def _stray(space: Any, value: Any) -> str:
+    array = np.asarray(value)
+    if kind_of(space) != "Box":
+        return "" if space.contains(value) else f"is {value!r}, its space says {space}"
+    if array.dtype.kind not in "biuf" or array.shape != tuple(space.shape):
+        return f"is {found(value)}, its space says {space}"
+    if not np.isfinite(array).all() and picture_of(space):
+        return NOT_FINITE
+    if (array < space.low).any() or (array > space.high).any():
+        return f"holds {array.min():g} to {array.max():g}, its space says {space}"
+    whole = np.dtype(space.dtype).kind != "f"
+    fits = array.dtype.kind != "f" if whole else np.can_cast(array.dtype, space.dtype)
+    return "" if fits else f"is {array.dtype}, its space says {space}"

@@ -12,6 +12,7 @@ from jaxdreamer.config import EnvConfig
 from jaxdreamer.envs.actions import ActionMap
 from jaxdreamer.envs.base import EnvError, SpaceError
 from jaxdreamer.envs.images import resize
+from jaxdreamer.envs.observations import ObservationMap
 from jaxdreamer.envs.unity_process import Layout
 from jaxdreamer.types import ArraySpec, EnvSpec, Observation
 
@@ -81,8 +82,8 @@ class View:
 
     @property
     def describable_spaces(self) -> dict[str, Any] | None:
-        """``spaces`` where the agent's units follow from them; with images of other than 1, 3 or 4 channels: None."""
-        return self.spaces if all(self.spec.obs[key].shape[2] in (1, 3, 4) for key in self.images) else None
+        """``spaces`` where the agent's units follow from them; where a sensor's image would not be one there: None."""
+        return self.spaces if ObservationMap(self.spaces["observation"], self._size).spec == self.spec.obs else None
 
     def _spaces(self) -> dict[str, Any]:
         from gymnasium import spaces

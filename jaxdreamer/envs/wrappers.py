@@ -6,12 +6,15 @@ A backend supplies a :class:`Simulator`, which knows nothing of agent steps; :cl
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Protocol
 
 import numpy as np
 
-from jaxdreamer.envs.base import EnvError
+from jaxdreamer.envs.base import EnvError, NotFinite
 from jaxdreamer.types import EnvSpec, Observation, Timestep
+
+logger = logging.getLogger(__name__)
 
 
 class Simulator(Protocol):
@@ -65,6 +68,7 @@ class AgentEnv:
         self._repeat, self._limit = action_repeat, time_limit
         self._steps = 0
         self._ended: str = "before the first reset"
+        self._told = False
 
     @property
     def spaces(self) -> dict[str, Any] | None:
@@ -136,7 +140,18 @@ class AgentEnv:
         return total, terminated, truncated
 
     def _first(self) -> Timestep:
-        return Timestep(self.simulator.observe(), np.float32(0.0), True, False, False)
+        return self._seen(0.0, True, False, False)
 
     def _entry(self, reward: float, terminated: bool, truncated: bool) -> Timestep:
-        return Timestep(self.simulator.observe(), np.float32(reward), False, terminated or truncated, terminated)
+        return self._seen(reward, False, terminated or truncated, terminated)
+
+    def _seen(self, reward: float, first: bool, last: bool, terminal: bool) -> Timestep:
+        try:
+            obs = self.simulator.observe()
+        except NotFinite as error:
+            if not self._told:
+                self._told = True
+                logger.warning("%s: such an entry is left out, and its episode ends before it", error)
+            # Bytes cannot hold nan: the reward says it for them.
+            obs, reward = {key: np.zeros(item.shape, item.dtype) for key, item in self.spec.obs.items()}, np.nan
+        return Timestep(obs, np.float32(reward), first, last, terminal)

@@ -19,7 +19,7 @@ def save_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float = 20
 
     Args:
         path: where to; folders are made.
-        frames: uint8 [T, H, W, 3], or [T, H, W, 1] for gray.
+        frames: uint8 [T, H, W, 3], or [T, H, W, 1] for gray. Of stacked frames, side by side as channels, the last is shown.
         fps: frames per second. A GIF counts in hundredths of a second, so its rate is the nearest it can have.
 
     Raises:
@@ -73,7 +73,7 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
 
 
 def save_image(path: str | os.PathLike[str], image: np.ndarray) -> Path:
-    """Write uint8 [H, W, 3] or [H, W, 1] as PNG."""
+    """Write uint8 [H, W, 3], [H, W, 1] for gray, or the last of frames stacked as channels, as PNG."""
     from PIL import Image
 
     path = Path(path)
@@ -88,7 +88,7 @@ def open_loop_image(truth: np.ndarray, reconstruction: np.ndarray, prediction: n
     """What the model saw, made of it, and dreamed on: one picture, time from left to right.
 
     Args:
-        truth: [T, H, W, C], uint8, or float in [0, 1] (as all three).
+        truth: [T, H, W, C], uint8, or float in [0, 1] (as all three). Of frames stacked as channels the last is shown.
         reconstruction: [context, H, W, C], the model's picture where it was still shown the truth.
         prediction: [T - context, H, W, C], its picture from then on, from the actions alone.
 
@@ -140,6 +140,8 @@ def _as_bytes(images: np.ndarray) -> np.ndarray:
 
 def _checked(array: np.ndarray, ndim: int, name: str) -> np.ndarray:
     array = np.asarray(array)
-    if array.dtype != np.uint8 or array.ndim != ndim or array.shape[-1] not in (1, 3):
+    if array.dtype != np.uint8 or array.ndim != ndim or not array.shape[-1]:
         raise ValueError(f"expected {name} of dtype uint8, found {array.dtype} {array.shape}")
-    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array
+    if array.shape[-1] % 3:  # gray, or frames of one channel each
+        return np.repeat(array[..., -1:], 3, axis=-1)
+    return array[..., -3:]

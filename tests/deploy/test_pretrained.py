@@ -56,9 +56,9 @@ def observations(count, lanes, seed=0):
     return np.random.default_rng(seed).uniform(-1, 1, (count, lanes, 3)).astype(np.float32)
 
 
-def untrained(task, settings=(), with_spaces=True, **options):
+def untrained(task, settings=(), with_spaces=True, preset_words="dreamer_v1,tiny", **options):
     """An agent for a task, with the spaces as a run's folder would hold them."""
-    config = preset("dreamer_v1,tiny", "action_repeat=1", *settings)
+    config = preset(preset_words, "action_repeat=1", *settings)
     env = wrap(task, config.env)
     kept = json.loads(json.dumps({name: space and describe_space(space) for name, space in env.spaces.items()}))
     restored = {name: data and restore_space(data) for name, data in kept.items()} if with_spaces else None
@@ -183,7 +183,12 @@ def test_lists_of_float64_are_fine(pendulum):
         ({"position": np.zeros(3)}, r"expected.*'state'.*found.*'position'"),
         ("up", r"'state'.*\(3,\).*found str"),
         ([[1.0], [1.0, 2.0]], r"'state'.*\(3,\).*found list"),
-        (np.array([0.0, np.nan, 0.0]), r"not finite.*'state'"),
+        (np.array([0.0, np.nan, 0.0]), r"'state' holds numbers that are not finite"),
+        (np.array([0.0, np.inf, 0.0]), r"'state' holds numbers that are not finite"),
+        (np.array([0.0, 1e300, 0.0]), r"'state' holds numbers that are not finite"),
+        (None, r"'state'.*\(3,\).*found NoneType"),
+        ([0.0, None, 1.0], r"'state'.*\(3,\).*found list"),
+        (["0", "1", "2"], r"'state'.*\(3,\).*found list"),
     ],
 )
 def test_a_wrong_observation_says_what_was_expected_and_leaves_no_trace(pendulum, obs, message):
@@ -193,6 +198,53 @@ def test_a_wrong_observation_says_what_was_expected_and_leaves_no_trace(pendulum
     with pytest.raises(EnvError, match=message):
         agent.act(obs)
     np.testing.assert_array_equal(agent.act(good[1]), untouched.act(good[1]))
+
+
+@pytest.mark.parametrize("words", ["dreamer_v1,tiny", "dreamer_v2,tiny"])
+def test_nothing_that_is_not_finite_is_remembered(words):
+    """Choices and categorical latents are one-hot whatever they are drawn from: no action tells of the nan."""
+    task = gymnasium.make("CartPole-v1")
+    agent, untouched = (untrained(task, lanes=2, preset_words=words)[0] for _ in range(2))
+    for one in (agent, untouched):
+        one.params = jax.tree.map(lambda x: 20 * x, one.params)  # what is large overflows
+    good, bad = np.full((2, 4), 0.1, np.float32), np.full((2, 4), 0.1, np.float32)
+    agent.act(good), untouched.act(good)
+    for value in (np.nan, -np.inf, 3e38):
+        bad[1, 2] = value
+        for explore in (False, True):
+            with pytest.raises(EnvError, match="not finite in lane 1: ") as caught:
+                agent.act(bad, explore=explore)
+            assert "observation 'state' holds" in str(caught.value)
+    np.testing.assert_array_equal(agent.act(good, explore=True), untouched.act(good, explore=True))
+    for one, other in zip(jax.tree.leaves(agent.state), jax.tree.leaves(untouched.state)):
+        assert np.isfinite(one).all()
+        np.testing.assert_array_equal(one, other)
+
+
+def test_pictures_are_read_as_in_training_and_nan_in_them_is_an_error():
+    class Board(gymnasium.Env):
+        observation_space = spaces.Dict(
+            {"board": spaces.Box(0, 10, (2, 9, 9), np.float32), "ram": spaces.Box(0, 255, (5,), np.uint8)}
+        )
+        action_space = spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return {"board": np.full((2, 9, 9), 5.0, np.float32), "ram": np.full(5, 51, np.uint8)}, {}
+
+    agent, env = untrained(Board(), ("image_size=9,9",))
+    raw, _ = Board().reset()
+    arrays = agent._observations(raw, None)
+    for key, value in env.reset(0).obs.items():
+        np.testing.assert_array_equal(arrays[key][0], value)
+    assert arrays["board"].max() == arrays["board"].min() == 128 and arrays["ram"].max() == np.float32(0.2)
+    agent.act(raw)
+    raw["board"][1, 2, 3] = np.nan
+    with pytest.raises(EnvError, match="observation 'board' holds numbers that are not finite"):
+        agent.act(raw)
+    many, _ = untrained(Board(), ("image_size=9,9",), lanes=2)
+    both = {"board": np.stack([np.zeros((2, 9, 9)), raw["board"]]), "ram": np.zeros((2, 5))}
+    with pytest.raises(EnvError, match=r"observation 'board' .* not finite \(in lane 1\)"):
+        many.act(both)
 
 
 def test_wrong_lanes_are_refused(pendulum):

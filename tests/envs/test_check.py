@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from jaxdreamer.config import EnvConfig
 from jaxdreamer.envs import make_env, wrap
@@ -117,7 +118,60 @@ def test_what_may_be_meant_is_a_warning():
         def _observe(self):
             return super()._observe().astype(np.float64)
 
-    assert "not in its observation space Box" in texts(lambda: wrap(Stray()))[1]
+    assert "warning: observation 'state' is float64, its space says Box" in texts(lambda: wrap(Stray()))[1]
+
+
+class Shown(CountingEnv):
+    """Shows an image of ``kind``."""
+
+    def __init__(self, space, value):
+        super().__init__("image", truncate_at=7)
+        self.observation_space, self._value = space, value
+
+    def _observe(self):
+        return self._value(self.time + self._origin)
+
+
+def grid(time):
+    return ((np.arange(100).reshape(10, 10) + int(time)) % 11).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("space", "value", "says"),
+    [
+        (
+            spaces.Box(0, 255, (10, 10), np.uint8),
+            grid,
+            "warning: 'image' is nearly of one colour (black): it uses 10 of",
+        ),
+        (spaces.Box(0, 10, (10, 10), np.uint8), grid, ""),
+        (
+            spaces.Box(0, 7, (10, 10), np.uint8),
+            grid,
+            "warning: observation 'image' holds 0 to 10, its space says Box(0, 7",
+        ),
+        (spaces.Box(0, 10, (10, 10), np.uint8), lambda t: grid(t).astype(np.int64), ""),
+        (
+            spaces.Box(0, 10, (10, 10), np.uint8),
+            lambda t: grid(t).astype(np.float32),
+            "warning: observation 'image' is float32, its space says Box(0, 10",
+        ),
+        (
+            spaces.Box(0, 1, (32, 32), np.float32),
+            lambda t: np.full((32, 32), np.nan if t % 2 else 0.5, np.float32),
+            "the reward nan, as its picture 'image' holds numbers that are not finite",
+        ),
+        (
+            spaces.Box(-np.inf, np.inf, (10, 10, 3), np.float32),
+            lambda t: np.full((10, 10, 3), t / 10, np.float32),
+            "warning: 'state' [10, 10, 3] has the shape of a picture but no bounds",
+        ),
+    ],
+)
+def test_pictures_are_looked_at(space, value, says):
+    _, said = texts(lambda: wrap(Shown(space, value), EnvConfig(image_size=(10, 10))))
+    found = [line for line in said.splitlines() if "image" in line or "picture" in line]
+    assert says in said if says else not found, said
 
 
 def test_two_instances_that_differ():

@@ -97,3 +97,17 @@ def test_curves(tmp_path):
         plot_curves([tmp_path / "a"], path, y="eval/score")
     with pytest.raises(ValueError, match="no run folder"):
         plot_curves([], path)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 9, 12])
+def test_of_stacked_frames_the_last_is_shown(tmp_path, channels):
+    shown = 3 if channels % 3 == 0 else 1
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 255, (5, 4, 6, channels), dtype=np.uint8)
+    newest = truth[..., -shown:]
+    np.testing.assert_array_equal(
+        open_loop_image(truth, truth[:2], truth[2:]), open_loop_image(newest, newest[:2], newest[2:])
+    )
+    with Image.open(save_image(tmp_path / "a.png", truth[0])) as image:
+        np.testing.assert_array_equal(np.asarray(image), np.broadcast_to(newest[0], (4, 6, 3)))
+    save_video(tmp_path / "a.gif", truth)
