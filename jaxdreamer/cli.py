@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from jaxdreamer import config as configs
@@ -206,6 +207,7 @@ def _train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
 def _tell(result: Any, console: Any) -> None:
     """What a finished run came to."""
     from jaxdreamer.record import metrics
+    from jaxdreamer.record.plot import spark
 
     scores = result.evaluation.metrics()
     points = metrics.curve(metrics.read(result.logdir / "metrics.jsonl"), "eval/return")
@@ -222,29 +224,38 @@ def _tell(result: Any, console: Any) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
 
-def spark(values: Sequence[float]) -> str:
-    """A curve in one line of text: the lowest value to the highest, with both named."""
-    low, high = min(values), max(values)
-    blocks = "▁▂▃▄▅▆▇█"
-    steps = [blocks[int((value - low) / ((high - low) or 1) * (len(blocks) - 1))] for value in values]
-    return f"{low:.0f} {''.join(steps)} {high:.0f}"
-
-
 def _evaluate(options: EvaluateOptions) -> int:
+    from jaxdreamer.record.rundir import runs_of
     from jaxdreamer.train.run import evaluate_agent
 
-    result = evaluate_agent(options.logdir, episodes=options.episodes, seed=options.seed, film=options.film)
-    for index, (total, length) in enumerate(zip(result.returns, result.lengths)):
-        print(f"episode {index}: return {total:.2f}, {length} steps")
-    scores = result.metrics()
-    print(f"mean return {scores['eval/return']:.2f}, deviation {scores['eval/return_std']:.2f}")
+    runs = runs_of(options.logdir)
+    several = len(runs) > 1
+    means = []
+    for run in runs:
+        film = options.film
+        if several:
+            print(f"{run.name}:")
+            film = film and film.with_stem(f"{film.stem}-{run.name}")
+        result = evaluate_agent(run, episodes=options.episodes, seed=options.seed, film=film)
+        for index, (total, length) in enumerate(zip(result.returns, result.lengths)):
+            print(f"episode {index}: return {total:.2f}, {length} steps")
+        scores = result.metrics()
+        means.append(scores["eval/return"])
+        print(f"mean return {scores['eval/return']:.2f}, deviation {scores['eval/return_std']:.2f}", flush=True)
+    if several:
+        told = ", ".join(f"{run.name} {mean:.2f}" for run, mean in zip(runs, means))
+        print(f"mean return of {len(runs)} seeds: {fmean(means):.2f} ({told})")
     return 0
 
 
 def _plot(options: PlotOptions) -> int:
-    from jaxdreamer.record.plot import plot_curves
+    from jaxdreamer.record.plot import draw, read_curves, spark
 
-    print(plot_curves(options.logdirs, options.out, y=options.y))
+    curves = read_curves(options.logdirs, y=options.y)
+    for name, points in curves.items():
+        frames, values = zip(*points)
+        print(f"{name}: {options.y}, {frames[0]:,} to {frames[-1]:,} frames: {spark(values)}")
+    print(draw(curves, options.out, y=options.y))
     return 0
 
 

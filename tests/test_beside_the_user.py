@@ -33,7 +33,7 @@ SCRIPT = """
 import sys
 from jaxdreamer import cli
 
-cli.main(["presets", "tiny"])  # whichever command
+print("check", cli.main(["check-env", "--make", "mine:make"]), cli.main(["check-env", "--env", "mine:Walk-v0"]), flush=True)
 from jaxdreamer.config import EnvConfig
 from jaxdreamer.envs import make_vector
 
@@ -45,7 +45,6 @@ for options in ({"id": "mine:Walk-v0"}, {"backend": "mujoco", "id": model, "rewa
         reward = envs.step([[0.0] * envs.spec.action.size]).reward
     print("reward", float(reward[0]), flush=True)
     envs.close()
-print("check", cli.main(["check-env", "--make", "mine:make"]), cli.main(["check-env", "--env", "mine:Walk-v0"]), flush=True)
 """
 
 
@@ -74,7 +73,7 @@ def test_what_lies_in_the_working_folder_replaces_no_installed_library(tmp_path)
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "rich.py").write_text("raise SystemExit('the wrong rich')")
     (tmp_path / "script").write_text(
-        "from jaxdreamer import cli\ncli.main(['presets', 'tiny'])\nimport rich\nprint(rich.__path__)"
+        "from jaxdreamer import cli\ncli.main(['check-env', '--env', 'rich:Task-v0'])\nimport rich\nprint(rich.__path__)"
     )
     done = subprocess.run([sys.executable, tmp_path / "script"], cwd=tmp_path / "here", capture_output=True, text=True)
     assert done.returncode == 0 and "site-packages" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 
 from jaxdreamer import cli
 from jaxdreamer import config as configs
-from jaxdreamer.config import EnvConfig, MissingExtra
+from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
 from jaxdreamer.envs.base import SpaceError
 from jaxdreamer.envs.gymnasium_env import wrap
 from jaxdreamer.envs.toy import CountingEnv
+from jaxdreamer.record.plot import spark
+from jaxdreamer.train.folder import load_run
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 SMALL = ["--preset", "dreamer_v1,tiny", "frames=60", "prefill=20", "train_every=10", "updates=1", "pretrain=1",
@@ -130,7 +133,7 @@ def test_a_run_folder_is_named_after_task_and_preset():
     assert logdir.name.startswith("3DBall-dreamer_v1-")
 
 
-def test_train_then_evaluate_then_go_on(tmp_path, capsys):
+def test_train_then_evaluate_then_go_on(tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     assert cli.main(["train", "--logdir", str(run), *SMALL]) == 0
     shown = capsys.readouterr().err
@@ -145,6 +148,19 @@ def test_train_then_evaluate_then_go_on(tmp_path, capsys):
     assert configs.load(run / "config.json") == configs.preset("dreamer_v1,tiny", *SMALL[2:], "frames=80")
     assert cli.main(["plot", str(run), "--out", str(tmp_path / "curve.png")]) == 0
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
+    assert "run: eval/return, 60 to 80 frames: -" in capsys.readouterr().out
+    # A folder as --seeds makes it: every run of it is played and drawn.
+    for seed in (0, 10):
+        shutil.copytree(run, tmp_path / "many" / f"seed-{seed}")
+    assert cli.main(["evaluate", "--episodes", "1", str(tmp_path / "many"), f"--film={tmp_path / 'f.gif'}"]) == 0
+    shown = capsys.readouterr().out
+    assert "seed-10:\nepisode 0: return -" in shown and "mean return of 2 seeds: -" in shown
+    assert (tmp_path / "f-seed-0.gif").exists() and (tmp_path / "f-seed-10.gif").exists()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert cli.main(["plot", str(tmp_path / "many")]) == 2
+    shown = capsys.readouterr()
+    assert "many/seed-10: eval/return, 60 to 80 frames: -" in shown.out and "▁" in shown.out
+    assert shown.err.endswith("pip install 'jaxdreamer[plot]'\n")
 
 
 def test_plotting_what_is_not_there_is_told(capsys, tmp_path):
@@ -152,7 +168,12 @@ def test_plotting_what_is_not_there_is_told(capsys, tmp_path):
 
 
 def test_evaluating_nothing_is_told(capsys, tmp_path):
-    assert f"{tmp_path} holds no run" in fails(capsys, "evaluate", str(tmp_path))
+    assert f"{tmp_path} holds no run: it has no config.json" in fails(capsys, "evaluate", str(tmp_path))
+    assert "holds no run: there is no such folder" in fails(capsys, "evaluate", str(tmp_path / "nothing"))
+    (tmp_path / "seed-3").mkdir()
+    (tmp_path / "seed-3" / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="give one of the runs in it, such as .*seed-3"):
+        load_run(tmp_path)
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["train", "--help"], ["evaluate", "--help"], ["presets"], ["envs"]])
@@ -185,5 +206,6 @@ def test_the_installed_command_runs():
 
 
 def test_spark_shows_the_shape():
-    assert cli.spark([0.0, 5.0, 10.0]) == "0 ▁▄█ 10"
-    assert cli.spark([np.float64(2.0)]) == "2 ▁ 2"
+    assert spark([0.0, 5.0, 10.0]) == "0 ▁▄█ 10"
+    assert spark([np.float64(2.0)]) == "2 ▁ 2"
+    assert spark(range(1000)) == f"10 {''.join(block * 7 for block in '▁▂▃▄▅▆▇')}█ 990"

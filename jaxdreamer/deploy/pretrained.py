@@ -46,8 +46,7 @@ def load_agent(
         CheckpointDamaged: there is no undamaged one.
     """
     rundir = RunDir(logdir)
-    if not rundir.exists:
-        raise ConfigError(f"{rundir.path} holds no run: it has no {rundir.config.name}")
+    rundir.check_exists()
     if not checkpoint.steps(rundir.checkpoints):
         raise checkpoint.CheckpointMissing(
             f"the run in {rundir.path} has no checkpoint yet: expected one in {rundir.checkpoints.name}/, found none"

@@ -1,16 +1,24 @@
-"""Learning curves from metrics files. Needs the extra ``plot``."""
+"""Learning curves from metrics files: in one line of text, and as a picture. The picture needs the extra ``plot``."""
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from jaxdreamer.config import ConfigError
 from jaxdreamer.record.extras import require
 from jaxdreamer.record.metrics import curve, read
+from jaxdreamer.record.rundir import runs_of
+from jaxdreamer.saving import storing
 
-__all__ = ["plot_curves"]
+__all__ = ["Points", "draw", "plot_curves", "read_curves", "spark"]
+
+Points = list[tuple[float, float]]
+SUFFIXES = (".png", ".svg", ".pdf")
+_WIDTH = 50
 
 
 def plot_curves(
@@ -19,41 +27,91 @@ def plot_curves(
     x: str = "env_frames",
     y: str = "eval/return",
 ) -> Path:
-    """Draw metric ``y`` over ``x``, one curve a run folder, into a picture file (``.png``, ``.svg``, ``.pdf``).
+    """Draw metric ``y`` over ``x``, one curve a run, into a picture file (``.png``, ``.svg``, ``.pdf``).
 
     Raises:
         MissingExtra: matplotlib is not installed.
-        ConfigError: a run has no such metric; the message names those it has.
+        ConfigError: a run has no such metric; the message names those it has. Or the file is no such picture.
     """
-    require("matplotlib", "plot", "plotting curves")
-    # The object interface: pyplot would keep a global figure and choose a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    return draw(read_curves(logdirs, x, y), path, x, y)
 
-    curves = {}
-    for logdir in logdirs:
-        source = Path(logdir)
-        source = source / "metrics.jsonl" if source.is_dir() else source
-        if not source.exists():
-            raise ConfigError(f"{source} does not exist: give run folders, or metrics.jsonl files")
+
+def read_curves(
+    logdirs: Iterable[str | os.PathLike[str]], x: str = "env_frames", y: str = "eval/return"
+) -> dict[str, Points]:
+    """The points of each run, by a name that tells it from the others. A folder that ``--seeds`` made gives every seed's.
+
+    Raises ConfigError where a run has no such metric; the message names those it has.
+    """
+    found: dict[Path, Points] = {}
+    for source in [item for logdir in logdirs for item in _sources(Path(logdir).expanduser())]:
         records = read(source)
         points = curve(records, y, x)
         if not points:
             known = sorted({key for record in records for key in record})
             raise ConfigError(f"{source} has no values of {y!r} over {x!r}; it has: {', '.join(known) or 'nothing'}")
-        curves[source] = points
-    if not curves:
+        found[source] = points
+    if not found:
         raise ConfigError("no run folder given")
+    return dict(zip(_names(list(found)), found.values()))
+
+
+def draw(
+    curves: Mapping[str, Points], path: str | os.PathLike[str], x: str = "env_frames", y: str = "eval/return"
+) -> Path:
+    """A picture of curves. Raises MissingExtra without matplotlib, ConfigError for a file that is no picture."""
+    path = Path(path).expanduser()
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"a picture of curves is {', '.join(SUFFIXES)}, found {path}")
+    require("matplotlib", "plot", f"the picture {path}")
+    # The object interface: pyplot would keep a global figure and choose a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for source, points in curves.items():
-        axes.plot(*zip(*points), label=source.parent.name or str(source))
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    for name, points in curves.items():
+        label = name.replace("$", r"\$")  # or what is between two is a formula
+        label = f" {label}" if label.startswith("_") else label  # or it is left out
+        axes.plot(*zip(*points), label=label, marker="o" if len(points) == 1 else None)
+    axes.set_xlabel(x.replace("$", r"\$"))
+    axes.set_ylabel(y.replace("$", r"\$"))
     axes.grid(alpha=0.3)
     axes.legend()
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
     return path
+
+
+def spark(values: Sequence[float]) -> str:
+    """A curve in one line of text: the lowest value to the highest, with both named. Of many values it shows means."""
+    count = min(len(values), _WIDTH)
+    ends = [round(index * len(values) / count) for index in range(count + 1)]
+    values = [fmean(values[start:end]) for start, end in itertools.pairwise(ends)]
+    low, high = min(values), max(values)
+    blocks = "▁▂▃▄▅▆▇█"
+    steps = [blocks[int((value - low) / ((high - low) or 1) * (len(blocks) - 1))] for value in values]
+    return f"{low:.0f} {''.join(steps)} {high:.0f}"
+
+
+def _sources(path: Path) -> list[Path]:
+    """The metrics files that a folder, or a file, stands for."""
+    if path.is_file():
+        return [path]
+    sources = [run / "metrics.jsonl" for run in runs_of(path)]
+    missing = next((source for source in sources if not source.exists()), None)
+    if missing is not None:
+        raise ConfigError(f"{missing} does not exist: give run folders, or metrics.jsonl files")
+    return sources
+
+
+def _names(sources: list[Path]) -> list[str]:
+    """The name of each run's folder; with the folders above where that is not enough to tell them apart."""
+    parts = [source.absolute().parent.parts for source in sources]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names) and not any(name.startswith("seed-") for name in names):
+            return names
+    return [str(source) for source in sources]

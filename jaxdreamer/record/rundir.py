@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from jaxdreamer.errors import JaxdreamerError
+from jaxdreamer.errors import ConfigError, JaxdreamerError
 from jaxdreamer.files import FileUnusable, read_json
 from jaxdreamer.saving import storing
 
@@ -17,11 +17,20 @@ try:
 except ImportError:  # Windows: the lock falls back on process ids
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["RunDir", "RunLocked"]
+__all__ = ["RunDir", "RunLocked", "runs_of"]
 
 
 class RunLocked(JaxdreamerError, RuntimeError):
     """Another process is writing to this run folder."""
+
+
+def runs_of(path: str | os.PathLike[str]) -> list[Path]:
+    """The runs in a folder that training several seeds made, by seed; else the folder itself, whatever is in it."""
+    folder = Path(path).expanduser().absolute()
+    seeds = [item for item in folder.glob("seed-*") if item.name[5:].isdecimal() and RunDir(item).exists]
+    if RunDir(folder).exists or not seeds:
+        return [folder]
+    return sorted(seeds, key=lambda item: int(item.name[5:]))
 
 
 # POSIX locks (unlike flock's) are not inherited by forked environment workers, which may outlive a killed run. But they
@@ -76,6 +85,15 @@ class RunDir:
     def exists(self) -> bool:
         """Whether a run was begun here."""
         return self.config.exists()
+
+    def check_exists(self) -> None:
+        """ConfigError where no run was begun here; it names the runs of several seeds where there are some."""
+        if self.exists:
+            return
+        inside = runs_of(self.path)
+        hint = f"; give one of the runs in it, such as {inside[0]}" if inside != [self.path] else ""
+        found = f"it has no {self.config.name}" if self.path.is_dir() else "there is no such folder"
+        raise ConfigError(f"{self.path} holds no run: {found}{hint}")
 
     def create(self) -> RunDir:
         """Make the folders."""

@@ -27,7 +27,7 @@ def save_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float = 20
 
     Pillow stores a run of equal GIF frames as one longer frame; it plays the same.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     frames = _checked(frames, 4, "frames [T, H, W, 3]")
     if not len(frames):
         raise ValueError(f"{path}: no frames to save")

@@ -23,8 +23,7 @@ FREE = ("env.workers", "env.worker_timeout", "env.max_restarts", *(f"env.unity_{
 def load_run(logdir: str | os.PathLike[str]) -> tuple[Config, EnvSpec]:
     """The configuration and environment spec of a run."""
     rundir = RunDir(logdir)
-    if not rundir.exists:
-        raise ConfigError(f"{rundir.path} holds no run: it has no {rundir.config.name}")
+    rundir.check_exists()
     return configs.load(rundir.config), read_spec(rundir.spec)
 
 

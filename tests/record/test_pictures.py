@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdreamer.config import MissingExtra
+from jaxdreamer.config import ConfigError, MissingExtra
 from jaxdreamer.record.metrics import MetricsLog
-from jaxdreamer.record.plot import plot_curves
+from jaxdreamer.record.plot import draw, plot_curves, read_curves
 from jaxdreamer.record.video import open_loop_image, open_loop_video, save_image, save_video
+from jaxdreamer.saving import StorageError
 
 
 def film(steps=7, height=10, width=13):
@@ -111,3 +112,33 @@ def test_of_stacked_frames_the_last_is_shown(tmp_path, channels):
     with Image.open(save_image(tmp_path / "a.png", truth[0])) as image:
         np.testing.assert_array_equal(np.asarray(image), np.broadcast_to(newest[0], (4, 6, 3)))
     save_video(tmp_path / "a.gif", truth)
+
+
+def write_run(folder, values):
+    with MetricsLog(folder / "metrics.jsonl") as log:
+        for step, value in enumerate(values):
+            log.write({"eval/return": value}, agent_steps=step, env_frames=step, updates=step)
+    (folder / "config.json").write_text("{}")
+
+
+def test_curves_of_several_seeds_and_of_folders_of_one_name(tmp_path, monkeypatch):
+    for seed in (0, 2, 10):
+        write_run(tmp_path / "four" / f"seed-{seed}", [seed, 1])
+    write_run(tmp_path / "a" / "run", [1, 2])
+    write_run(tmp_path / "b" / "run", [1, 2])
+    assert list(read_curves([tmp_path / "four"])) == ["four/seed-0", "four/seed-2", "four/seed-10"]
+    assert list(read_curves([tmp_path / "four" / "seed-2"])) == ["four/seed-2"]
+    assert list(read_curves([tmp_path / "a" / "run", tmp_path / "b" / "run"])) == ["a/run", "b/run"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_curves(["~/a/run"]) == {"run": [(0, 1), (1, 2)]}
+
+
+def test_odd_names_are_drawn_and_odd_pictures_are_refused(tmp_path):
+    pytest.importorskip("matplotlib")
+    curves = {"_hidden": [(0, 1), (1, 2)], "$a_{b$": [(0, 1)]}
+    assert draw(curves, tmp_path / "new" / "A.PNG").exists()
+    with pytest.raises(ConfigError, match=r"\.png, \.svg, \.pdf, found .*curve\.gif"):
+        draw(curves, tmp_path / "curve.gif")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="there is a file where a folder is needed"):
+        draw(curves, tmp_path / "file" / "curve.png")
