@@ -172,7 +172,7 @@ def test_evaluating_nothing_is_told(capsys, tmp_path):
     assert "holds no run: there is no such folder" in fails(capsys, "evaluate", str(tmp_path / "nothing"))
     (tmp_path / "seed-3").mkdir()
     (tmp_path / "seed-3" / "config.json").write_text("{}")
-    with pytest.raises(ConfigError, match="give one of the runs in it, such as .*seed-3"):
+    with pytest.raises(ConfigError, match=r"give one of the runs in it, such as .*seed-3"):
         load_run(tmp_path)
 
 

@@ -92,8 +92,8 @@ class RunDir:
             return
         inside = runs_of(self.path)
         hint = f"; give one of the runs in it, such as {inside[0]}" if inside != [self.path] else ""
-        found = f"it has no {self.config.name}" if self.path.is_dir() else "there is no such folder"
-        raise ConfigError(f"{self.path} holds no run: {found}{hint}")
+        where = "it" if self.path.is_dir() else "there is no such folder, and it"
+        raise ConfigError(f"{self.path} holds no run: {where} has no {self.config.name}{hint}")
 
     def create(self) -> RunDir:
         """Make the folders."""
