@@ -42,6 +42,9 @@ class TrainOptions:
     """Write metrics for TensorBoard, too."""
     wandb: bool = False
     """Write metrics to Weights & Biases, too."""
+    trust: bool = False
+    """Let a run that goes on import the modules and start the programs that its config.json names. What is named here needs
+    no such word."""
 
     @property
     def sinks(self) -> tuple[str, ...]:
@@ -61,6 +64,8 @@ class EvaluateOptions:
     """Seed of the environments; the run's own where nothing is said, which repeats its evaluation exactly."""
     film: Path | None = None
     """Save a film of the first episode there: .gif, or .mp4 with the extra `video`."""
+    trust: bool = False
+    """Let the run import the modules and start the programs that its config.json names."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. What the user can mend is a message, not a traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    _see_modules_here()
     name, rest = (arguments[0], arguments[1:]) if arguments else ("help", [])
     try:
         if name == "--version":
@@ -145,7 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _see_modules_here() -> None:
     """Let ``module:function`` name a module of the working folder, also in worker processes, which inherit the path.
 
-    At its end: what lies in the folder must not take the place of an installed library.
+    At its end: what lies in the folder must not take the place of an installed library. And only where the user named such
+    a module or trusts who did: a folder that was downloaded may hold one of the name of a library that is not installed.
     """
     here = os.getcwd()
     if not sys.flags.safe_path and not {"", here} & set(sys.path):
@@ -174,13 +179,19 @@ def _settled(options: TrainOptions, settings: Mapping[str, Any]) -> tuple[Config
     """Configuration and run folder. Where the folder holds a run and no preset is named, the run's own configuration is
     what the settings change.
     """
+    from jaxdreamer.envs.trust import foreign, refuse_untrusted
+
     logdir = options.logdir
     found = list(logdir.glob("seed-*/config.json" if options.seeds else "config.json")) if logdir else []
     stored = min(found, key=lambda path: (len(path.parent.name), path.parent.name), default=None)  # the lowest seed
     if stored is not None and options.preset is None:
         config = configs.replace(configs.load(stored), settings)
+        if not options.trust:
+            refuse_untrusted(config.env, stored, own=settings)
     else:
         config = configs.preset(options.preset or "dreamer_v1", **settings)
+    if foreign(config.env):
+        _see_modules_here()
     if logdir is None:
         logdir = Path("runs") / f"{config.env.task}-{config.preset.replace(',', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     return config, logdir
@@ -190,6 +201,7 @@ def _train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
     config, logdir = _settled(options, settings)
     from rich.console import Console
 
+    from jaxdreamer.envs.trust import trust_word
     from jaxdreamer.train.run import train_agent, train_seeds
 
     console = Console(stderr=True)
@@ -200,11 +212,11 @@ def _train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
     for result in results:
         if result.evaluation is None:
             return 130
-        _tell(result, console)
+        _tell(result, console, trust_word(config.env))
     return 0
 
 
-def _tell(result: Any, console: Any) -> None:
+def _tell(result: Any, console: Any, trust: str) -> None:
     """What a finished run came to."""
     from jaxdreamer.record import metrics
     from jaxdreamer.record.plot import spark
@@ -218,7 +230,7 @@ def _tell(result: Any, console: Any) -> None:
         f"final evaluation of {len(result.evaluation.returns)} episodes without exploration: mean return "
         f"{scores['eval/return']:.1f} (lowest {scores['eval/return_min']:.1f}, highest {scores['eval/return_max']:.1f})",
         *(f"film of the learned policy: {film}" for film in films[-1:]),
-        f"everything is in {result.logdir}; play it again with: jaxdreamer evaluate {result.logdir}",
+        f"everything is in {result.logdir}; play it again with: jaxdreamer evaluate {result.logdir}{trust}",
     ]
     for line in lines:  # whole, however narrow a log file is believed to be, and whatever a folder is called
         console.print(line, soft_wrap=True, markup=False)
@@ -228,6 +240,8 @@ def _evaluate(options: EvaluateOptions) -> int:
     from jaxdreamer.record.rundir import runs_of
     from jaxdreamer.train.run import evaluate_agent
 
+    if options.trust:
+        _see_modules_here()
     runs = runs_of(options.logdir)
     several = len(runs) > 1
     means = []
@@ -236,7 +250,7 @@ def _evaluate(options: EvaluateOptions) -> int:
         if several:
             print(f"{run.name}:")
             film = film and film.with_stem(f"{film.stem}-{run.name}")
-        result = evaluate_agent(run, episodes=options.episodes, seed=options.seed, film=film)
+        result = evaluate_agent(run, episodes=options.episodes, seed=options.seed, film=film, trust=options.trust)
         for index, (total, length) in enumerate(zip(result.returns, result.lengths)):
             print(f"episode {index}: return {total:.2f}, {length} steps")
         scores = result.metrics()
@@ -288,7 +302,10 @@ def _check_env(options: CheckEnvOptions, settings: Mapping[str, Any]) -> int:
     from jaxdreamer.envs.check import check_env
     from jaxdreamer.envs.gymnasium_env import wrap
     from jaxdreamer.envs.registry import imported, make_env
+    from jaxdreamer.envs.trust import foreign
 
+    if options.make or foreign(config):
+        _see_modules_here()
     function = imported("--make", options.make) if options.make else None
     report = check_env(lambda: make_env(config) if function is None else wrap(function(), config))
     for finding in report.findings:

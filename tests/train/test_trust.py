@@ -2,14 +2,17 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from jaxdreamer import cli
 from jaxdreamer import config as configs
 from jaxdreamer.deploy.pretrained import load_agent
 from jaxdreamer.envs.trust import Untrusted
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.train import run
 from jaxdreamer.train.folder import write_spec
 from jaxdreamer.train.run import evaluate_agent
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
@@ -59,3 +62,35 @@ def test_a_loaded_agent_runs_nothing_and_needs_no_trust(downloaded):
     with pytest.raises(checkpoint.CheckpointMissing):
         load_agent(rundir.path)
     assert not ran.exists() and "evil_sender" not in sys.modules
+
+
+def test_the_command_line_asks_first_unless_the_words_are_given_again(downloaded, capsys):
+    rundir, ran, named = downloaded
+    assert cli.main(["evaluate", str(rundir.path)]) == 2 and cli.main(["train", "--logdir", str(rundir.path)]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2 and all(f"(env.{name})" in line and "--trust" in line for line in told for name in named)
+    config = configs.load(rundir.config)
+    again = [f"--env.{name.replace('_', '-')}={getattr(config.env, name)}" for name in named]
+    for words in (again, ["--trust"]):
+        assert cli.parse_train(["--logdir", str(rundir.path), *words])[0] == config
+    with pytest.raises(Untrusted):  # of one more, nothing was said
+        cli.parse_train(["--logdir", str(rundir.path), "seed=3"])
+    assert not ran.exists() and "evil_sender" not in sys.modules
+
+
+def test_modules_of_the_working_folder_are_seen_only_where_one_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    cli.parse_train(["--env=CartPole-v1"])
+    assert str(tmp_path) not in sys.path
+    cli.parse_train(["--env=mine:Foo-v0"])
+    assert sys.path[-1] == str(tmp_path)
+
+
+def test_a_stopped_run_says_the_word_that_it_goes_on_with():
+    lines = []
+    trainer = SimpleNamespace(config=configs.preset("classic", env="mine:Foo-v0"), env_frames=7)
+    run._say_stopped(SimpleNamespace(log=lines.append), trainer, "runs/x")
+    trainer.config = configs.preset("classic")
+    run._say_stopped(SimpleNamespace(log=lines.append), trainer, "runs/x")
+    assert [line.rpartition("runs/x")[2] for line in lines] == [" --trust", ""]
