@@ -109,7 +109,8 @@ def require(value: Any, form: Any, name: Any) -> None:
     """FileUnusable, naming the place, where a JSON value has not the form it should.
 
     A form is a type (or a union of types, ``Any`` for all), a function that says whether a value is right, ``[form]``
-    for a list of such, or a dictionary of forms by key, whose keys must be there; others may be.
+    for a list of such, or a dictionary of forms by key, whose keys must be there; others may be, with the form that
+    ``...`` has, if it has one.
     """
     if form is Any:
         return
@@ -119,6 +120,8 @@ def require(value: Any, form: Any, name: Any) -> None:
             require(item, form[0], f"{name}[{index}]")
     elif isinstance(form, Mapping):
         require(value, dict, name)
+        if ... in form:
+            form = dict.fromkeys(value, form[...]) | {key: inner for key, inner in form.items() if key is not ...}
         for key, inner in form.items():
             if key not in value:
                 raise FileUnusable(f"{name} has no {key!r}: {_MEND}")

@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxdreamer.errors import ConfigError
 from jaxdreamer.record.extras import require
+from jaxdreamer.saving import storing, write_text
 
 __all__ = ["COUNTERS", "MetricsLog", "Sink", "make_sinks", "read", "tensorboard_sink", "wandb_sink", "without_time"]
 
@@ -56,11 +57,12 @@ class MetricsLog:
         self, path: str | os.PathLike[str], sinks: Iterable[Sink] = (), clock: Callable[[], float] = time.time
     ):
         self._path = Path(path)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._sinks = list(sinks)
         self._clock = clock
-        self._file = open(self._path, "ab+")  # noqa: SIM115 - lives as long as the log
-        self._drop_incomplete_line()
+        with storing(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._open()
+            self._drop_incomplete_line()
 
     def add_sinks(self, sinks: Iterable[Sink]) -> None:
         """Send every further record to these places too."""
@@ -86,8 +88,7 @@ class MetricsLog:
             record[key] = _number(key, scalars[key])
         for key in sorted(times):
             record[key] = _number(key, times[key])
-        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        self._append(json.dumps(record, allow_nan=False).encode() + b"\n")
         self._to_sinks(lambda sink: sink.write(record, record["env_frames"]))
         return record
 
@@ -98,28 +99,29 @@ class MetricsLog:
     @property
     def offset(self) -> int:
         """Bytes written so far, on disk for certain: a checkpoint may promise them."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return os.fstat(self._file.fileno()).st_size
+        with storing(self._path):
+            os.fsync(self._file.fileno())
+            return os.fstat(self._file.fileno()).st_size
 
-    def truncate(self, offset: int) -> None:
+    def truncate(self, offset: int, env_frames: int = 0) -> str | None:
         """Drop every record written after :attr:`offset` had this value.
 
-        Raises ValueError where the file is shorter than that, or ``offset`` lies inside a line: it is not the file of
-        the checkpoint that stored the offset.
+        Where the file is not the one that had it (it is shorter, or no line ends there), the records up to
+        ``env_frames`` that can be read are kept, and a sentence is returned that says so.
         """
-        size = os.fstat(self._file.fileno()).st_size
-        inside = False
-        if 0 < offset <= size:
-            self._file.seek(offset - 1)
-            inside = self._file.read(1) != b"\n"
-        if not 0 <= offset <= size or inside:
-            raise ValueError(
-                f"{self._path} has {size} bytes{' and no line ends at' if inside else ', cannot cut it at'} {offset}: "
-                "it is not the file that the checkpoint was made with; restore it or move it away"
-            )
-        self._file.truncate(offset)
-        self._file.flush()
+        with storing(self._path):
+            data = self._path.read_bytes()
+            if offset <= len(data) and (not offset or data[offset - 1 : offset] == b"\n"):
+                self._file.truncate(offset)
+                return None
+            kept = [line for line in data.splitlines(keepends=True) if _until(line, env_frames)]
+            self._file.truncate(0)
+            for line in kept:
+                self._append(line)
+        return (
+            f"{self._path} is not as the checkpoint knew it: it has {len(data):,} bytes and should have {offset:,}. What "
+            f"is gone of the curve is gone; the run goes on after the {len(kept)} records that are left"
+        )
 
     def close(self) -> None:
         """Close the file and the sinks."""
@@ -144,17 +146,46 @@ class MetricsLog:
                 _log.warning("%s logging failed and is switched off for the rest of the run: %r", sink.name, error)
                 self._sinks.remove(sink)
 
+    def _open(self) -> None:
+        # Unbuffered: what could not be written must not be tried again when the file is closed.
+        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the log
+
+    def _append(self, line: bytes) -> None:
+        with storing(self._path):
+            if not _is_at(self._file, self._path):
+                _log.warning("%s was removed while the run wrote to it: it goes on in a new one", self._path)
+                self._file.close()
+                self._open()
+            before, rest = os.fstat(self._file.fileno()).st_size, memoryview(line)
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                os.ftruncate(self._file.fileno(), before)  # no half a line
+                raise
+
     def _drop_incomplete_line(self) -> None:
-        size = os.fstat(self._file.fileno()).st_size
-        if not size:
-            return
-        self._file.seek(0)
-        end = 0
-        for line in self._file:
-            if line.endswith(b"\n"):
-                end += len(line)
-        if end < size:
+        data = self._path.read_bytes()
+        end = data.rfind(b"\n") + 1
+        if end < len(data):
             self._file.truncate(end)
+
+
+def _is_at(file: Any, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _until(line: bytes, env_frames: int) -> bool:
+    """Whether it is a whole record of at most so many frames."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    frames = record.get("env_frames") if isinstance(record, dict) else None
+    return line.endswith(b"\n") and isinstance(frames, int) and frames <= env_frames
 
 
 def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -247,7 +278,7 @@ class _Wandb:
                 f"Weights & Biases cannot be used: {why}. Log in with `wandb login`; or set "
                 f"WANDB_MODE=offline, which keeps its metrics in {folder} for `wandb sync`; or leave --wandb out"
             ) from error
-        marker.write_text(self._run.id)
+        write_text(marker, self._run.id)
 
     def write(self, record: Mapping[str, Any], step: int) -> None:
         self._run.log({key: value for key, value in record.items() if value is not None}, step=step)

@@ -3,12 +3,16 @@
 A run that saves every few minutes writes each row once: :func:`save` stores only the rows that the previous manifest
 does not cover. The manifest belongs into the checkpoint, so checkpoint and replay are from the same moment whatever
 happens in between: chunks that a killed run wrote later are in no manifest, and :func:`load` does not see them.
+
+A chunk holds the bytes of each field of its rows, one field after another by name, each in C order. Its name tells its
+rows and its checksum, so that no other content ever takes the place of a file that an older checkpoint names.
 """
 
 from __future__ import annotations
 
-import io
+import math
 import os
+import re
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,13 +21,36 @@ from typing import Any
 import numpy as np
 
 from jaxdreamer.errors import JaxdreamerError
-from jaxdreamer.files import FileUnusable, read_bytes
+from jaxdreamer.files import FileUnusable, natural, read_bytes
 from jaxdreamer.replay.host import HostReplay
+from jaxdreamer.saving import storing, sync_folder
 
-__all__ = ["CHUNK_BYTES", "ReplayDamaged", "load", "problems", "prune", "save"]
+__all__ = ["CHUNK_BYTES", "FORM", "ReplayDamaged", "load", "problems", "prune", "save"]
 
 CHUNK_BYTES = 64 * 2**20
-_VERSION = 1
+_VERSION = 2
+_NAME = re.compile(r"chunk-[0-9]{12,}-[0-9]{12,}-[0-9a-f]{8}\.bin")
+FORM = {
+    "version": lambda value: value == _VERSION,
+    "lanes": natural,
+    "spec": dict,
+    "oldest": natural,
+    "state": {
+        "total": natural,
+        "first": natural,
+        "closed": [lambda value: isinstance(value, list) and len(value) == 2 and all(map(natural, value))],
+    },
+    "chunks": [
+        {
+            "file": lambda value: isinstance(value, str) and _NAME.fullmatch(value) is not None,
+            "start": natural,
+            "stop": natural,
+            "bytes": natural,
+            "crc32": natural,
+        }
+    ],
+}
+"""What :func:`save` returns; see :func:`jaxdreamer.files.require`."""
 
 
 class ReplayDamaged(JaxdreamerError, RuntimeError):
@@ -47,7 +74,8 @@ def save(
     Files of chunks that are no longer needed stay until :func:`prune`: an older checkpoint may still name them.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     kept = []
     for chunk in previous["chunks"] if previous else []:
         if chunk["stop"] > replay.oldest and _size(folder / chunk["file"]) == chunk["bytes"]:
@@ -64,7 +92,8 @@ def save(
         if chunk is not None:
             chunks.append(chunk)
             row = max(row, chunk["stop"])
-    _sync_folder(folder)
+    with storing(folder):
+        sync_folder(folder)
     return {
         "version": _VERSION,
         "lanes": replay.lanes,
@@ -77,15 +106,65 @@ def save(
     }
 
 
-def load(replay: HostReplay, folder: str | os.PathLike[str], manifest: dict[str, Any]) -> None:
+def load(
+    replay: HostReplay, folder: str | os.PathLike[str], manifest: dict[str, Any], drop_damaged: bool = False
+) -> list[str]:
     """Make ``replay`` hold what the manifest says, and nothing else.
 
     A ring of another capacity is fine: a shorter one takes the newest rows.
+
+    Args:
+        replay: what to fill.
+        folder: where the chunk files lie.
+        manifest: what :func:`save` returned.
+        drop_damaged: go on without the rows of chunks that are damaged. The rows on either side move together, and
+            where they meet one episode ends and the next begins, so that no row that is gone is ever sampled.
+
+    Returns:
+        What was wrong with the chunks that were dropped, a sentence each. Where there are any, the rows have other
+        numbers than before: the next :func:`save` must be given no previous manifest.
 
     Raises:
         ReplayDamaged: a chunk is missing, truncated or altered (named), or the replay's environment is another one.
     """
     folder = Path(folder)
+    _check_fits(replay, folder, manifest)
+    state = dict(manifest["state"])
+    total = state["total"]
+    first = max(manifest["oldest"], total - replay.rows_max)
+    dropped: list[str] = []
+    seams: list[int] = []
+    closed: list[list[int]] = []
+    row, shift = total, 0  # the rows from here on are in place; how far older ones move up
+    for chunk in sorted(manifest["chunks"], key=lambda chunk: chunk["start"], reverse=True):
+        start, stop = max(chunk["start"], first), min(chunk["stop"], total)
+        if start >= stop:
+            continue
+        if stop + shift != row:
+            raise ReplayDamaged(f"{folder}: the manifest's chunks leave rows {stop} to {row - shift} out, or overlap")
+        try:
+            values = _rows(replay, _read_checked(folder, chunk), chunk)
+        except ReplayDamaged as error:
+            if not drop_damaged:
+                raise
+            dropped.append(str(error))
+            shift += stop - start
+            seams.append(row)
+            continue
+        row -= stop - start
+        closed += [[ended + shift, lane] for ended, lane in state["closed"] if start <= ended < stop]
+        replay.write_rows(
+            row, {key: value[start - chunk["start"] : stop - chunk["start"]] for key, value in values.items()}
+        )
+    if row - shift != first:
+        raise ReplayDamaged(f"{folder}: the manifest's chunks leave rows {first} to {row - shift} out")
+    if dropped or first > total - replay.rows_max:
+        state["first"] = row  # this ring is the longer one: it has room for older rows, which are gone
+    replay.load_state(state | {"closed": closed}, seams=[seam for seam in seams if seam > row])
+    return dropped
+
+
+def _check_fits(replay: HostReplay, folder: Path, manifest: dict[str, Any]) -> None:
     if manifest["lanes"] != replay.lanes:
         raise ReplayDamaged(
             f"{folder} was written with {manifest['lanes']} environments side by side, this run has {replay.lanes}: "
@@ -96,21 +175,9 @@ def load(replay: HostReplay, folder: str | os.PathLike[str], manifest: dict[str,
             f"{folder} was written for another environment: it holds {manifest['spec']}, this run needs "
             f"{replay.spec.to_dict()}"
         )
-    state = dict(manifest["state"])
-    first = max(manifest["oldest"], state["total"] - replay.rows_max)
-    for chunk in manifest["chunks"]:
-        start, stop = max(chunk["start"], first), min(chunk["stop"], state["total"])
-        if start >= stop:
-            continue
-        with np.load(io.BytesIO(_read_checked(folder, chunk))) as data:
-            values = {key: data[key][start - chunk["start"] : stop - chunk["start"]] for key in data.files}
-        replay.write_rows(start, values)
-    if first > state["total"] - replay.rows_max:
-        state["first"] = first  # this ring is the longer one: it has room for older rows, which are gone
-    replay.load_state(state)
 
 
-def problems(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> list[str]:
+def problems(folder: str | os.PathLike[str], manifest: Any) -> list[str]:
     """What is wrong with the manifest's chunk files, by reading them all; empty where :func:`load` will succeed."""
     found = []
     for chunk in manifest["chunks"]:
@@ -133,17 +200,27 @@ def prune(folder: str | os.PathLike[str], manifests_to_keep: Iterable[dict[str, 
 
 
 def _write_chunk(replay: HostReplay, folder: Path, start: int, stop: int) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    np.savez(buffer, **replay.read_rows(start, stop))  # type: ignore[arg-type]
-    data = buffer.getbuffer()
-    name = f"chunk-{start:012d}-{stop - 1:012d}.npz"
-    temporary = folder / f"{name}.{os.getpid()}.tmp"
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / name)
-    return {"file": name, "start": start, "stop": stop, "bytes": len(data), "crc32": zlib.crc32(data)}
+    values = replay.read_rows(start, stop)
+    blocks = [values[key].reshape(-1).view(np.uint8).data for key in sorted(values)]
+    size, crc = sum(block.nbytes for block in blocks), 0
+    for block in blocks:
+        crc = zlib.crc32(block, crc)
+    path = folder / f"chunk-{start:012d}-{stop - 1:012d}-{crc:08x}.bin"
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with storing(path):
+        try:
+            with open(temporary, "wb") as file:
+                for block in blocks:
+                    file.write(block)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    chunk = {"file": path.name, "start": start, "stop": stop, "bytes": size, "crc32": crc}
+    _read_checked(folder, chunk)  # what was not read back was not saved
+    return chunk
 
 
 def _read_checked(folder: Path, chunk: dict[str, Any]) -> bytes:
@@ -159,18 +236,23 @@ def _read_checked(folder: Path, chunk: dict[str, Any]) -> bytes:
     return data
 
 
+def _rows(replay: HostReplay, data: bytes, chunk: dict[str, Any]) -> dict[str, np.ndarray]:
+    """A chunk's rows by field, [rows, lanes, ...]."""
+    values, offset, count = {}, 0, chunk["stop"] - chunk["start"]
+    layout = replay.row_layout()
+    size = count * sum(dtype.itemsize * math.prod(shape) for shape, dtype in layout.values())
+    if size != len(data):
+        raise ReplayDamaged(f"{chunk['file']} has {len(data)} bytes, {count} rows of this environment take {size}")
+    for key in sorted(layout):
+        shape, dtype = layout[key]
+        array = np.frombuffer(data, dtype, count * math.prod(shape), offset)
+        values[key] = array.reshape(count, *shape)
+        offset += array.nbytes
+    return values
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
         return -1
-
-
-def _sync_folder(folder: Path) -> None:
-    # A rename survives a power cut only once its folder is on disk as well.
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

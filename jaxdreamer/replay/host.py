@@ -8,6 +8,7 @@ index stays meaningful (and can be written into a checkpoint) however often the 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -376,15 +377,36 @@ class HostReplay:
         self._closed = [(row, lane) for row, lane in self._closed if row >= self.oldest]
         return {"total": self._total, "first": self._first, "closed": [list(item) for item in self._closed]}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take over counters from :meth:`state`, for rows that :meth:`write_rows` has put in place."""
+    def row_layout(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Shape [lanes, ...] and dtype of each of a row's fields, as :meth:`read_rows` names them."""
+        return {key: (array.shape[1:], array.dtype) for key, array in self._arrays.items()}
+
+    def load_state(self, state: dict[str, Any], seams: Sequence[int] = ()) -> None:
+        """Take over counters from :meth:`state`, for rows that :meth:`write_rows` has put in place.
+
+        ``seams`` are numbers of rows before which others are gone: an episode ends there, and the next one begins.
+        """
         self._total = self._writing = int(state["total"])
         self._first = int(state["first"])
         self._closed = [(int(row), int(lane)) for row, lane in state["closed"]]
         for row, lane in self._closed:
-            if self.oldest <= row < self._total:
+            if self.oldest <= row < self._total and lane < self.lanes:
                 self._arrays["is_last"][row % self.rows_max, lane] = True
+        for seam in seams:
+            self._part(seam)
         self._refresh()
+        for lane in range(self.lanes):
+            if self._episode_start[lane] in seams:  # its beginning is gone: it cannot be played again
+                self.close_episode(lane)
+
+    def _part(self, seam: int) -> None:
+        older = np.arange(self.oldest, seam) % self.rows_max
+        self._arrays["is_last"][older[-1:]] = True
+        self._arrays["episode"][older] -= 1  # or an episode that lay on both sides would still be one
+        if seam < self._total:
+            self._arrays["is_first"][seam % self.rows_max] = True
+            for key in ("action", "reward"):
+                self._arrays[key][seam % self.rows_max] = 0
 
     def _refresh(self) -> None:
         """Compute again what add() keeps up to date."""

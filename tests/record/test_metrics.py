@@ -1,5 +1,6 @@
 import json
 import logging
+import subprocess
 import sys
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from jaxdreamer.config import ConfigError, MissingExtra
 from jaxdreamer.record import metrics
 from jaxdreamer.record.metrics import MetricsLog, make_sinks, read, without_time
+from jaxdreamer.saving import StorageError
 
 AT = {"agent_steps": 5, "env_frames": 10, "updates": 2}
 
@@ -66,10 +68,6 @@ def test_cut_at_a_checkpoints_offset_and_go_on(tmp_path):
         log.truncate(offset)
         assert log.offset == offset
         run(log, range(4, 10))
-        with pytest.raises(ValueError, match="no line ends at"):
-            log.truncate(offset - 1)
-        with pytest.raises(ValueError, match="cannot cut it at 99999"):
-            log.truncate(99999)
     assert [without_time(r) for r in read(path)] == [without_time(r) for r in read(straight)]
 
 
@@ -79,6 +77,64 @@ def test_a_new_log_goes_on_after_the_old(tmp_path):
         with MetricsLog(path) as log:
             log.write({}, **AT)
     assert len(read(path)) == 2
+
+
+@pytest.mark.parametrize("damage", ["deleted", "emptied", "halved", "edited"])
+def test_a_log_that_is_not_the_checkpoints_keeps_what_it_has_and_says_so(tmp_path, damage):
+    path = tmp_path / "m.jsonl"
+    with MetricsLog(path) as log:
+        for number in range(10):
+            log.write({"loss": number}, agent_steps=number, env_frames=number, updates=number)
+            if number == 5:
+                offset = log.offset
+    data = path.read_bytes()
+    if damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes({"emptied": b"", "halved": data[: offset // 2 + 5], "edited": b"oops\n" + data}[damage])
+    with MetricsLog(path) as log:
+        told = log.truncate(offset, env_frames=5)
+        log.write({}, agent_steps=6, env_frames=6, updates=6)
+    left = {"deleted": [], "emptied": [], "halved": [0, 1, 2], "edited": [0, 1, 2, 3, 4, 5]}[damage]
+    assert f"goes on after the {len(left)} records that are left" in told and str(path) in told
+    assert [record["env_frames"] for record in read(path)] == [*left, 6]
+
+
+def test_a_log_removed_while_it_is_written_goes_on_in_a_new_file(tmp_path, caplog):
+    path = tmp_path / "m.jsonl"
+    with MetricsLog(path) as log:
+        log.write({}, **AT)
+        path.unlink()
+        log.write({}, **AT)
+        assert log.offset == path.stat().st_size > 0
+    assert len(read(path)) == 1 and "was removed while the run wrote to it" in caplog.text
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_no_half_line(tmp_path):
+    """A limit on the size of files is a disk that fills up in the midst of a line."""
+    code = f"""
+import resource, signal
+from jaxdreamer.record.metrics import MetricsLog
+from jaxdreamer.saving import StorageError
+resource.setrlimit(resource.RLIMIT_FSIZE, (250, 250))
+with MetricsLog({str(tmp_path / "m.jsonl")!r}) as log:
+    try:
+        for number in range(9):
+            log.write({{"loss": number}}, agent_steps=number, env_frames=number, updates=number)
+    except StorageError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "cannot be written: the file is larger than is allowed here. What was saved before is whole" in done.stdout
+    assert (tmp_path / "m.jsonl").read_bytes().endswith(b"\n") and 1 <= len(read(tmp_path / "m.jsonl")) < 9
+
+
+def test_a_folder_in_the_logs_place_is_a_sentence(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(
+        StorageError, match=r"metrics\.jsonl cannot be written: there is a folder where a file is needed"
+    ):
+        MetricsLog(tmp_path / "metrics.jsonl")
 
 
 def test_a_damaged_line_is_told(tmp_path):

@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_what_a_killed_run_wrote_later_is_not_seen(tmp_path):
     content = replay.content_hash()
     feed.add_many(9)
     disk.save(replay, tmp_path, manifest)
-    (tmp_path / "chunk-000000000030-000000000040.npz.77.tmp").write_bytes(b"half")
+    (tmp_path / "chunk-000000000030-000000000040-0a0b0c0d.77.tmp").write_bytes(b"half")
     assert loaded(tmp_path, manifest).content_hash() == content
     assert len(disk.prune(tmp_path, [manifest])) == 2
 
@@ -172,6 +173,66 @@ def test_another_environment_is_refused(tmp_path):
         loaded(tmp_path, manifest, lanes=1)
     with pytest.raises(disk.ReplayDamaged, match="another environment"):
         loaded(tmp_path, manifest, spec=EnvSpec(SPEC.obs, ActionSpec((ActionPart("continuous", 5),))))
+
+
+@pytest.mark.parametrize("cross", [True, False])
+@pytest.mark.parametrize("gone", [[0], [1], [2], [1, 2], [0, 2], [0, 1, 2]])
+def test_going_on_without_damaged_chunks(tmp_path, gone, cross):
+    """What is left moves together: rows that are gone are never sampled, and no episode lies on both sides of a gap."""
+    replay = make(60, 2, cross_episodes=cross)
+    feed = Feed(replay)
+    feed.add_many(30, every=50)  # one episode over all chunks
+    replay.close_episode(0)
+    manifest = disk.save(replay, tmp_path, chunk_bytes=10 * replay.nbytes // replay.rows_max)
+    assert len(manifest["chunks"]) == 3
+    for index in gone:
+        (tmp_path / manifest["chunks"][index]["file"]).write_bytes(b"?")
+    other = make(60, 2, cross_episodes=cross)
+    with pytest.raises(disk.ReplayDamaged, match="chunk-"):
+        disk.load(other, tmp_path, through_json(manifest))
+    told = disk.load(other, tmp_path, through_json(manifest), drop_damaged=True)
+    assert len(told) == len(gone) and all("chunk-" in line for line in told)
+    kept = [row for row in range(30) if row // 10 not in gone]
+    assert other.total == 30 and other.rows == len(kept)
+    if not kept:
+        return
+    rows = other.read_rows(other.oldest, other.total)
+    np.testing.assert_array_equal(rows["obs/tag"][:, 0, 0], kept)
+    for place, (one, two) in enumerate(pairwise(kept)):
+        if two != one + 1:  # a gap
+            assert rows["is_last"][place].all() and rows["is_first"][place + 1].all()
+            assert not rows["is_terminal"][place].any() and not rows["action"][place + 1].any()
+            assert (rows["episode"][place] < rows["episode"][place + 1]).all()
+    # Nothing of an episode whose beginning is gone is played again; what ended before did so still.
+    assert all(other.lane_episode(lane) is None for lane in range(2)) == bool(gone)
+    assert rows["is_last"][-1].all() or 2 not in gone
+    if 2 not in gone:
+        assert rows["is_last"][-1, 0]
+    if cross or gone != [0]:
+        sampled = other.gather(other.sample_indices(np.random.default_rng(0), 200)).obs["tag"][..., 0]
+        steps = np.diff(sampled, axis=0)
+        assert set(np.unique(sampled)) <= set(kept) and (cross or (steps == 1).all())
+    again = disk.save(other, tmp_path)  # as rows with new numbers, in files of their own
+    assert not {c["file"] for c in again["chunks"]} & {c["file"] for c in manifest["chunks"]} or gone == [0]
+    assert loaded(tmp_path, again, capacity=60, cross_episodes=cross).content_hash() == other.content_hash()
+
+
+def test_chunks_that_do_not_join_are_refused(tmp_path):
+    replay = make()
+    Feed(replay).add_many(9)
+    manifest = disk.save(replay, tmp_path, chunk_bytes=3 * replay.nbytes // replay.rows_max)
+    for missing in range(3):
+        chunks = [chunk for index, chunk in enumerate(manifest["chunks"]) if index != missing]
+        with pytest.raises(disk.ReplayDamaged, match="leave rows"):
+            loaded(tmp_path, manifest | {"chunks": chunks})
+    longer = [manifest["chunks"][0] | {"stop": 4}, *manifest["chunks"][1:]]
+    with pytest.raises(disk.ReplayDamaged, match="overlap"):
+        loaded(tmp_path, manifest | {"chunks": longer})
+    # A checksum is no proof of meaning: the bytes must be the rows they are said to be.
+    assert manifest["chunks"][2]["stop"] == 9
+    shorter = [*manifest["chunks"][:2], manifest["chunks"][2] | {"stop": 8}]
+    with pytest.raises(disk.ReplayDamaged, match="rows of this environment take"):
+        loaded(tmp_path, manifest | {"chunks": shorter, "state": manifest["state"] | {"total": 8}})
 
 
 def test_an_empty_replay(tmp_path):
