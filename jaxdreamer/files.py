@@ -10,7 +10,7 @@ import json
 import os
 import reprlib
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
 from jaxdreamer.errors import JaxdreamerError
@@ -19,8 +19,11 @@ __all__ = [
     "MOST",
     "FileMissing",
     "FileUnusable",
+    "list_of",
     "natural",
+    "number",
     "open_file",
+    "optional",
     "read_bytes",
     "read_json",
     "read_text",
@@ -103,6 +106,21 @@ def read_json(path: str | os.PathLike[str], most: int = MOST) -> Any:
 def natural(value: Any) -> bool:
     """Whether it is an integer from 0 that fits 63 bits: a count, a size, a step."""
     return type(value) is int and 0 <= value < 2**63
+
+
+def number(value: Any) -> bool:
+    """Whether it is an integer that fits 64 bits, or a float."""
+    return type(value) is float or (type(value) is int and -(2**63) <= value < 2**63)
+
+
+def optional(form: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """The form of a value that may be None."""
+    return lambda value: value is None or form(value)
+
+
+def list_of(form: Callable[[Any], bool], length: int) -> Callable[[Any], bool]:
+    """The form of a list of so many values."""
+    return lambda value: isinstance(value, list) and len(value) == length and all(map(form, value))
 
 
 def require(value: Any, form: Any, name: Any) -> None:

@@ -51,10 +51,13 @@ def load_agent(
         raise checkpoint.CheckpointMissing(
             f"the run in {rundir.path} has no checkpoint yet: expected one in {rundir.checkpoints.name}/, found none"
         )
-    config, spec, spaces = configs.load(rundir.config), read_spec(rundir.spec), read_spaces(rundir.spec)
+    config = configs.load(rundir.config)
+    with rundir.told_how_to_mend():
+        spec, spaces = read_spec(rundir.spec), read_spaces(rundir.spec)
     devices()
     like = jax.eval_shape(_programs(config, spec)[0].init, jax.random.key(0))
-    params, _, step = checkpoint.restore_params(rundir.checkpoints, like, step, prefix=("train", "params"))
+    params, host, step = checkpoint.restore_params(rundir.checkpoints, like, step, prefix=("train", "params"))
+    rundir.warn_if_edited(config, host)
     return Agent(config, spec, params, spaces=spaces or None, step=step, lanes=lanes, seed=seed)
 
 

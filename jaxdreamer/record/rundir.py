@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
+import shlex
+import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxdreamer import config as configs
+from jaxdreamer.config import Config
 from jaxdreamer.errors import ConfigError, JaxdreamerError
 from jaxdreamer.files import FileUnusable, read_json
-from jaxdreamer.saving import storing
+from jaxdreamer.saving import storing, write_text
 
 try:
     import fcntl
@@ -24,9 +31,12 @@ class RunLocked(JaxdreamerError, RuntimeError):
     """Another process is writing to this run folder."""
 
 
+_log = logging.getLogger("jaxdreamer")
+
+
 def runs_of(path: str | os.PathLike[str]) -> list[Path]:
     """The runs in a folder that training several seeds made, by seed; else the folder itself, whatever is in it."""
-    folder = Path(path).expanduser().absolute()
+    folder = RunDir(path).path
     seeds = [item for item in folder.glob("seed-*") if item.name[5:].isdecimal() and RunDir(item).exists]
     if RunDir(folder).exists or not seeds:
         return [folder]
@@ -43,12 +53,15 @@ _held: dict[Path, Any] = {}
 class RunDir:
     """Layout of a run folder.
 
-    ``config.json``, ``spec.json``, ``metrics.jsonl``, ``checkpoints/``, ``replay/``, ``videos/`` and, while a process
-    writes here, a locked ``lock``. Constructing it creates nothing: reading a run needs no write access.
+    ``config.json``, ``spec.json``, ``metrics.jsonl``, ``checkpoints/``, ``replay/``, ``videos/``, from the first checkpoint
+    on an empty ``saved`` and, while a process writes here, a locked ``lock``. Constructing it creates nothing: reading a
+    run needs no write access.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path).expanduser().absolute()
+        # A leading ~ alone is the home; whoever has a folder called ~x means that.
+        own = Path(path).parts[:1] == ("~",)
+        self.path = (Path(path).expanduser() if own else Path(path)).absolute()
         self._locked = False
 
     @property
@@ -82,6 +95,23 @@ class RunDir:
         return self.path / "videos"
 
     @property
+    def saved(self) -> bool:
+        """Whether a checkpoint was ever written here: one that is gone was not just never made."""
+        return (self.path / "saved").exists()
+
+    def mark_saved(self) -> None:
+        """Remember that a checkpoint was written."""
+        if not self.saved:
+            write_text(self.path / "saved", "")
+
+    def clear(self) -> None:
+        """Delete checkpoints, replay, films and the mark of a run that is begun anew; the caller holds the lock."""
+        for folder in (self.checkpoints, self.replay, self.videos):
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        (self.path / "saved").unlink(missing_ok=True)
+
+    @property
     def exists(self) -> bool:
         """Whether a run was begun here."""
         return self.config.exists()
@@ -94,6 +124,26 @@ class RunDir:
         hint = f"; give one of the runs in it, such as {inside[0]}" if inside != [self.path] else ""
         where = "it" if self.path.is_dir() else "there is no such folder, and it"
         raise ConfigError(f"{self.path} holds no run: {where} has no {self.config.name}{hint}")
+
+    @property
+    def train_command(self) -> str:
+        """What goes on with this run, ready for a shell."""
+        return f"jaxdreamer train --logdir {shlex.quote(str(self.path))}"
+
+    @contextlib.contextmanager
+    def told_how_to_mend(self) -> Iterator[None]:
+        """Around the reading of ``spec.json``: an error also says what writes the file anew."""
+        try:
+            yield
+        except JaxdreamerError as error:
+            raise type(error)(f"{error}; or have it written anew with: {self.train_command}") from error
+
+    def warn_if_edited(self, config: Config, host: dict[str, Any]) -> None:
+        """Log which of the settings in ``config.json`` are not those a checkpoint was trained with."""
+        if isinstance(host.get("config"), dict):
+            changes = configs.difference(configs.from_dict(host["config"]), config)
+            for key, (old, new) in changes.items():
+                _log.warning("%s says %s=%r, and the checkpoint was trained with %r", self.config, key, new, old)
 
     def create(self) -> RunDir:
         """Make the folders."""
@@ -120,14 +170,10 @@ class RunDir:
             raise RunLocked(self._busy(path))
         with storing(path):
             file = open(path, "a+")  # noqa: SIM115 - open means locked
-        if fcntl is not None:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                file.close()
-                raise RunLocked(self._busy(path)) from error
         try:
             with storing(path):
+                if fcntl is not None:
+                    self._lock(file, path)
                 file.truncate(0)
                 os.write(file.fileno(), json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
         except BaseException:
@@ -153,6 +199,12 @@ class RunDir:
     def __exit__(self, *_: object) -> None:
         """Give the lock back."""
         self.release()
+
+    def _lock(self, file: Any, path: Path) -> None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise RunLocked(self._busy(path)) from error
 
     def _busy(self, path: Path) -> str:
         holder = _holder(path)

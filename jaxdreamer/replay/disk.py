@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from jaxdreamer.errors import JaxdreamerError
-from jaxdreamer.files import FileUnusable, natural, read_bytes
+from jaxdreamer.files import FileUnusable, list_of, natural, read_bytes
 from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.saving import storing, sync_folder
 
@@ -35,11 +35,7 @@ FORM = {
     "lanes": natural,
     "spec": dict,
     "oldest": natural,
-    "state": {
-        "total": natural,
-        "first": natural,
-        "closed": [lambda value: isinstance(value, list) and len(value) == 2 and all(map(natural, value))],
-    },
+    "state": {"total": natural, "first": natural, "closed": [list_of(natural, 2)]},
     "chunks": [
         {
             "file": lambda value: isinstance(value, str) and _NAME.fullmatch(value) is not None,

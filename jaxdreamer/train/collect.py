@@ -12,6 +12,7 @@ import numpy as np
 from jaxdreamer.agent.policy import Policy, random_action
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.vector import VectorEnv
+from jaxdreamer.files import list_of, natural, number, optional
 from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.types import ActionSpec, Array, PolicyState, PyTree, Timestep
 
@@ -50,6 +51,12 @@ def make_random_act(policy: Policy, spec: ActionSpec) -> Callable[..., tuple[Arr
 
 class Scores:
     """Returns and lengths of episodes, in the environment's own units, as they finish."""
+
+    @staticmethod
+    def form(lanes: int) -> dict[str, Any]:
+        """What :meth:`state` returns; see :func:`jaxdreamer.files.require`."""
+        now = {"current": list_of(number, lanes), "steps": list_of(natural, lanes), "last_return": optional(number)}
+        return now | {"returns": [number], "lengths": [natural]}
 
     def __init__(self, lanes: int):
         self.current = np.zeros(lanes, np.float64)

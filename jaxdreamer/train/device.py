@@ -15,6 +15,7 @@ from jaxdreamer.agent.report import open_loop
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.functional import FunctionalEnv, make_lanes
+from jaxdreamer.files import FileUnusable, natural, require
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog
@@ -22,7 +23,7 @@ from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.replay.device import DeviceReplayState, cut, grow, make_device_replay
 from jaxdreamer.train.evaluate import Evaluation, make_device_evaluate
-from jaxdreamer.train.journal import Diverged, save_open_loop
+from jaxdreamer.train.journal import Diverged, save_open_loop, spared
 from jaxdreamer.train.loop import Loop
 from jaxdreamer.train.program import Carry, Plan, Report, make_program
 from jaxdreamer.train.schedule import Segment, Segments
@@ -239,7 +240,8 @@ class DeviceTrainer(Loop[list[Evaluation]]):
                 counters = self._counters(tally)
                 if evaluation.frames is not None:
                     path = one.rundir.videos / f"policy-{counters['env_frames']:012d}.gif"
-                    video.save_video(path, evaluation.frames, evaluation.frame_rate)
+                    with spared():
+                        video.save_video(path, evaluation.frames, evaluation.frame_rate)
                 if sees_images and self.predicts and tally.updates and write:
                     self._save_open_loop(index, counters)
                 if write:
@@ -262,7 +264,7 @@ class DeviceTrainer(Loop[list[Evaluation]]):
         with self.clock.timed("save"):
             rows = int(np.max(jax.device_get(self.carry.replay.filled)))  # the seeds' lanes move in lockstep
             for index, (one, tally) in enumerate(zip(self.runs, self.tallies)):
-                host = self._cadence() | {
+                host = self._cadence(one.seed) | {
                     "segments": self.segments.state(),
                     "random_prefill": self.segments.random,
                     "replay_rows": rows,
@@ -274,11 +276,22 @@ class DeviceTrainer(Loop[list[Evaluation]]):
                 # Killed between two seeds' saves, a set must still have a checkpoint in common.
                 keep = max(self.config.run.keep_checkpoints, 2 if self._many else 1)
                 checkpoint.save(one.rundir.checkpoints, self.segments.entries, tree, host, keep)
+                one.rundir.mark_saved()
         if self.on_save is not None:
             self.on_save(self.state, self.env_frames)
 
-    def restore(self) -> None:
-        """Go on from the newest checkpoint that every seed has, undamaged."""
+    def _form(self) -> dict[str, Any]:
+        return super()._form() | {
+            "segments": Segments.FORM,
+            "random_prefill": bool,
+            "replay_rows": natural,
+            "told": Tally.FORM,
+            "metrics_offset": natural,
+        }
+
+    def restore(self, drop_damaged: bool = False) -> None:
+        """Go on from the newest checkpoint that every seed has, undamaged; the replay is a part of it."""
+        del drop_damaged
         common = set.intersection(*(set(checkpoint.steps(one.rundir.checkpoints)) for one in self.runs))
         if not common:
             raise ConfigError(
@@ -300,7 +313,8 @@ class DeviceTrainer(Loop[list[Evaluation]]):
         self.carry = jax.tree.map(lambda *x: jnp.stack(x), *carries) if self._many else carries[0]
         for one, tally, (_, host) in zip(self.runs, self.tallies, found):
             tally.load(host["told"])
-            one.metrics.truncate(int(host["metrics_offset"]))
+            if told := one.metrics.truncate(host["metrics_offset"], tally.agent_steps * self.config.env.action_repeat):
+                self.progress.log(told)
         host = found[0][1]
         self.segments.load(host["segments"])
         self.segments.random = bool(host["random_prefill"])
@@ -308,7 +322,16 @@ class DeviceTrainer(Loop[list[Evaluation]]):
         self.progress.log(f"resumed at {self.env_frames:,} frames, update {self.updates:,}")
 
     def _read_checkpoint(self, rundir: RunDir, step: int, like: Carry) -> tuple[Carry, dict[str, Any]]:
-        rows = checkpoint.read_host(rundir.checkpoints, step)["replay_rows"]
+        host = checkpoint.read_host(rundir.checkpoints, step)
+        try:
+            require(host, self._form(), "host.json")
+        except FileUnusable as error:
+            raise checkpoint.CheckpointDamaged(f"{rundir.checkpoints}, step {step}: {error}") from error
+        rows = host["replay_rows"]
+        if rows > like.replay.age.shape[0]:
+            raise checkpoint.CheckpointDamaged(
+                f"{rundir.checkpoints}, step {step}: host.json says {rows} rows of replay"
+            )
         part = like._replace(replay=jax.eval_shape(lambda ring: cut(ring, rows), like.replay))
         tree, host, _ = checkpoint.restore(
             rundir.checkpoints, {"train": part.train, "loop": part._asdict() | {"train": ()}}, step=step

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
 from jaxdreamer import config as configs
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.envs.spaces import describe_space, read_spec
+from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.saving import write_json
 from jaxdreamer.types import EnvSpec
 
+_log = logging.getLogger("jaxdreamer")
 # A run's stored experience and parameters mean nothing under another value of these.
 FIXED = ("seed", "env.", "model.", "replay.capacity")
 # Of these, what only says where and how a simulator is run: another machine may need it otherwise.
@@ -23,8 +26,34 @@ FREE = ("env.workers", "env.worker_timeout", "env.max_restarts", *(f"env.unity_{
 def load_run(logdir: str | os.PathLike[str]) -> tuple[Config, EnvSpec]:
     """The configuration and environment spec of a run."""
     rundir = RunDir(logdir)
+    config = run_config(rundir)
+    with rundir.told_how_to_mend():
+        return config, read_spec(rundir.spec)
+
+
+def run_config(rundir: RunDir) -> Config:
+    """The configuration in the run's folder; where ``config.json`` is gone, that of its newest checkpoint."""
+    if not rundir.exists and (trained := _trained(rundir)) is not None:
+        _log.warning("%s is gone: the settings are those of the newest checkpoint", rundir.config)
+        return trained
     rundir.check_exists()
-    return configs.load(rundir.config), read_spec(rundir.spec)
+    try:
+        return configs.load(rundir.config)
+    except JaxdreamerError as error:
+        if not checkpoint.steps(rundir.checkpoints):
+            raise
+        raise type(error)(f"{error}; where it is deleted, the settings of the newest checkpoint are taken") from error
+
+
+def _trained(rundir: RunDir) -> Config | None:
+    """The configuration that the newest readable checkpoint was trained with; None where there is none."""
+    for step, host in sorted(checkpoint.hosts(rundir.checkpoints).items(), reverse=True):
+        if isinstance(host.get("config"), dict):
+            try:
+                return configs.from_dict(host["config"])
+            except ConfigError as error:
+                raise ConfigError(f"{rundir.checkpoints}, step {step}: {error}") from error
+    return None
 
 
 def describe(spec: EnvSpec) -> list[str]:
@@ -38,9 +67,13 @@ def describe(spec: EnvSpec) -> list[str]:
     return [*lines, f"action: {', '.join(parts)}"]
 
 
-def settle_config(rundir: RunDir, config: Config) -> tuple[Config, dict[str, tuple[Any, Any]]]:
-    """The configuration to run with, and what it changes of a run that is there already."""
-    if not rundir.exists:
+def settle_config(rundir: RunDir, config: Config, start_over: bool) -> tuple[Config, dict[str, tuple[Any, Any]]]:
+    """The configuration to run with, and what it changes of a run that is there already.
+
+    ``start_over``: what is there is going to be discarded.
+    """
+    steps = checkpoint.steps(rundir.checkpoints)
+    if not rundir.exists and not steps:
         ours = (rundir.path / "lock").exists()  # a start that was refused before it came to anything
         if rundir.path.is_dir() and any(rundir.path.iterdir()) and not ours:
             if seeds := [path.name for path in sorted(rundir.path.glob("seed-*")) if RunDir(path).exists]:
@@ -50,9 +83,16 @@ def settle_config(rundir: RunDir, config: Config) -> tuple[Config, dict[str, tup
                 )
             raise ConfigError(f"{rundir.path} is not empty and holds no run of jaxdreamer: choose another --logdir")
         return config, {}
-    if not checkpoint.steps(rundir.checkpoints):
+    if not steps and rundir.saved and not start_over:
+        raise ConfigError(
+            f"{rundir.path} holds a run whose checkpoints are gone: restore {rundir.checkpoints.name}/, choose another "
+            "--logdir, or begin anew there with --start-over, which deletes the run's metrics, replay and films"
+        )
+    if not steps or start_over:
         return config, {}  # it ended before its first checkpoint: there is nothing to go on with, and nothing to lose
-    changes = configs.difference(configs.load(rundir.config), config)
+    # What the checkpoint was trained with: config.json may have been edited since.
+    trained = _trained(rundir)
+    changes = configs.difference(trained or run_config(rundir), config)
     changes.pop("preset", None)
     refused = {key: change for key, change in changes.items() if key.startswith(FIXED) and key not in FREE}
     if refused:
@@ -64,20 +104,24 @@ def settle_config(rundir: RunDir, config: Config) -> tuple[Config, dict[str, tup
     return config, changes
 
 
-def check_spec(rundir: RunDir, spec: EnvSpec) -> None:
-    """ConfigError where the environment is not what the run was trained on."""
-    stored = read_spec(rundir.spec)
+def check_spec(rundir: RunDir, spec: EnvSpec) -> str | None:
+    """ConfigError where the environment is not what the run was trained on; a sentence where that cannot be read."""
+    try:
+        stored = read_spec(rundir.spec)
+    except JaxdreamerError as error:
+        return f"{rundir.spec.name} is written anew ({error})"
     if stored != spec:
         raise ConfigError(
             f"{rundir.path}: the environment is not what the run was trained on: observations and actions were "
             f"{stored.to_dict()}, now {spec.to_dict()}; is it another task, or another version of its library?"
         )
+    return None
 
 
 def check_loop(rundir: RunDir, loop: str) -> None:
     """The loops store different things: one cannot go on from the other's checkpoint."""
     for host in checkpoint.hosts(rundir.checkpoints).values():
-        if host["loop"] != loop:
+        if host.get("loop") in ({"host", "device"} - {loop}):
             raise ConfigError(
                 f"{rundir.path} was trained by the loop on the {host['loop']} and cannot go on with that on the {loop}: "
                 f"set run.loop={host['loop']}, or choose another --logdir"

@@ -15,6 +15,7 @@ from jaxdreamer.agent.policy import make_policy
 from jaxdreamer.agent.report import open_loop
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.envs.vector import VectorEnv
+from jaxdreamer.files import FileUnusable, list_of, natural, number, require
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog
@@ -23,9 +24,9 @@ from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.replay import disk
 from jaxdreamer.replay.host import HostReplay, Indices
 from jaxdreamer.replay.prefetch import Gatherer, Prefetcher
-from jaxdreamer.train.collect import Collector
+from jaxdreamer.train.collect import Collector, Scores
 from jaxdreamer.train.evaluate import Evaluation, make_evaluate
-from jaxdreamer.train.journal import Means, check_updates, save_open_loop
+from jaxdreamer.train.journal import Means, check_updates, save_open_loop, spared
 from jaxdreamer.train.loop import Loop
 from jaxdreamer.train.schedule import Every, updates_in_a_call
 from jaxdreamer.types import Batch, EnvSpec, Metrics, PyTree, TrainState
@@ -265,7 +266,9 @@ class HostTrainer(Loop[Evaluation]):
             )
             name = f"{self.env_frames:012d}"
             if evaluation.frames is not None:
-                video.save_video(self.rundir.videos / f"policy-{name}.gif", evaluation.frames, evaluation.frame_rate)
+                path = self.rundir.videos / f"policy-{name}.gif"
+                with spared():
+                    video.save_video(path, evaluation.frames, evaluation.frame_rate)
             if sees_images and self.predicts and self.pretrained and write:
                 self.save_open_loop()
         if write:
@@ -287,7 +290,7 @@ class HostTrainer(Loop[Evaluation]):
         self._read_metrics()
         with self.clock.timed("save"):
             self._manifest = disk.save(self.replay, self.rundir.replay, self._manifest)
-            host = self._cadence() | {
+            host = self._cadence(self.config.seed) | {
                 "agent_steps": self.agent_steps,
                 "broken": self.collector.broken.count,
                 "broken_in_a_row": self.collector.broken.in_a_row.tolist(),
@@ -308,51 +311,98 @@ class HostTrainer(Loop[Evaluation]):
             }
             keep = self.config.run.keep_checkpoints
             checkpoint.save(self.rundir.checkpoints, self.agent_steps, self._tree(), host, keep)
+            self.rundir.mark_saved()
             kept = checkpoint.hosts(self.rundir.checkpoints).values()
-            disk.prune(self.rundir.replay, [item["replay"] for item in kept])
+            disk.prune(self.rundir.replay, [item["replay"] for item in kept if not self._wrong(item)])
         if self.on_save is not None:
             self.on_save(self.state, self.env_frames)
 
     def _tree(self) -> PyTree:
         return {"train": self.state, "acting": self.collector.acting}
 
-    def restore(self) -> None:
-        """Go on from the newest undamaged checkpoint."""
+    def _form(self) -> dict[str, Any]:
+        lanes = self.replay.lanes
+
+        def lane(value: Any) -> bool:
+            return isinstance(value, dict) and all(isinstance(v, bool) or number(v) for v in value.values())
+
+        return super()._form() | {
+            **dict.fromkeys(("agent_steps", "broken", "skipped", "updates", "owed", "metrics_offset"), natural),
+            **dict.fromkeys(("pretrained", "has_learned", "begun"), bool),
+            "broken_in_a_row": list_of(natural, lanes),
+            "rng": dict,
+            "pending": [{"start": [natural], "lane": [lambda value: natural(value) and value < lanes]}],
+            "pending_shape": list_of(natural, 3),
+            "scores": Scores.form(lanes),
+            "means": Means.FORM,
+            "envs": {"seed": natural, "agent_steps": natural, "lanes": list_of(lane, lanes)},
+            "replay": disk.FORM,
+        }
+
+    def _wrong(self, host: dict[str, Any]) -> str | None:
+        """What is wrong with what a checkpoint says, or None; the replay's files are not looked at."""
+        try:
+            require(host, self._form(), "host.json")
+            np.random.default_rng().bit_generator.state = host["rng"]
+        except FileUnusable as error:
+            return str(error)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:  # as NumPy has it
+            return f"host.json: 'rng' is no state of a generator ({error})"
+        return None
+
+    def restore(self, drop_damaged: bool = False) -> None:
+        """Go on from the newest undamaged checkpoint; ``drop_damaged``: without what is damaged of its replay."""
 
         def check(host: dict[str, Any]) -> str | None:
-            found = disk.problems(self.rundir.replay, host["replay"])
-            return "; ".join(found) or None
+            if wrong := self._wrong(host):
+                return wrong
+            if drop_damaged or not (found := disk.problems(self.rundir.replay, host["replay"])):
+                return None
+            return "; ".join(found) + "; to go on without what is damaged of the replay: --drop-damaged-replay"
 
         tree, host, step = checkpoint.restore(self.rundir.checkpoints, self._tree(), check=check)
         self.state, self.collector.acting = tree["train"], tree["acting"]
-        self._manifest = host["replay"]
-        disk.load(self.replay, self.rundir.replay, self._manifest)
-        self.collector.agent_steps = int(host["agent_steps"])
-        self.collector.broken.count, self.skipped = int(host["broken"]), int(host["skipped"])
+        self.collector.agent_steps = host["agent_steps"]
+        self.collector.broken.count, self.skipped = host["broken"], host["skipped"]
         self.collector.broken.in_a_row[:] = host["broken_in_a_row"]
-        self._updates, self.pretrained = int(host["updates"]), bool(host["pretrained"])
-        self.owed, self.has_learned = int(host.get("owed", 0)), bool(host.get("has_learned", False))
+        self._updates, self.pretrained = host["updates"], host["pretrained"]
+        self.owed, self.has_learned = host["owed"], host["has_learned"]
         self._load_cadence(host)
         self.rng.bit_generator.state = host["rng"]
         self.collector.scores.load(host["scores"])
         self.means.load(host["means"])
-        self.metrics.truncate(int(host["metrics_offset"]))
-        self._restore_environments(host["envs"], begun=bool(host.get("begun", False)))
-        if host["pending_shape"] == self._batch_shape:  # or the run goes on with other batches than it was stopped with
+        whole = self._restore_replay(host["replay"], drop_damaged)
+        if told := self.metrics.truncate(host["metrics_offset"], self.env_frames):
+            self.progress.log(told)
+        self._restore_environments(host["envs"], begun=host["begun"])
+        # Not where the run goes on with other batches than it was stopped with.
+        if whole and host["pending_shape"] == self._batch_shape:
             for indices in host["pending"]:
                 self.prefetch.request(Indices.from_json(indices))
         self.progress.log(f"resumed at agent step {step:,}, update {self.updates:,}")
 
+    def _restore_replay(self, manifest: dict[str, Any], drop_damaged: bool) -> bool:
+        """Fill the replay; whether all of it is there."""
+        dropped = disk.load(self.replay, self.rundir.replay, manifest, drop_damaged)
+        for line in dropped:
+            self.progress.log(f"the replay goes on without a part of it: {line}")
+        if not dropped:
+            self._manifest = manifest  # else rows have other numbers: all are written again
+        elif not self.replay.can_sample:
+            self.progress.log(f"learning waits until there is enough experience again: {self.replay.why_empty()}")
+            self.pretrained, self.owed = False, 0
+        return not dropped
+
     def _restore_environments(self, saved: dict[str, Any], begun: bool) -> None:
         """Play each lane's unfinished episode again; where that does not lead to the same place, end it there."""
-        if not self.replay.rows:
-            return
-        stored, _ = self.replay.last_row()
         lanes = range(self.replay.lanes)
         # None where the episode is over (the lane is reset next anyway), or where replay has lost its beginning.
         actions = [self.replay.lane_episode(lane) for lane in lanes]
         with self.progress.status("bringing the environments back to where they were"):
             found = self.envs.restore(saved, actions)
+        if not self.replay.rows:
+            return
+        stored, _ = self.replay.last_row()
 
         def same(lane: int) -> bool:
             entry = found[lane]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from jaxdreamer.agent.report import OpenLoop
 from jaxdreamer.errors import JaxdreamerError
+from jaxdreamer.files import natural, number
 from jaxdreamer.record import video
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.saving import StorageError
 from jaxdreamer.types import EnvSpec
 
+_log = logging.getLogger("jaxdreamer")
 MAX_SKIPPED_IN_A_ROW = 20
 
 
@@ -44,6 +48,9 @@ def check_updates(told: Mapping[str, Any], *, updates: int, agent_steps: int) ->
 
 class Means:
     """Means of metrics between two lines of the log."""
+
+    FORM: ClassVar = {"sums": {...: number}, "counts": {...: natural}}
+    """What :meth:`state` returns; see :func:`jaxdreamer.files.require`."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = defaultdict(float)
@@ -105,6 +112,15 @@ class Clock:
         return scalars
 
 
+@contextmanager
+def spared() -> Iterator[None]:
+    """Around the writing of a picture or a film: that it cannot be written must not cost the run."""
+    try:
+        yield
+    except StorageError as error:
+        _log.warning("the run goes on without a picture: %s", error)
+
+
 def save_open_loop(
     report: OpenLoop, spec: EnvSpec, rundir: RunDir, metrics: MetricsLog, *, context: int, counters: dict[str, int]
 ) -> None:
@@ -125,5 +141,6 @@ def save_open_loop(
             video.open_loop_image(truth[:, b], model[:context, b], model[context:, b]) for b in range(truth.shape[1])
         ]
         image = np.concatenate(rows)
-        video.save_image(rundir.videos / f"open_loop-{key}-{counters['env_frames']:012d}.png", image)
+        with spared():
+            video.save_image(rundir.videos / f"open_loop-{key}-{counters['env_frames']:012d}.png", image)
         metrics.image(f"open_loop/{key}", image, env_frames=counters["env_frames"])

@@ -8,7 +8,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import jax
 
+from jaxdreamer import config as configs
 from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.files import list_of, natural, number, optional
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.train.journal import Clock
 from jaxdreamer.train.schedule import Every
@@ -80,8 +82,11 @@ class Loop(abc.ABC, Generic[Evaluated]):
         """Write a checkpoint of everything, atomically."""
 
     @abc.abstractmethod
-    def restore(self) -> None:
-        """Go on from the newest undamaged checkpoint."""
+    def restore(self, drop_damaged: bool = False) -> None:
+        """Go on from the newest undamaged checkpoint.
+
+        ``drop_damaged``: go on without what is damaged of a replay that lies beside it.
+        """
 
     @abc.abstractmethod
     def begin_with(self, start: TrainState) -> None:
@@ -135,13 +140,20 @@ class Loop(abc.ABC, Generic[Evaluated]):
                 f"expected {expected}, found {found}"
             )
 
-    def _cadence(self) -> dict[str, Any]:
-        """For a checkpoint, JSON-ready; :meth:`_load_cadence` reads it."""
+    def _form(self) -> dict[str, Any]:
+        """What :meth:`_cadence` returns; see :func:`jaxdreamer.files.require`."""
+        every = {name: list_of(number, 2) for name in self.every}
+        return {"loop": str, "finished_at": optional(natural), "every": every, "config": dict}
+
+    def _cadence(self, seed: int) -> dict[str, Any]:
+        """For a checkpoint, JSON-ready; :meth:`_load_cadence` reads it. ``seed``: of the run it is for."""
         every = {name: [every.interval, every.last] for name, every in self.every.items()}
-        return {"loop": self.name, "finished_at": self.finished_at, "every": every}
+        config = configs.to_dict(configs.replace(self.config, {"seed": seed}))
+        return {"loop": self.name, "finished_at": self.finished_at, "every": every, "config": config}
 
     def _load_cadence(self, host: dict[str, Any]) -> None:
         self.finished_at = host["finished_at"]
-        for name, (interval, last) in host["every"].items():
+        for name, every in self.every.items():
+            interval, last = host["every"][name]
             # A cadence that was changed counts from here: it must not make up for steps done under the old one.
-            self.every[name].start(last if interval == self.every[name].interval else self.position)
+            every.start(last if interval == every.interval else self.position)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from rich.console import Console
@@ -59,6 +60,8 @@ def train_agent(
     console: Console | None = None,
     start: TrainState | None = None,
     on_save: Callable[[TrainState, int], None] | None = None,
+    start_over: bool = False,
+    drop_damaged_replay: bool = False,
 ) -> Result:
     """Train as ``config`` says, writing to ``logdir``; a folder that holds a run already is resumed.
 
@@ -74,6 +77,8 @@ def train_agent(
             A run that is resumed goes on with its own.
         on_save: called with the train state and the env frames so far after each checkpoint, the last one included. The
             state's arrays are the caller's to read until it returns.
+        start_over: begin anew where there is a run already; its checkpoints, metrics, replay and films are deleted.
+        drop_damaged_replay: go on without those parts of the stored replay that are damaged or gone.
 
     Ctrl-C, or SIGTERM, ends the run after the current step with a checkpoint.
 
@@ -85,11 +90,12 @@ def train_agent(
     enable_compilation_cache()
     if make is not None:
         config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
+    entry = _Entry(start, on_save, start_over, drop_damaged_replay)
     pure = _pure(config, make)
     if pure is not None:
-        return _on_device([config], [RunDir(logdir)], pure, sinks, console, start, on_save)[0]
+        return _on_device([config], [RunDir(logdir)], pure, sinks, console, entry)[0]
     assert not isinstance(make, FunctionalEnv)
-    return _on_host(config, RunDir(logdir), make, sinks, console, start, on_save)
+    return _on_host(config, RunDir(logdir), make, sinks, console, entry)
 
 
 def train_seeds(
@@ -100,6 +106,7 @@ def train_seeds(
     make: FunctionalEnv | None = None,
     sinks: Iterable[str] = (),
     console: Console | None = None,
+    start_over: bool = False,
 ) -> list[Result]:
     """Train ``seeds`` agents in one compiled program: seeds ``config.seed``, ``config.seed + 1``, ...
 
@@ -121,7 +128,7 @@ def train_seeds(
         )
     each = [configs.replace(config, {"seed": config.seed + index}) for index in range(seeds)]
     folders = [RunDir(Path(logdir) / f"seed-{one.seed}") for one in each]
-    return _on_device(each, folders, pure, sinks, console, None, None)
+    return _on_device(each, folders, pure, sinks, console, _Entry(start_over=start_over))
 
 
 def _pure(config: Config, make: Any) -> FunctionalEnv | None:
@@ -158,10 +165,9 @@ def _on_host(
     make: Callable[[], Env] | None,
     sinks: Iterable[str | Sink],
     console: Console | None,
-    start: TrainState | None,
-    on_save: Callable[[TrainState, int], None] | None,
+    entry: _Entry,
 ) -> Result:
-    config, changes = settle_config(rundir, config)
+    config, changes = settle_config(rundir, config, entry.start_over)
 
     def make_envs(count: int, seed: int) -> VectorEnv:
         return make_vector(config.env, count, seed, make=make)
@@ -171,11 +177,10 @@ def _on_host(
     try:
         check_trainable(config, envs.spec)
         with rundir, Progress(config.run.frames, console=console) as progress:
-            resuming = _announce(progress, changes, rundir, envs.spec, "host")
+            resuming = _announce(progress, changes, rundir, envs.spec, "host", entry)
             with MetricsLog(rundir.metrics) as metrics:
                 trainer = HostTrainer(config, envs, make_envs, rundir, metrics, progress)
-                trainer.on_save = on_save
-                _begin(trainer, resuming, start, [metrics])
+                _begin(trainer, resuming, entry, [rundir], [metrics])
                 metrics.add_sinks(make_sinks(sinks, rundir.path, trainer.env_frames if resuming else None))
                 # Only now is nothing left that could refuse: a failed start must not leave its settings behind.
                 write_json(rundir.config, configs.to_dict(config))
@@ -183,7 +188,7 @@ def _on_host(
                 with _stop_on_signal(trainer, progress):
                     evaluation = trainer.run()
                 if evaluation is None:
-                    _say_stopped(progress, trainer, str(rundir.path))
+                    _say_stopped(progress, trainer, shlex.quote(str(rundir.path)))
                 return Result(rundir.path, evaluation is not None, evaluation, trainer.state)
     finally:
         (trainer or envs).close()
@@ -195,12 +200,11 @@ def _on_device(
     env: FunctionalEnv,
     sinks: Iterable[str | Sink],
     console: Console | None,
-    start: TrainState | None,
-    on_save: Callable[[TrainState, int], None] | None,
+    entry: _Entry,
 ) -> list[Result]:
     """Each seed's run in its folder, together."""
     sinks = list(sinks)
-    settled = [settle_config(rundir, config) for rundir, config in zip(folders, each)]
+    settled = [settle_config(rundir, config, entry.start_over) for rundir, config in zip(folders, each)]
     each = [config for config, _ in settled]
     config = each[0]
     check_trainable(config, env.spec)
@@ -209,7 +213,7 @@ def _on_device(
             stack.enter_context(rundir)
         progress = stack.enter_context(Progress(config.run.frames, console=console))
         resuming = [
-            _announce(progress, settled[i][1], folders[i], env.spec, "device", aloud=i == 0)
+            _announce(progress, settled[i][1], folders[i], env.spec, "device", entry, aloud=i == 0)
             for i in range(len(folders))
         ]
         if len(set(resuming)) > 1:
@@ -218,8 +222,7 @@ def _on_device(
         logs = [stack.enter_context(MetricsLog(rundir.metrics)) for rundir in folders]
         runs = [Run(one.seed, rundir, log) for one, rundir, log in zip(each, folders, logs)]
         trainer = DeviceTrainer(config, env, runs, progress)
-        trainer.on_save = on_save
-        _begin(trainer, resuming[0], start, logs)
+        _begin(trainer, resuming[0], entry, folders, logs)
         for one, rundir, log in zip(each, folders, logs):
             log.add_sinks(make_sinks(sinks, rundir.path, trainer.env_frames if resuming[0] else None))
             write_json(rundir.config, configs.to_dict(one))
@@ -228,7 +231,8 @@ def _on_device(
             evaluations = trainer.run()
         if evaluations is None:
             first, many = folders[0].path, len(folders)
-            _say_stopped(progress, trainer, f"{first.parent} --seeds {many}" if many > 1 else str(first))
+            quoted = shlex.quote(str(first.parent if many > 1 else first))
+            _say_stopped(progress, trainer, f"{quoted} --seeds {many}" if many > 1 else quoted)
         states = [trainer.state_of(index) for index in range(len(folders))]
         found: list[Any] = list(evaluations) if evaluations else [None] * len(folders)
         return [
@@ -237,21 +241,32 @@ def _on_device(
         ]
 
 
+class _Entry(NamedTuple):
+    """How a call comes to its run; see :func:`train_agent`."""
+
+    start: TrainState | None = None
+    on_save: Callable[[TrainState, int], None] | None = None
+    start_over: bool = False
+    drop_damaged_replay: bool = False
+
+
 def _announce(
     progress: Progress,
     changes: dict[str, tuple[Any, Any]],
     rundir: RunDir,
     spec: EnvSpec,
     loop: str,
+    entry: _Entry,
     aloud: bool = True,
 ) -> bool:
     """Say what is about to be trained; whether the folder holds a run to go on with."""
     if aloud:
         for key, (old, new) in changes.items():
             progress.log(f"changed since the run began: {key} {old} -> {new}")
-    resuming = bool(checkpoint.steps(rundir.checkpoints))
+    resuming = bool(checkpoint.steps(rundir.checkpoints)) and not entry.start_over
     if resuming:
-        check_spec(rundir, spec)
+        if told := check_spec(rundir, spec):
+            progress.log(told)
         check_loop(rundir, loop)
     if aloud:
         for line in describe(spec):
@@ -260,15 +275,27 @@ def _announce(
 
 
 def _begin(
-    trainer: HostTrainer | DeviceTrainer, resuming: bool, start: TrainState | None, logs: Iterable[MetricsLog]
+    trainer: HostTrainer | DeviceTrainer,
+    resuming: bool,
+    entry: _Entry,
+    folders: Iterable[RunDir],
+    logs: Iterable[MetricsLog],
 ) -> None:
+    trainer.on_save = entry.on_save
     if resuming:
-        trainer.restore()
+        try:
+            trainer.restore(entry.drop_damaged_replay)
+        except checkpoint.CheckpointDamaged as error:
+            raise checkpoint.CheckpointDamaged(
+                f"{error}. To begin anew there and delete the run: --start-over"
+            ) from error
         return
-    if start is not None:
-        trainer.begin_with(start)
+    if entry.start is not None:
+        trainer.begin_with(entry.start)
+    for rundir in folders:  # what a start left that never came to a checkpoint, or what is to be discarded
+        rundir.clear()
     for metrics in logs:
-        metrics.truncate(0)  # lines of a start that never came to a checkpoint
+        metrics.truncate(0)
 
 
 def _say_stopped(progress: Progress, trainer: HostTrainer | DeviceTrainer, words: str) -> None:
@@ -312,7 +339,8 @@ def evaluate_agent(
     networks = make_networks(config.model, spec)
     like = jax.eval_shape(networks.init, jax.random.key(0))
     seed = config.seed if seed is None else seed
-    params, _, _ = checkpoint.restore_params(RunDir(logdir).checkpoints, like, prefix=("train", "params"))
+    params, host, _ = checkpoint.restore_params(RunDir(logdir).checkpoints, like, prefix=("train", "params"))
+    RunDir(logdir).warn_if_edited(config, host)
 
     policy = make_policy(config, spec, networks)
     episodes = episodes or config.run.eval_episodes

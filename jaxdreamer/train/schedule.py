@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from jaxdreamer.config import RunConfig
+from jaxdreamer.files import natural, number
 
 
 class Every:
@@ -100,6 +101,12 @@ class Segments:
         updates = min(self.owed, self.most)
         self.owed -= updates
         return Segment(False, self.rows, updates)
+
+    FORM: ClassVar[dict[str, Any]] = {
+        **dict.fromkeys(("entries", "planned", "owed", "train_every", "updates"), natural),
+        "started": number,
+    }
+    """What :meth:`state` returns; see :func:`jaxdreamer.files.require`."""
 
     def state(self) -> dict[str, int]:
         """JSON-ready."""

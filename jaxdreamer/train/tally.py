@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from jaxdreamer.envs.base import EnvError
+from jaxdreamer.files import list_of, natural, number, optional
 from jaxdreamer.train.collect import MAX_BROKEN_IN_A_ROW
 from jaxdreamer.train.journal import Means, check_updates
 from jaxdreamer.train.program import Report
@@ -67,6 +68,14 @@ class Tally:
         self._clear()
         return scalars | {"skipped": self.skipped, "env/broken_entries": self.broken}
 
+    FORM: ClassVar = {
+        **dict.fromkeys(("agent_steps", "updates", "broken", "skipped", "episodes", "steps"), natural),
+        **dict.fromkeys(("mean", "squares"), number),
+        "latest": optional(number),
+        "bounds": optional(list_of(number, 2)),
+        "means": Means.FORM,
+    }
+    """What :meth:`state` returns; see :func:`jaxdreamer.files.require`."""
     _NUMBERS = ("agent_steps", "updates", "broken", "skipped", "latest", "episodes", "mean", "squares", "steps")
 
     def state(self) -> dict[str, Any]:
