@@ -40,6 +40,15 @@ _MOST = 2**20  # bytes of a configuration; a whole one has a few thousand
 _MOST_LAYERS = 100  # each is compiled by itself: of thousands nothing would ever come
 
 
+MODEL_SUFFIXES = (".xml", ".mjcf", ".urdf", ".mjb")
+"""What the file of a MuJoCo model ends in, in any case."""
+
+
+def is_model(text: str) -> bool:
+    """Whether an ``env.id`` is a MuJoCo model, its XML or the path of its file, instead of a task's id."""
+    return text.lstrip().startswith("<") or text.lower().endswith(MODEL_SUFFIXES)
+
+
 @dataclass(frozen=True)
 class EnvConfig:
     """Which environment, and how it is seen and stepped."""
@@ -66,6 +75,8 @@ class EnvConfig:
     """MuJoCo camera that draws, by name or number; -1 is the free camera. Empty: the task's own."""
     render_quality: Literal["auto", "full", "fast"] = "auto"
     """Drawing of MuJoCo tasks. fast: no shadows, reflections, multisampling. auto: fast where no GPU draws, else full."""
+    keyframe: str = ""
+    """Keyframe of a MuJoCo model of your own that episodes begin from, by name or number. Empty: its default state."""
     frame_skip: int = 0
     """MuJoCo physics steps per simulator step. 0: the task's own; 1 for a model of your own."""
     reset_noise: float = 0.0
@@ -114,7 +125,7 @@ class EnvConfig:
             return Path(self.unity_file_name or "unity-editor").stem
         if self.id.lstrip().startswith("<"):
             return "mjcf"
-        if self.id.lower().endswith((".xml", ".mjcf", ".mjb")):
+        if is_model(self.id):
             return Path(self.id).stem
         return self.id.replace("/", "-")
 

@@ -283,7 +283,9 @@ def _run_folder(args: DreamerConfig) -> Path:
 
 
 def _task_name(args: DreamerConfig) -> str:
-    return Path(args.env).stem if str(args.env).endswith((".xml", ".mjb", ".mjcf")) else str(args.env)[:80]
+    if args.env.lstrip().startswith("<"):
+        return "mjcf"
+    return Path(args.env).stem if args.env.lower().endswith(mapping.MODEL_SUFFIXES) else args.env[:80]
 
 
 def _configure_logging(args: DreamerConfig) -> None:

@@ -31,6 +31,7 @@ BACKENDS = {
     "unity_mlagents": "unity_mlagents",
     "mlagents": "unity_mlagents",
 }
+MODEL_SUFFIXES = (".xml", ".mjcf", ".urdf", ".mjb")
 NOT_OFFERED = ("dmlab", "procgen", "bsuite")
 
 
@@ -305,9 +306,9 @@ def model_sources(args: Any) -> dict[str, Any]:
 
 
 def is_model(source: Any) -> bool:
-    """Whether a MuJoCo source is a model, an MJCF text or file or an MJB file, instead of a task's id."""
+    """Whether a MuJoCo source is a model, an MJCF or URDF text or file or an MJB file, instead of a task's id."""
     text = str(source)
-    return text.lstrip().startswith("<") or text.lower().endswith((".xml", ".mjcf", ".mjb"))
+    return text.lstrip().startswith("<") or text.lower().endswith(MODEL_SUFFIXES)
 
 
 def image_size(args: DreamerConfig) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 
 import jaxdreamer
-from jaxdreamer import ActionPart, ActionSpec, ArraySpec, EnvSpec
+from jaxdreamer import ActionPart, ActionSpec, ArraySpec, ConfigError, EnvSpec
 from torchwm_compat.envs import GymImageEnv, ImageEnv, env_config
 from torchwm_compat.mapping import is_model, model_sources
 
@@ -113,7 +113,7 @@ def make_mujoco_env(
     gym_kwargs: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> Any:
-    """A Gymnasium task by id, or a model from an MJCF file or text or an MJB file.
+    """A Gymnasium task by id, or a model from an MJCF or URDF file or text or an MJB file.
 
     ``backend`` is ``auto``, ``native`` (or mjcf, mjb), or ``gymnasium`` (or gym, task). Further keywords are
     :class:`MuJoCoImageEnv`'s for a model, and Gymnasium's for a task.
@@ -132,7 +132,7 @@ def make_mujoco_env(
                 "xml_string"
                 if text.lstrip().startswith("<")
                 else "binary_path"
-                if text.endswith(".mjb")
+                if text.lower().endswith(".mjb")
                 else "xml_path"
             )
             kwargs[kind] = model
@@ -155,9 +155,14 @@ def make_mujoco_env_from_config(args: Any, size: tuple[int, int]) -> Any:
         "frame_skip": int(args.mujoco_frame_skip),
         "reset_noise_scale": float(args.mujoco_reset_noise_scale),
     }
-    for name, source in model_sources(args).items():
-        return make_mujoco_env(seed=args.seed, size=size, **{name: source}, **native)
-    if is_model(args.env):
-        return make_mujoco_env(args.env, seed=args.seed, size=size, **native)
+    sources = model_sources(args) or ({"model": args.env} if is_model(args.env) else {})
+    if sources:
+        env = make_mujoco_env(seed=args.seed, size=size, **sources, **native)
+        if not env.model.nu:
+            raise ConfigError(
+                "the model has no actuators, so there is nothing to decide; a URDF can have none: write an MJCF that "
+                "attaches it and adds motors, and give that"
+            )
+        return env
     noise = {"reset_noise_scale": native["reset_noise_scale"]} if native["reset_noise_scale"] else {}
     return make_mujoco_env(args.env, seed=args.seed, size=size, gym_kwargs=noise)

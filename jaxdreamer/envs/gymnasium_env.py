@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra, nearest
+from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra, is_model, nearest
 from jaxdreamer.envs.actions import ActionMap
 from jaxdreamer.envs.base import EnvError, SpaceError
 from jaxdreamer.envs.images import resize, to_rgb
@@ -42,6 +42,8 @@ def make(config: EnvConfig) -> AgentEnv:
     import gymnasium
     from gymnasium.envs.registration import load_env_creator
 
+    if is_model(config.id):
+        raise ConfigError(f"env.id: {config.id[:100]!r} is a MuJoCo model: set env.backend=mujoco")
     with _missing_extras(config.id), warnings_logged():
         try:
             spec = _find(config.id)

@@ -1,4 +1,4 @@
-"""MuJoCo: Gymnasium's tasks by id, and models of your own from an MJCF file, an MJCF string or an MJB binary.
+"""MuJoCo: Gymnasium's tasks by id, and models of your own from an MJCF or URDF file or text, or an MJB binary.
 
 A model of one's own has no task: its reward is 0 and it never ends, but for the functions that are given to it and the time
 limit, after which it is truncated.
@@ -6,11 +6,10 @@ limit, after which it is truncated.
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import math
 import os
-import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,19 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
-from jaxdreamer.envs import gymnasium_env, render, versions
-from jaxdreamer.envs.base import EnvError
+from jaxdreamer.config import MODEL_SUFFIXES, ConfigError, EnvConfig
+from jaxdreamer.envs import gymnasium_env, render
+from jaxdreamer.envs.mujoco_model import (
+    check_actuators,
+    keyframe_names,
+    keyframe_number,
+    load_model,
+    model_source,
+    warnings_caught,
+)
 from jaxdreamer.envs.wrappers import AgentEnv
+
+_log = logging.getLogger(__name__)
 
 RewardFn = Callable[[Any, Any, np.ndarray, dict[str, Any]], float]
 """(model, data, action, info) -> reward of the simulator step just done."""
@@ -29,8 +37,6 @@ TerminalFn = Callable[[Any, Any, dict[str, Any]], bool]
 """(model, data, info) -> whether the task ends here."""
 DEFAULT_STEPS = 1000
 """Simulator steps of a native model's episode where no time limit is set."""
-_MJB_ID = 54321
-_SUFFIXES = (".xml", ".mjcf", ".mjb")
 
 
 def make_mujoco_env_from_config(
@@ -42,14 +48,14 @@ def make_mujoco_env_from_config(
 ) -> AgentEnv:
     """The environment that ``config.id`` describes, whatever it is.
 
-    Text that begins with ``<`` is MJCF, a path that ends in ``.xml``, ``.mjcf`` or ``.mjb`` is a file, and anything else is
-    the id of a Gymnasium task. Functions and assets are for models of one's own; the functions stand before
-    ``config.reward_fn`` and ``config.terminal_fn``. Raises ConfigError for a model that cannot be loaded.
+    Text that begins with ``<`` is a model, MJCF or URDF, a path that ends in ``.xml``, ``.mjcf``, ``.urdf`` or ``.mjb`` is a
+    model's file, and anything else is the id of a Gymnasium task. Functions, keyframes and assets are for models of one's
+    own; the functions stand before ``config.reward_fn`` and ``config.terminal_fn``. Raises ConfigError for a model that
+    cannot be loaded.
     """
     source = model_source(config.id)
     if source is None:
-        if reward_fn or terminal_fn or assets or config.reward_fn or config.terminal_fn:
-            raise ConfigError(f"env.reward_fn, env.terminal_fn and assets are for models, {config.id!r} is a task's id")
+        _check_task(config, assets, reward_fn, terminal_fn)
         return gymnasium_env.make(config)
     # Actuators without a range get [-1, 1], or none at all, and with it what env.action_bound says.
     limits = (-math.inf, math.inf) if config.action_bound > 0 else (-1.0, 1.0)
@@ -61,73 +67,64 @@ def make_mujoco_env_from_config(
         quality=config.render_quality,
         frame_skip=config.frame_skip or 1,
         reset_noise_scale=config.reset_noise,
+        keyframe=config.keyframe,
         default_control_range=limits,
         reward_fn=reward_fn or _callback("env.reward_fn", config.reward_fn),
         terminal_fn=terminal_fn or _callback("env.terminal_fn", config.terminal_fn),
         max_episode_steps=0 if config.time_limit else DEFAULT_STEPS,
     )
     try:
+        check_actuators(env.model, source)
+        if not config.keyframe:
+            _tell_of_keyframes(config.task, env.model)
         return gymnasium_env.wrap(env, config)
     except BaseException:
         env.close()
         raise
 
 
+def _check_task(config: EnvConfig, assets: Any, reward_fn: Any, terminal_fn: Any) -> None:
+    """ConfigError for an id that cannot be a task's, and for what a task has no use for."""
+    path = Path(config.id)
+    if config.id not in gymnasium.registry and path.exists():
+        raise ConfigError(
+            f"env.id: {config.id!r} is a {'folder' if path.is_dir() else 'file'}, and no model by its name: a model's file "
+            f"ends in {', '.join(MODEL_SUFFIXES)}"
+        )
+    given = {
+        "env.reward_fn": reward_fn or config.reward_fn,
+        "env.terminal_fn": terminal_fn or config.terminal_fn,
+        "env.keyframe": config.keyframe,
+        "assets": assets,
+    }
+    if names := [name for name, value in given.items() if value]:
+        raise ConfigError(
+            f"env.reward_fn, env.terminal_fn, env.keyframe and assets are for models of your own, and {config.id!r} is a "
+            f"task's id: leave out {', '.join(names)}"
+        )
+
+
+_told: set[str] = set()
+
+
+def _tell_of_keyframes(task: str, model: Any) -> None:
+    """Say, once in a process for each model, that its keyframes are not used."""
+    names = keyframe_names(model)
+    if not names or task in _told:
+        return
+    _told.add(task)
+    first = names[0].strip("'")
+    _log.warning(
+        "the model has keyframes %s; episodes begin at its default state: set env.keyframe=%s to begin there",
+        ", ".join(names),
+        first,
+    )
+
+
 def tasks() -> list[str]:
     """Gymnasium's MuJoCo tasks; besides these, ``env.id`` is a model's file or text."""
     found = (name for name, spec in gymnasium.registry.items() if "gymnasium.envs.mujoco" in str(spec.entry_point))
     return sorted({*found, *filter(gymnasium_env.successor, gymnasium.registry)})
-
-
-def model_source(text: str) -> dict[str, Any] | None:
-    """``{"xml_string" | "xml_path" | "binary_path": ...}`` of a model; None for the id of a Gymnasium task."""
-    if text.lstrip().startswith("<"):
-        return {"xml_string": text}
-    if text.lower().endswith(_SUFFIXES):
-        return {"binary_path" if text.lower().endswith(".mjb") else "xml_path": Path(text)}
-    return None
-
-
-def load_model(
-    *,
-    xml_path: str | os.PathLike[str] | None = None,
-    xml_string: str | None = None,
-    binary_path: str | os.PathLike[str] | None = None,
-    assets: Mapping[str, bytes] | None = None,
-) -> Any:
-    """A mujoco.MjModel from exactly one source.
-
-    Files that a file names are looked up beside it, those that a string names in ``assets`` and then in the working
-    directory. ConfigError for what cannot be loaded; for an MJB with the versions that wrote and that read it.
-    """
-    if (xml_path is not None) + (xml_string is not None) + (binary_path is not None) != 1:
-        raise ConfigError("give exactly one of xml_path, xml_string and binary_path")
-    try:
-        with versions.explained("importing mujoco"):
-            import mujoco
-    except EnvError as error:
-        if not isinstance(error.__cause__, ModuleNotFoundError):
-            raise
-        raise MissingExtra("jaxdreamer[mujoco]", f"backend mujoco needs mujoco: {error.__cause__}") from error
-    path = xml_path if xml_path is not None else binary_path
-    if path is not None and not Path(path).is_file():
-        raise ConfigError(f"env.id: there is no model file {str(path)!r} (from {Path.cwd()})")
-    with _warnings_caught() as warned:
-        try:
-            if binary_path is not None:
-                _check_mjb(Path(binary_path), mujoco.__version__)
-                return mujoco.MjModel.from_binary_path(str(binary_path))
-            if xml_string is not None:
-                return mujoco.MjModel.from_xml_string(xml_string, dict(assets or {}))
-            return mujoco.MjModel.from_xml_path(str(xml_path), dict(assets or {}))
-        except ConfigError:
-            raise
-        except Exception as error:
-            told = "; ".join(" ".join(text.split()) for text in [str(error), *warned])
-            if binary_path is not None:
-                raise _bad_mjb(Path(binary_path), mujoco.__version__, told) from error
-            name = "the MJCF string" if xml_string is not None else str(xml_path)
-            raise ConfigError(f"env.id: MuJoCo {mujoco.__version__} cannot load {name}: {told}") from error
 
 
 class MuJoCoEnv(gymnasium.Env):
@@ -152,6 +149,7 @@ class MuJoCoEnv(gymnasium.Env):
         quality: str = "auto",
         frame_skip: int = 1,
         reset_noise_scale: float = 0.0,
+        keyframe: str | int | None = "",
         default_control_range: tuple[float, float] = (-1.0, 1.0),
         reward_fn: RewardFn | None = None,
         terminal_fn: TerminalFn | None = None,
@@ -165,6 +163,7 @@ class MuJoCoEnv(gymnasium.Env):
             quality: ``auto``, ``full`` or ``fast``.
             frame_skip: physics steps per step.
             reset_noise_scale: deviation of normal noise on the first positions (radians, metres) and velocities.
+            keyframe: name or number of the one that episodes begin from; empty or None for the model's default state.
             default_control_range: of actuators that have none.
             max_episode_steps: 0 is none.
         """
@@ -176,6 +175,7 @@ class MuJoCoEnv(gymnasium.Env):
         self._mujoco, self.data = mujoco, mujoco.MjData(self.model)
         self.size, self._quality = (int(size[0]), int(size[1])), quality
         self._camera = render.camera_number(self.model, "" if camera is None else str(camera))
+        self._keyframe = keyframe_number(self.model, "" if keyframe is None else str(keyframe))
         self._skip, self._noise = frame_skip, reset_noise_scale
         self._reward_fn, self._terminal_fn = reward_fn, terminal_fn
         self._limit, self._steps = max_episode_steps, 0
@@ -189,10 +189,13 @@ class MuJoCoEnv(gymnasium.Env):
         self._renderer: render.Renderer | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin at the model's first state, with noise where that was asked for."""
+        """Begin at the model's default state or a keyframe, with noise where that was asked for."""
         super().reset(seed=seed)
         mujoco, model, data = self._mujoco, self.model, self.data
-        mujoco.mj_resetData(model, data)
+        if self._keyframe is None:
+            mujoco.mj_resetData(model, data)
+        else:
+            mujoco.mj_resetDataKeyframe(model, data, self._keyframe)
         if self._noise > 0:
             # Along the joints' directions, so that a quaternion stays one.
             mujoco.mj_integratePos(model, data.qpos, self.np_random.normal(0.0, self._noise, model.nv), 1.0)
@@ -206,7 +209,7 @@ class MuJoCoEnv(gymnasium.Env):
         data, space = self.data, self.action_space
         action = np.clip(np.asarray(action, np.float32).reshape(space.shape), space.low, space.high)  # type: ignore[attr-defined]
         data.ctrl[:] = action
-        with _warnings_caught():
+        with warnings_caught():
             self._mujoco.mj_step(self.model, data, nstep=self._skip)
         self._steps += 1
         if self._blown_up():
@@ -277,38 +280,3 @@ def _callback(setting: str, text: str) -> Callable[..., Any] | None:
     from jaxdreamer.envs.registry import imported
 
     return imported(setting, text) if text else None
-
-
-def _check_mjb(path: Path, running: str) -> None:
-    """ConfigError for a file that MuJoCo's reader should not be given: it prints, and writes a log file where it stands."""
-    head = path.read_bytes()[:20]
-    if len(head) < 20 or struct.unpack("<i", head[:4])[0] != _MJB_ID:
-        raise _bad_mjb(path, running, "it does not begin as an MJB of this format does")
-    wrote = _version(struct.unpack("<i", head[12:16])[0])
-    if wrote and wrote != running:
-        raise _bad_mjb(path, running, f"it was written by MuJoCo {wrote}")
-
-
-def _version(number: int) -> str:
-    """``3.10.0`` of 3010000; nothing where a header holds something else there."""
-    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}" if number >= 1_000_000 else ""
-
-
-def _bad_mjb(path: Path, running: str, why: str) -> ConfigError:
-    return ConfigError(
-        f"env.id: MuJoCo {running} cannot load {path}: {why}. An MJB loads only in the MuJoCo that wrote it, and whole: "
-        f"write it again from its MJCF with mujoco.mj_saveModel in MuJoCo {running}, or give the MJCF itself"
-    )
-
-
-@contextlib.contextmanager
-def _warnings_caught() -> Iterator[list[str]]:
-    """MuJoCo's warnings as a list; by itself it prints them and appends to a file in the working directory."""
-    import mujoco
-
-    caught: list[str] = []
-    mujoco.set_mju_user_warning(caught.append)
-    try:
-        yield caught
-    finally:
-        mujoco.set_mju_user_warning(None)

@@ -12,6 +12,7 @@ returns a :class:`~jaxdreamer.envs.functional.FunctionalEnv`.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import traceback
@@ -21,7 +22,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from jaxdreamer.config import ConfigError, EnvConfig, nearest
+from jaxdreamer.config import ConfigError, EnvConfig, is_model, nearest
 from jaxdreamer.envs.base import Env
 from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.envs.workers import WorkerVectorEnv
@@ -97,6 +98,19 @@ def tasks(backend: str) -> list[str]:
     name = _resolve(backend)
     listed = _TASKS.get(name)
     return [] if listed is None else sorted(_load(listed)())
+
+
+def located(config: EnvConfig) -> EnvConfig:
+    """The same with every file named by its absolute path, so that it is found from any working folder."""
+    backend, named = canonical(config.backend), {}
+    if backend == "mujoco" and is_model(config.id) and not config.id.lstrip().startswith("<"):
+        named["id"] = config.id
+    if backend == "unity_mlagents":
+        named = {name: getattr(config, name) for name in ("unity_file_name", "unity_log_folder", "unity_python")}
+        if os.sep not in config.unity_python:
+            del named["unity_python"]  # a command, looked up in PATH
+    paths: dict[str, Any] = {name: os.path.abspath(os.path.expanduser(path)) for name, path in named.items() if path}
+    return dataclasses.replace(config, **paths)
 
 
 def imported(setting: str, text: str) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import signal
@@ -22,7 +23,7 @@ from jaxdreamer.config import Config, ConfigError, EnvConfig
 from jaxdreamer.devices import devices
 from jaxdreamer.envs.base import Env
 from jaxdreamer.envs.functional import FunctionalEnv
-from jaxdreamer.envs.registry import is_functional, make_functional, make_vector
+from jaxdreamer.envs.registry import is_functional, located, make_functional, make_vector
 from jaxdreamer.envs.trust import refuse_untrusted, trust_word
 from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.nets.networks import make_networks
@@ -91,6 +92,7 @@ def train_agent(
     if make is not None:
         config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
     entry = _Entry(start, on_save, start_over, drop_damaged_replay)
+    config = dataclasses.replace(config, env=located(config.env))
     pure = _pure(config, make)
     if pure is not None:
         return _on_device([config], [RunDir(logdir)], pure, sinks, console, entry)[0]

@@ -272,6 +272,14 @@ def test_a_model_without_callbacks_has_no_task(native, tmp_path):
         mujoco.make_mujoco_env()
 
 
+def test_a_urdf_is_a_model_and_has_nothing_to_decide(native, tmp_path):
+    path = tmp_path / "Arm.URDF"
+    path.write_text('<robot name="arm"><link name="base"/></robot>')
+    for changes in ({"env": str(path)}, {"mujoco_xml_path": path}, {"env": path.read_text()}):
+        with pytest.raises(ConfigError, match=r"no actuators.*a URDF can have none"):
+            mujoco.make_mujoco_env_from_config(DreamerConfig(env_backend="mujoco", **changes), (16, 24))
+
+
 def test_robotics_ids_are_those_of_the_installed_package():
     pytest.importorskip("gymnasium_robotics")
     robotics.register_gymnasium_robotics_envs()
