@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdreamer import Batch, EnvSpec, TrainState, explore, world_model_loss
+from jaxdreamer import Batch, EnvError, EnvSpec, TrainState, explore, world_model_loss
 from torchwm_compat import checkpoint, pretrained, weights
 from torchwm_compat.arrays import answer_like, has_torch, is_tensor, to_float, to_numpy
 from torchwm_compat.config import DreamerConfig, as_config
@@ -238,9 +238,15 @@ class Dreamer:
     def act_with_world_model(
         self, obs: Mapping[str, Any], prev_state: State, prev_action: Any, explore: bool = False
     ) -> tuple[State, Any]:
-        """(posterior state, action [1, A]) for an observation; without ``explore`` the best of 100, and no noise."""
+        """(posterior state, action [1, A]) for an observation; without ``explore`` the best of 100, and no noise.
+
+        EnvError, naming the key, for an observation that is not finite: every state after it would be none either.
+        """
         answer = answer_like(prev_state, prev_action)
         raw = {key: np.asarray(to_numpy(obs[key]))[None] for key in self.spec.obs}
+        for key, value in raw.items():
+            if not np.isfinite(value).all():
+                raise EnvError(f"observation {key!r} holds numbers that are not finite: {value[0]}")
         embed = answer(self.obs_encoder(raw))
         posterior, _ = self.rssm.observe_step(prev_state, prev_action, embed)
         action = self.actor(features(posterior), deter=not explore)

@@ -14,9 +14,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from jaxdreamer import ConfigError, EnvConfig, EnvSpec, VectorEnv, make_vector, preset, wrap
+from jaxdreamer import ConfigError, EnvConfig, EnvError, EnvSpec, VectorEnv, make_vector, preset, wrap
 
 _log = logging.getLogger("torchwm_compat")
+
+MAX_BROKEN_IN_A_ROW = 20  # as in jaxdreamer's own loops
 HUGE = 1e6  # jaxdreamer takes bounds from here on for none
 
 
@@ -82,9 +84,13 @@ class ImageEnv:
         self._seed, self._space = int(seed), None
 
     def reset(self) -> dict[str, np.ndarray]:
-        """Begin an episode."""
+        """Begin an episode. EnvError where a picture is not finite again and again."""
         self._done = False
-        return self._observe(self._open().reset_lane(0).obs)
+        for _ in range(MAX_BROKEN_IN_A_ROW):
+            entry = self._open().reset_lane(0)
+            if np.isfinite(entry.reward):  # else a picture was not, and is blank
+                return self._observe(entry.obs)
+        raise EnvError(f"pictures were not finite after {MAX_BROKEN_IN_A_ROW} resets in a row")
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, dict[str, Any]]:
         """One step in the task's own units. RuntimeError where a reset is due."""

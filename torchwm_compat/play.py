@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
 
+from jaxdreamer import EnvError
 from torchwm_compat.arrays import to_float, to_numpy
+from torchwm_compat.envs import MAX_BROKEN_IN_A_ROW
 from torchwm_compat.views import features
+
+_log = logging.getLogger("torchwm_compat")
 
 
 class Player:
@@ -19,6 +24,7 @@ class Player:
         self._obs: Any = None
         self._state: Any = None
         self._action: Any = None
+        self._bad_in_a_row = 0  # entries that were not finite, since the last good step
 
     def collect(self, env: Any, steps: int, explore: bool) -> np.ndarray:
         """Play on for ``steps`` steps into the agent's replay; the returns of the episodes touched."""
@@ -33,11 +39,13 @@ class Player:
             else:
                 action = np.asarray(env.action_space.sample(), np.float32)
             obs, reward, done, info = env.step(action)
-            self._action = self._from_env(info.get("action", action) if isinstance(info, dict) else action)
-            dreamer.data_buffer.step(obs, self._action[0], reward, bool(done), is_terminal(done, info))
-            self._obs = obs
-            rewards[-1] += float(reward)
-            if done:
+            broken = self._broken(obs, reward)
+            if not broken:
+                self._action = self._from_env(info.get("action", action) if isinstance(info, dict) else action)
+                dreamer.data_buffer.step(obs, self._action[0], reward, bool(done), is_terminal(done, info))
+                self._obs = obs
+                rewards[-1] += float(reward)
+            if done or broken:  # a broken episode ends at its last good entry: the next one's beginning closes it
                 self._env = None
                 if index != steps - 1:
                     rewards.append(0.0)
@@ -50,28 +58,67 @@ class Player:
             self._env = None
         returns, videos, latents = np.zeros(episodes), [], []
         for episode in range(episodes):
-            obs, done, frames = env.reset(), False, []
-            state, action = dreamer.rssm.init_state(1), np.zeros((1, dreamer.action_size), np.float32)
-            while not done:
-                state, chosen = dreamer.act_with_world_model(obs, state, action)
-                native = self._to_env(to_float(chosen)[0])
-                if render:
-                    if "image" in obs:
-                        frames.append(np.moveaxis(to_numpy(obs["image"]), 0, -1).copy())
-                    latents.append(to_float(features(state)))
-                obs, reward, done, info = env.step(native)
-                action = self._from_env(info.get("action", native) if isinstance(info, dict) else native)
-                returns[episode] += float(reward)
+            steps = 0
+            while not steps:  # one without a single good step is none, and another is played
+                steps, returns[episode], frames, seen = self._episode(env, render)
+            latents += seen
             videos.append(np.stack(frames) if frames else np.zeros((0,), np.uint8))
         videos = videos[: dreamer.args.max_videos_to_save] if render else videos[:0]
         return returns, _ragged(videos), np.array(latents) if render else None
 
+    def _episode(self, env: Any, render: bool) -> tuple[int, float, list[np.ndarray], list[np.ndarray]]:
+        """An episode up to its end or its last good entry: its steps, return, frames and latents."""
+        dreamer = self._dreamer
+        obs, done, steps, total = self._reset(env), False, 0, 0.0
+        frames: list[np.ndarray] = []
+        latents: list[np.ndarray] = []
+        state, action = dreamer.rssm.init_state(1), np.zeros((1, dreamer.action_size), np.float32)
+        while not done:
+            state, chosen = dreamer.act_with_world_model(obs, state, action)
+            native = self._to_env(to_float(chosen)[0])
+            if render:
+                if "image" in obs:
+                    frames.append(np.moveaxis(to_numpy(obs["image"]), 0, -1).copy())
+                latents.append(to_float(features(state)))
+            obs, reward, done, info = env.step(native)
+            if self._broken(obs, reward):
+                break
+            action = self._from_env(info.get("action", native) if isinstance(info, dict) else native)
+            total += float(reward)
+            steps += 1
+        return steps, total, frames, latents
+
     def _begin(self, env: Any) -> None:
         dreamer = self._dreamer
-        self._env, self._obs = env, env.reset()
+        self._env, self._obs = env, self._reset(env)
         self._state = dreamer.rssm.init_state(1)
         self._action = np.zeros((1, dreamer.action_size), np.float32)
         dreamer.data_buffer.begin(self._obs)
+
+    def _reset(self, env: Any) -> Any:
+        """The first observation of the environment's next episode that does not begin broken."""
+        while self._broken(obs := env.reset(), None):
+            pass
+        return obs
+
+    def _broken(self, obs: Any, reward: Any) -> bool:
+        """Whether an entry is not finite; a reset's ``reward`` is None. EnvError for the twentieth in a row."""
+        spec = self._dreamer.spec.obs
+        entry = {"reward": 0.0 if reward is None else reward} | {key: obs[key] for key in spec if key in obs}
+        bad = [name for name, value in entry.items() if not np.isfinite(to_float(value)).all()]
+        if not bad:
+            self._bad_in_a_row *= reward is None  # a reset is no good step
+            return False
+        self._bad_in_a_row += 1
+        if self._bad_in_a_row >= MAX_BROKEN_IN_A_ROW:
+            raise EnvError(
+                f"the environment gave what is not finite {MAX_BROKEN_IN_A_ROW} times in a row, with resets in between: "
+                f"{', '.join(bad)}"
+            )
+        _log.warning(
+            "the environment gave what is not finite (%s): its episode ends at the last good entry", ", ".join(bad)
+        )
+        return True
 
     def _to_env(self, action: np.ndarray) -> np.ndarray:
         """The agent's action as torchwm's environments take it: choices are one-hot in -1 and 1 there."""

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdreamer import ConfigError
+from jaxdreamer import ConfigError, EnvError
 from tests.torchwm_compat import cases
 from tests.torchwm_compat.cases import ACTION_SIZE, IMAGE, OldEnv, observation
 from torchwm_compat import views
@@ -186,6 +186,36 @@ def test_random_episodes_are_stored_with_their_final_observations(played):
     np.testing.assert_array_equal(buffer.terminals, times == 5)  # T7, T8: the end is flagged where it was seen
     np.testing.assert_array_equal(buffer.rewards, times > 0)
     assert not buffer.actions[times == 0].any()
+
+
+class Breaking(OldEnv):
+    """Its rewards at the steps in ``bad``, counted over its life from 1, are nan."""
+
+    def __init__(self, length, bad):
+        super().__init__(length)
+        self.bad = bad
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, np.nan if len(self.actions) in self.bad else reward, *rest
+
+
+def test_what_is_not_finite_is_neither_stored_nor_counted():
+    dreamer = cases.dreamer()
+    assert dreamer.collect_random_episodes(Breaking(4, bad=(3, 8)), 10).tolist() == [2.0, 4.0, 0.0, 2.0]
+    rows = dreamer.data_buffer._rows()
+    assert np.isfinite(rows["reward"]).all() and rows["is_first"].sum() == 4
+    rewards, _, latents = dreamer.evaluate(Breaking(4, bad=(1, 2, 6)), 2, render=True)
+    assert rewards.tolist() == [3.0, 4.0] and len(latents) == 8  # the first two begin broken, the third breaks off
+    with pytest.raises(EnvError, match="not finite 20 times in a row, with resets in between: reward"):
+        dreamer.evaluate(Breaking(4, bad=range(100)), 1)
+
+
+def test_acting_on_what_is_not_finite_is_an_error_that_names_the_key(played):
+    image = np.full(IMAGE, 7.0)
+    image[0, 3, 4] = np.nan
+    with pytest.raises(EnvError, match="observation 'image' holds numbers that are not finite"):
+        played.act_with_world_model({"image": image}, *zeros(played))
 
 
 def test_collecting_goes_on_where_it_was():

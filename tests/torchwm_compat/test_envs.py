@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from jaxdreamer import ConfigError
+from jaxdreamer import ConfigError, EnvError
 from jaxdreamer.envs.toy import CountingEnv
 from tests.torchwm_compat import cases
 from torchwm_compat import api, dreamer, envs, mujoco, robotics, wrappers
@@ -294,3 +294,26 @@ def test_the_other_entry():
     assert isinstance(api.make_env("ant", backend="brax"), envs.BraxImageEnv)
     assert isinstance(api.make_env("FetchReach-v4", backend="gymnasium_robotics"), robotics.RoboticsEnv)
     assert cases.config().env == "Pendulum-v1"
+
+
+def test_a_picture_that_is_not_finite_begins_no_episode():
+    class Blind(CountingEnv):
+        always = False
+
+        def __init__(self):
+            super().__init__("image")
+            self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (16, 16, 3), np.float32)
+
+        def _observe(self):
+            return np.full((16, 16, 3), np.nan if self.always or self.resets % 2 else 0.6, np.float32)
+
+    env = GymImageEnv(Blind(), size=(16, 16))
+    assert env.reset()["image"].min() == 153
+    env._env.always = True
+    with pytest.raises(EnvError, match="pictures were not finite after 20 resets in a row"):
+        env.reset()
+
+
+def test_stacked_frames_are_one_image():
+    env = GymImageEnv(gymnasium.wrappers.FrameStackObservation(CountingEnv("image"), 4), size=(16, 16))
+    assert env.observation_space["image"].shape == (12, 16, 16) == env.reset()["image"].shape
