@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, Literal, get_type_hints
 from jaxdreamer import values
 from jaxdreamer.errors import ConfigError, MissingExtra, nearest
 from jaxdreamer.files import FileUnusable, read_json, read_text, shown
+from jaxdreamer.limits import check_limits
 from jaxdreamer.presets import PRESETS
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 _MOST = 2**20  # bytes of a configuration; a whole one has a few thousand
-_MOST_LAYERS = 100  # each is compiled by itself: of thousands nothing would ever come
 
 
 MODEL_SUFFIXES = (".xml", ".mjcf", ".urdf", ".mjb")
@@ -441,59 +440,13 @@ def types() -> dict[str, Any]:
 
 def validate(config: Config) -> Config:
     """The same configuration, or a ConfigError that names the first setting that cannot be."""
-    flat = fields(config)
-    positive = [
-        "env.action_repeat",
-        "env.num_envs",
-        "model.stoch_size",
-        "model.deter_size",
-        "model.hidden_size",
-        "model.cnn_depth",
-        "model.units",
-        "model.vector_layers",
-        "behavior.imagine_horizon",
-        "replay.capacity",
-        "replay.batch_size",
-        "replay.batch_length",
-        "run.frames",
-        "run.train_every",
-        "run.updates",
-        "run.updates_per_call",
-        "run.eval_episodes",
-        "run.log_every",
-        "run.checkpoint_every",
-        "run.keep_checkpoints",
-        "optimizer.model_learning_rate",
-        "optimizer.actor_learning_rate",
-        "optimizer.critic_learning_rate",
-        "optimizer.adam_epsilon",
-        "optimizer.grad_clip_norm",
-        "loss.reward_scale",
-    ]
-    unit = [
-        "behavior.discount",
-        "behavior.td_lambda",
-        "behavior.actor_gradient_mix",
-        "behavior.exploration_epsilon",
-        "optimizer.weight_decay",
-    ]
-    for key, value in flat.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{key} must be a finite number, found {value}")
-        if key in positive and value <= 0:
-            raise ConfigError(f"{key} must be above 0, found {value}")
-        if key in unit and not 0 <= value <= 1:
-            raise ConfigError(f"{key} must lie between 0 and 1, found {value}")
-        if key.endswith("_layers") and value > _MOST_LAYERS:
-            raise ConfigError(f"{key} must be at most {_MOST_LAYERS}, found {value}")
-        if isinstance(value, int | float) and value < 0:
-            raise ConfigError(f"{key} must not be negative, found {value}")
-    if config.loss.kl_balance is not None and not 0 <= config.loss.kl_balance <= 1:
-        raise ConfigError(f"loss.kl_balance must lie between 0 and 1, found {config.loss.kl_balance}")
+    check_limits(fields(config))
+    presets_of(config.preset)
     if config.model.classes == 1:
         raise ConfigError("model.classes must be 0 (Gaussian latent) or at least 2, found 1")
-    if min(config.env.image_size) < 8:
-        raise ConfigError(f"env.image_size must be at least 8 in both directions, found {config.env.image_size}")
+    port = config.env.unity_base_port + config.env.unity_worker_id
+    if port > 65_535:
+        raise ConfigError(f"env.unity_base_port + env.unity_worker_id must be at most 65535, found {port}")
     per_env = config.replay.capacity // config.env.num_envs
     if per_env < 2 * config.replay.batch_length:
         raise ConfigError(

@@ -29,6 +29,7 @@ from jaxdreamer.train.evaluate import Evaluation, make_evaluate
 from jaxdreamer.train.journal import Means, check_updates, save_open_loop, spared
 from jaxdreamer.train.loop import Loop
 from jaxdreamer.train.schedule import Every, updates_in_a_call
+from jaxdreamer.train.size import check_size
 from jaxdreamer.types import Batch, EnvSpec, Metrics, PyTree, TrainState
 
 _log = logging.getLogger("jaxdreamer")
@@ -428,9 +429,10 @@ class HostTrainer(Loop[Evaluation]):
 
 
 def check_trainable(config: Config, spec: EnvSpec) -> None:
-    """ConfigError for combinations that only the environment's spec shows to be impossible."""
+    """ConfigError for combinations that only the environment's spec shows to be impossible, TooLarge beyond memory."""
     if config.behavior.actor_gradient == "auto" and not (spec.action.is_discrete or spec.action.is_continuous):
         raise ConfigError(
             "behavior.actor_gradient=auto cannot decide for actions that are partly choices and partly numbers: "
             "set it to both, reinforce or dynamics"
         )
+    check_size(config, spec)

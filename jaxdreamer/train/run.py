@@ -329,8 +329,6 @@ def evaluate_agent(
     Raises:
         Untrusted: it names some and ``trust`` is off; the message says which. Nothing of them was run.
     """
-    if episodes is not None and episodes < 1:
-        raise ConfigError(f"episodes must be at least 1, found {episodes}")
     if film is not None and Path(film).suffix not in (".gif", ".mp4"):
         raise ConfigError(f"a film is .gif or .mp4, found {film}")
     devices()
@@ -340,12 +338,13 @@ def evaluate_agent(
         refuse_untrusted(config.env, RunDir(logdir).config)
     networks = make_networks(config.model, spec)
     like = jax.eval_shape(networks.init, jax.random.key(0))
-    seed = config.seed if seed is None else seed
+    asked = {"seed": seed, "run.eval_episodes": episodes}
+    asked_for = configs.replace(config, {key: value for key, value in asked.items() if value is not None})
+    seed, episodes = asked_for.seed, asked_for.run.eval_episodes
     params, host, _ = checkpoint.restore_params(RunDir(logdir).checkpoints, like, prefix=("train", "params"))
     RunDir(logdir).warn_if_edited(config, host)
 
     policy = make_policy(config, spec, networks)
-    episodes = episodes or config.run.eval_episodes
     pure = _pure(config, make)
     if pure is not None:
         check_spec(RunDir(logdir), pure.spec)

@@ -1,0 +1,84 @@
+"""Between what the numbers of a configuration may lie: what no run could be made of is refused by name, not found out later.
+
+A lower limit is what makes sense. An upper one is the largest that the library can count to, or start at all; whether
+memory holds what a run asks for shows only with its environment, and is checked there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jaxdreamer.errors import ConfigError
+from jaxdreamer.files import shown
+
+INT32 = 2**31 - 1
+FLOAT32 = 3.4e38
+SMALLEST = 1.2e-38  # below it, float32 has fewer digits, then none
+COUNT = 2**53  # whole numbers that every file format keeps exactly
+
+# The rest lies between 0 and INT32, or FLOAT32.
+LIMITS: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),  # jax's random keys take 32 bits: a larger one would silently be a smaller one
+    "env.image_size": (8, 4096),
+    "env.action_repeat": (1, 1_000_000),
+    "env.frame_skip": (0, 1_000_000),
+    "env.num_envs": (1, 2**20),
+    "env.workers": (0, 1024),
+    "env.worker_timeout": (1e-3, 1e6),  # the system's own limit is 2^31 milliseconds
+    "env.unity_timeout_wait": (1, 1_000_000),
+    "env.unity_worker_id": (0, 65_535),
+    "env.unity_base_port": (1, 65_535),
+    "env.unity_time_scale": (SMALLEST, FLOAT32),
+    **{f"model.{name}": (1, 2**20) for name in ("stoch_size", "deter_size", "hidden_size", "cnn_depth", "units")},
+    **{f"model.{name}": (0, 2**20) for name in ("embed_size", "classes")},
+    # Each layer is compiled by itself: of thousands nothing would ever come.
+    "model.vector_layers": (1, 100),
+    **{f"model.{name}_layers": (0, 100) for name in ("reward", "discount", "critic", "actor")},
+    "loss.kl_balance": (0, 1),
+    "loss.reward_scale": (SMALLEST, FLOAT32),
+    "behavior.imagine_horizon": (1, 100_000),
+    **{f"behavior.{name}": (0, 1) for name in ("discount", "td_lambda", "actor_gradient_mix", "exploration_epsilon")},
+    **{f"optimizer.{name}_learning_rate": (SMALLEST, FLOAT32) for name in ("model", "actor", "critic")},
+    "optimizer.adam_epsilon": (SMALLEST, FLOAT32),
+    "optimizer.grad_clip_norm": (SMALLEST, FLOAT32),
+    "optimizer.weight_decay": (0, 1),
+    "replay.capacity": (1, COUNT),
+    "replay.batch_size": (1, INT32),
+    "replay.batch_length": (1, INT32),
+    "run.frames": (1, COUNT),
+    **{f"run.{name}": (0, COUNT) for name in ("prefill", "eval_every")},
+    **{f"run.{name}": (1, COUNT) for name in ("train_every", "log_every", "checkpoint_every")},
+    "run.updates": (1, INT32),
+    "run.updates_per_call": (1, 100_000),
+    "run.eval_episodes": (1, 100_000),
+    "run.keep_checkpoints": (1, INT32),
+}
+
+
+def check_limits(flat: Mapping[str, Any]) -> None:
+    """ConfigError for the first setting, by dotted name, that lies outside."""
+    for key, value in flat.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                check_number(key, number, shown(value))
+
+
+def check_number(key: str, number: float, found: str) -> None:
+    """ConfigError where ``number`` lies outside the limits of setting ``key``; ``found`` is how it was written."""
+    if isinstance(number, float) and not math.isfinite(number):
+        raise ConfigError(f"{key} must be a finite number, found {found}")
+    low, high = LIMITS.get(key, (0, FLOAT32 if isinstance(number, float) else INT32))
+    if low <= number <= high:
+        return
+    if high == 1:
+        raise ConfigError(f"{key} must lie between {low:g} and 1, found {found}")
+    if number > high:
+        most = f"{high:,}" if isinstance(high, int) else f"{high:g}"
+        raise ConfigError(f"{key} must be at most {most}, found {found}")
+    if number < 0 == low:
+        raise ConfigError(f"{key} must not be negative, found {found}")
+    if low == 1 or low == SMALLEST:
+        raise ConfigError(f"{key} must be above 0, found {found}{' (float32 cannot hold it)' if number > 0 else ''}")
+    raise ConfigError(f"{key} must be at least {low:g}, found {found}")
