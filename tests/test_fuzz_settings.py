@@ -99,7 +99,7 @@ def test_a_number_past_its_limits_is_refused_by_name(key):
     [("batch_size", 1e8), ("batch_length", 1e8), ("deter_size", 2**20), ("units", 2**20)],
 )
 def test_what_memory_would_not_hold_is_refused_by_name(key, value):
-    config = configs.preset("tiny", "capacity=1e12", **{key: value})
+    config = configs.preset("tiny", "capacity=1e12", "actor_layers=2", **{key: value})
     with pytest.raises(JaxdreamerError, match=rf"would take .* are available: lower .*{key}"):
         check_trainable(config, STATE)
 
