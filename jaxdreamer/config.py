@@ -16,7 +16,7 @@ from typing import Any, Literal, get_type_hints
 
 from jaxdreamer import values
 from jaxdreamer.errors import ConfigError, MissingExtra, nearest
-from jaxdreamer.files import FileUnusable, read_json, read_text, shown
+from jaxdreamer.files import FileUnusable, read_json, read_text, safe_name, shown
 from jaxdreamer.limits import check_limits
 from jaxdreamer.presets import PRESETS
 
@@ -121,12 +121,12 @@ class EnvConfig:
     def task(self) -> str:
         """What the task is called in the names of folders."""
         if self.backend in ("unity", "unity_mlagents", "mlagents"):
-            return Path(self.unity_file_name or "unity-editor").stem
+            return safe_name(Path(self.unity_file_name or "unity-editor").stem)
         if self.id.lstrip().startswith("<"):
             return "mjcf"
         if is_model(self.id):
-            return Path(self.id).stem
-        return self.id.replace("/", "-")
+            return safe_name(Path(self.id).stem)
+        return safe_name(self.id)
 
 
 @dataclass(frozen=True)

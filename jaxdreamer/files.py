@@ -6,8 +6,10 @@ ends, a pipe that nobody writes to, a file larger than the memory. So nothing of
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import reprlib
 import stat
 from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +30,9 @@ __all__ = [
     "read_json",
     "read_text",
     "require",
+    "safe_name",
     "shown",
+    "unique_name",
 ]
 
 MOST = 2**26
@@ -146,6 +150,19 @@ def require(value: Any, form: Any, name: Any) -> None:
             require(value[key], inner, f"{name}[{key!r}]")
     elif not (isinstance(value, form) if isinstance(form, type) else form(value)):
         raise FileUnusable(f"{name} cannot be {shown(value)}: {_MEND}")
+
+
+def safe_name(text: str) -> str:
+    """``text`` as a part of a file's name: letters, digits, ``_``, ``.``, ``-``; at most 100 bytes, no dot at the front."""
+    return re.sub(r"[^\w.-]", "-", text).encode()[:100].decode(errors="ignore").lstrip(".") or "-"
+
+
+def unique_name(text: str) -> str:
+    """:func:`safe_name`, different for every text, also where a file system does not tell large letters from small ones."""
+    name = safe_name(text).lower()
+    if name == text and not re.search("-[0-9a-f]{12}$", text):
+        return name
+    return f"{name}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:12]}"
 
 
 def shown(value: Any, most: int = 200) -> str:

@@ -6,14 +6,17 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from jaxdreamer.errors import JaxdreamerError
+from jaxdreamer.files import FileUnusable
 
-__all__ = ["StorageError", "storing", "sync_folder", "write_json", "write_text"]
+__all__ = ["StorageError", "append_to", "storing", "sync_folder", "write_json", "write_text"]
 
 
 class StorageError(JaxdreamerError, OSError):
@@ -48,6 +51,25 @@ def storing(path: str | os.PathLike[str]) -> Iterator[None]:
             f"{os.fspath(path)} cannot be written: {reason}. What was saved before is whole: {advice}, then give the "
             "same command again"
         ) from error
+
+
+def append_to(path: str | os.PathLike[str]) -> FileIO:
+    """Open an ordinary file, made where it is missing, for reading and appending. Raises FileUnusable, StorageError.
+
+    A link is refused: a run that was sent by somebody may name a file of the user's by it, which would be written to.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    if os.path.islink(path):
+        raise FileUnusable(
+            f"{path} is a link, and a run writes to files of its own only: replace it by a file, or remove it"
+        )
+    with storing(path):
+        handle = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise FileUnusable(f"{path} is no ordinary file: remove it, or choose another folder")
+    return open(handle, "rb+", buffering=0)  # what could not be written must not be tried again at the end
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

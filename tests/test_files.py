@@ -5,7 +5,18 @@ import time
 
 import pytest
 
-from jaxdreamer.files import MOST, FileMissing, FileUnusable, open_file, read_bytes, read_json, read_text, shown
+from jaxdreamer.files import (
+    MOST,
+    FileMissing,
+    FileUnusable,
+    open_file,
+    read_bytes,
+    read_json,
+    read_text,
+    safe_name,
+    shown,
+    unique_name,
+)
 
 
 def test_plain_values_are_read_and_a_byte_order_mark_is_passed_over(tmp_path):
@@ -77,3 +88,38 @@ def test_a_value_is_shown_briefly_however_large_it_is():
     for value in ("y" * 10**6, 10**6000, list(range(10**5)), {str(i): bomb for i in range(100)}, b"z" * 10**6):
         assert len(shown(value)) <= 203
     assert shown({"a": [1, "b"]}) == "{'a': [1, 'b']}" and shown(None) == "None"
+
+
+def test_names_made_of_data_stay_in_their_folder_and_apart(tmp_path):
+    texts = [
+        "image",
+        "Image",
+        "IMAGE",
+        "../../x",
+        "..",
+        ".",
+        "",
+        "/etc/passwd",
+        "a/b",
+        "a-b",
+        "a\\b",
+        "a\0b",
+        "a\nb",
+        "x" * 300,
+        "x" * 301,
+        "\U00020000" * 300,
+        "\ud800",
+        "ä",
+        "Ä",
+        unique_name("a/b"),
+        ".hidden",
+        "C:x",
+        "a b",
+        "robot0:eye in hand",
+    ]
+    names = [unique_name(text) for text in texts]
+    assert len({name.lower() for name in names}) == len(texts) and names[0] == "image"
+    for name in [*names, *map(safe_name, texts)]:
+        assert name and (tmp_path / name).resolve().parent == tmp_path.resolve()
+        (tmp_path / name).write_text("")
+    assert [safe_name(text) for text in ("Pendulum-v1", "ALE/Pong-v5")] == ["Pendulum-v1", "ALE-Pong-v5"]

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,13 +20,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxdreamer.errors import ConfigError
+from jaxdreamer.files import FileUnusable, open_file, read_text, shown
 from jaxdreamer.record.extras import require
-from jaxdreamer.saving import storing, write_text
+from jaxdreamer.saving import append_to, storing, write_text
 
 __all__ = ["COUNTERS", "MetricsLog", "Sink", "make_sinks", "read", "tensorboard_sink", "wandb_sink", "without_time"]
 
 _log = logging.getLogger("jaxdreamer")
 
+_BLOCK = 2**16
+_LONGEST = 2**20  # bytes of a line; one has a few hundred
+_LARGEST = 1e100  # no metric is that large, and what draws curves can still count with it
 COUNTERS = ("agent_steps", "env_frames", "updates")
 
 
@@ -61,7 +66,7 @@ class MetricsLog:
         self._clock = clock
         with storing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._open()
+            self._file = append_to(self._path)
             self._drop_incomplete_line()
 
     def add_sinks(self, sinks: Iterable[Sink]) -> None:
@@ -146,16 +151,12 @@ class MetricsLog:
                 _log.warning("%s logging failed and is switched off for the rest of the run: %r", sink.name, error)
                 self._sinks.remove(sink)
 
-    def _open(self) -> None:
-        # Unbuffered: what could not be written must not be tried again when the file is closed.
-        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the log
-
     def _append(self, line: bytes) -> None:
         with storing(self._path):
             if not _is_at(self._file, self._path):
                 _log.warning("%s was removed while the run wrote to it: it goes on in a new one", self._path)
                 self._file.close()
-                self._open()
+                self._file = append_to(self._path)
             before, rest = os.fstat(self._file.fileno()).st_size, memoryview(line)
             try:
                 while rest:
@@ -165,9 +166,15 @@ class MetricsLog:
                 raise
 
     def _drop_incomplete_line(self) -> None:
-        data = self._path.read_bytes()
-        end = data.rfind(b"\n") + 1
-        if end < len(data):
+        size = end = os.fstat(self._file.fileno()).st_size
+        while end:
+            start = max(0, end - _BLOCK)
+            self._file.seek(start)
+            found = self._file.read(end - start).rfind(b"\n")
+            end = start + found + 1 if found >= 0 else start
+            if found >= 0:
+                break
+        if end < size:
             self._file.truncate(end)
 
 
@@ -180,26 +187,50 @@ def _is_at(file: Any, path: Path) -> bool:
 
 def _until(line: bytes, env_frames: int) -> bool:
     """Whether it is a whole record of at most so many frames."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    frames = record.get("env_frames") if isinstance(record, dict) else None
+    record = _record(line)
+    frames = record and record.get("env_frames")
     return line.endswith(b"\n") and isinstance(frames, int) and frames <= env_frames
 
 
 def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """All records of a metrics file; an incomplete last line is left out. Raises ValueError for a damaged line."""
-    records = []
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
-                break  # being written at this moment, or cut off by a kill
-            try:
-                records.append(json.loads(line))
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number} is not valid JSON: {error}") from error
+    """All records of a metrics file; an incomplete last line is left out.
+
+    Lines that are no records are left out, too, with one warning that counts them. Raises FileUnusable for a file that
+    cannot be read, or that has no record where it has lines.
+    """
+    records, damaged, number, first = [], 0, 0, 0
+    with open_file(path) as file:
+        while line := file.readline(_LONGEST):
+            number += 1
+            if not line.endswith(b"\n"):
+                if len(line) < _LONGEST:
+                    break  # being written at this moment, or cut off by a kill
+                while (rest := file.readline(_LONGEST)) and not rest.endswith(b"\n"):
+                    pass
+            record = _record(line)
+            if record is None:
+                damaged, first = damaged + 1, first or number
+            else:
+                records.append(record)
+    if damaged and not records:
+        raise FileUnusable(f"{path}: none of its {damaged} lines is a record of metrics: restore it from a copy")
+    if damaged:
+        _log.warning("%s: %d damaged lines are left out, the first is line %d", path, damaged, first)
     return records
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """The record in a line; None where it is none that :meth:`MetricsLog.write` could have written."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    for value in record.values():
+        if value is not None and (type(value) not in (int, float) or not abs(value) <= _LARGEST):
+            return None
+    return record
 
 
 def without_time(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,7 +298,9 @@ class _Wandb:
     def __init__(self, module: Any, folder: Path):
         self._module = module
         marker = folder / "wandb_id.txt"
-        known = marker.read_text().strip() if marker.exists() else None
+        known = read_text(marker, 1000).strip() if marker.exists() else None
+        if known is not None and not re.fullmatch(r"[\w-]{1,128}", known):
+            raise FileUnusable(f"{marker} holds no id of a Weights & Biases run, but {shown(known)}: remove it")
         # Seeds trained side by side have runs of their own, in one process.
         name = f"{folder.parent.name}-{folder.name}" if folder.name.startswith("seed-") else folder.name
         try:

@@ -17,7 +17,7 @@ from jaxdreamer import config as configs
 from jaxdreamer.config import Config
 from jaxdreamer.errors import ConfigError, JaxdreamerError
 from jaxdreamer.files import FileUnusable, read_json
-from jaxdreamer.saving import storing, write_text
+from jaxdreamer.saving import append_to, storing, write_text
 
 try:
     import fcntl
@@ -168,8 +168,7 @@ class RunDir:
             raise RunLocked(f"{self.path} is already being written by this process (pid {os.getpid()})")
         if fcntl is None and _writer_alive(path):
             raise RunLocked(self._busy(path))
-        with storing(path):
-            file = open(path, "a+")  # noqa: SIM115 - open means locked
+        file = append_to(path)  # open means locked
         try:
             with storing(path):
                 if fcntl is not None:

@@ -33,6 +33,7 @@ def save_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float = 20
         raise ValueError(f"{path}: no frames to save")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    temporary.unlink(missing_ok=True)  # what an interrupted save left; or a link, which would be written through
     if path.suffix == ".gif":
         from PIL import Image
 
@@ -79,6 +80,7 @@ def save_image(path: str | os.PathLike[str], image: np.ndarray) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    temporary.unlink(missing_ok=True)  # what an interrupted save left; or a link, which would be written through
     Image.fromarray(_checked(image, 3, "an image [H, W, 3]")).save(temporary, format="PNG")
     os.replace(temporary, path)
     return path

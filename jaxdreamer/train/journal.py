@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdreamer.agent.report import OpenLoop
 from jaxdreamer.errors import JaxdreamerError
-from jaxdreamer.files import natural, number
+from jaxdreamer.files import natural, number, unique_name
 from jaxdreamer.record import video
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.rundir import RunDir
@@ -142,5 +142,5 @@ def save_open_loop(
         ]
         image = np.concatenate(rows)
         with spared():
-            video.save_image(rundir.videos / f"open_loop-{key}-{counters['env_frames']:012d}.png", image)
+            video.save_image(rundir.videos / f"open_loop-{unique_name(key)}-{counters['env_frames']:012d}.png", image)
         metrics.image(f"open_loop/{key}", image, env_frames=counters["env_frames"])

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import subprocess
 import sys
 
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 from jaxdreamer.config import ConfigError, MissingExtra
+from jaxdreamer.files import FileUnusable
 from jaxdreamer.record import metrics
 from jaxdreamer.record.metrics import MetricsLog, make_sinks, read, without_time
+from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.saving import StorageError
 
 AT = {"agent_steps": 5, "env_frames": 10, "updates": 2}
@@ -137,11 +140,56 @@ def test_a_folder_in_the_logs_place_is_a_sentence(tmp_path):
         MetricsLog(tmp_path / "metrics.jsonl")
 
 
-def test_a_damaged_line_is_told(tmp_path):
+def test_damaged_lines_are_left_out_and_counted(tmp_path, caplog):
     path = tmp_path / "m.jsonl"
-    path.write_text('{"a": 1}\n{"a": \n{"a": 2}\n')
-    with pytest.raises(ValueError, match="line 2"):
+    bad = [b'{"a": ', b"", b"[1]", b"null", b'{"a": "x"}', b'{"a": NaN}', b'{"a": [1]}', b'{"a": true}', b"\xff\xfe"]
+    bad += [
+        b'{"a": 1e999}',
+        b'{"a": ' + b"9" * 5000 + b"}",
+        b'{"a": 1' + b"0" * 200 + b"}",
+        b"[" * 10**5,
+        b"x" * 3 * 2**20,
+    ]
+    path.write_bytes(b"\n".join([b'{"a": 1}', *bad, b'{"a": 2, "b": null}']) + b'\n{"a": 3}')
+    assert read(path) == [{"a": 1}, {"a": 2, "b": None}]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: {len(bad)} damaged lines are left out, the first is line 2"
+    ]
+
+
+@pytest.mark.parametrize("content", [b"garbage\n", b"\0" * 100 + b"\n", b"[]\n" * 7])
+def test_a_file_without_any_record_is_told(tmp_path, content):
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(FileUnusable, match=rf"m\.jsonl: none of its {content.count(10)} lines is a record of metrics"):
         read(path)
+
+
+def test_what_is_no_file_is_neither_read_nor_written_to(tmp_path):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("precious")
+    (tmp_path / "link").symlink_to(mine)
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    for name, told in (("link", "is a link"), ("zero", "is a link"), ("pipe", "is no ordinary file")):
+        with pytest.raises(FileUnusable, match=told):
+            MetricsLog(tmp_path / name)
+    for name, told in (("zero", "is a device"), ("pipe", "is a pipe")):
+        with pytest.raises(FileUnusable, match=told):
+            read(tmp_path / name)
+    run = RunDir(tmp_path / "run").create()
+    (run.path / "lock").symlink_to(mine)
+    with pytest.raises(FileUnusable, match="lock is a link"):
+        run.acquire()
+    assert mine.read_text() == "precious"
+
+
+def test_an_incomplete_line_of_any_length_is_removed(tmp_path):
+    path = tmp_path / "m.jsonl"
+    for whole, rest in ((b"", b"x" * 200_000), (b'{"a": 1}\n', b"y" * 200_000), (b'{"a": 1}\n', b""), (b"", b"")):
+        path.write_bytes(whole + rest)
+        MetricsLog(path).close()
+        assert path.read_bytes() == whole
 
 
 class Failing:
