@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from jaxdreamer.config import ConfigError, EnvConfig
+from jaxdreamer.config import ConfigError, EnvConfig, is_model
 from jaxdreamer.envs.registry import canonical
 
 __all__ = ["Untrusted", "foreign", "refuse_untrusted", "trust_word"]
@@ -24,13 +24,10 @@ def foreign(config: EnvConfig) -> dict[str, str]:
     backend = canonical(config.backend)
     found = {}
     if backend in ("gym", "robotics", "mujoco"):
-        from jaxdreamer.envs.mujoco_env import model_source
-
-        source = model_source(config.id) if backend == "mujoco" else None
-        module = config.id.rpartition(":")[0]
-        if source is None and module:
+        model, module = backend == "mujoco" and is_model(config.id), config.id.rpartition(":")[0]
+        if not model and module:
             found["env.id"] = f"import the module {module!r}"
-        if source is not None and "binary_path" in source:  # MuJoCo's reader trusts the numbers in it
+        if model and config.id.lower().endswith(".mjb"):  # MuJoCo's reader trusts the numbers in it
             found["env.id"] = f"load the binary model {config.id!r}"
     if backend == "mujoco":
         for name in ("reward_fn", "terminal_fn"):
