@@ -354,7 +354,7 @@ def presets_of(name: Any) -> list[str]:
     parts = [part.strip() for part in name.split(",")]
     for part in parts:
         if part not in PRESETS:
-            raise ConfigError(f"unknown preset {part!r}{nearest(part, PRESETS)}; there are: {', '.join(PRESETS)}")
+            raise ConfigError(f"unknown preset {shown(part)}{nearest(part, PRESETS)}; there are: {', '.join(PRESETS)}")
     return parts
 
 

@@ -98,7 +98,9 @@ class _Reader:
             else:
                 loose.append(word)
         if loose and self.bare in given:
-            raise ConfigError(f"{self.command}: --{self.bare} is given, and {', '.join(loose)} without a flag too")
+            raise ConfigError(
+                f"{self.command}: --{self.bare} is given, and {', '.join(map(shown, loose))} without a flag too"
+            )
         if loose:
             given[self.bare] = self._bare(loose)
         return Read(given, settings, help=False)
@@ -168,7 +170,7 @@ class _Reader:
         if get_origin(kind) is tuple:
             return tuple(values.parse(get_args(kind)[0], name, word) for word in loose)
         if len(loose) > 1:
-            raise ConfigError(f"{self.command} takes one {name}, found {len(loose)}: {', '.join(loose)}")
+            raise ConfigError(f"{self.command} takes one {name}, found {len(loose)}: {', '.join(map(shown, loose))}")
         return values.parse(kind, name, loose[0])
 
 

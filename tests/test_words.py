@@ -162,7 +162,7 @@ def test_folders_with_an_equals_sign_are_folders():
         ("train 3", "unexpected word '3'; settings are written key=value"),
         ("train --seeds many", "--seeds: expected int, found 'many'"),
         ("train --env.exclude a --modle.deter-size 3", "unknown setting"),
-        ("evaluate a b", "evaluate takes one LOGDIR, found 2: a, b"),
+        ("evaluate a b", "evaluate takes one LOGDIR, found 2: .a., .b."),
         ("evaluate a --episode 2", "unknown flag '--episode' .did you mean --episodes"),
         ("evaluate a --episodes 2.5", "--episodes: expected int or none, found '2.5'"),
         ("evaluate", "evaluate needs LOGDIR: the run's folder"),
