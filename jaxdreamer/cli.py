@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +16,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxdreamer import config as configs
 from jaxdreamer import words
 from jaxdreamer.config import Config, ConfigError, nearest
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.files import shown
+
+if TYPE_CHECKING:
+    from jaxdreamer.record.rundir import RunDir
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,11 @@ class TrainOptions:
     trust: bool = False
     """Let a run that goes on import the modules and start the programs that its config.json names. What is named here needs
     no such word."""
+
+    start_over: bool = False
+    """Begin anew where LOGDIR holds a run already: its checkpoints, metrics, replay and films are deleted."""
+    drop_damaged_replay: bool = False
+    """Go on without those parts of the stored replay that are damaged or gone."""
 
     @property
     def sinks(self) -> tuple[str, ...]:
@@ -182,12 +191,13 @@ def _settled(options: TrainOptions, settings: Mapping[str, Any]) -> tuple[Config
     from jaxdreamer.envs.trust import foreign, refuse_untrusted
 
     logdir = options.logdir
-    found = list(logdir.glob("seed-*/config.json" if options.seeds else "config.json")) if logdir else []
-    stored = min(found, key=lambda path: (len(path.parent.name), path.parent.name), default=None)  # the lowest seed
+    stored = _stored_run(options)
     if stored is not None and options.preset is None:
-        config = configs.replace(configs.load(stored), settings)
+        from jaxdreamer.record.stored import read_config
+
+        config = configs.replace(read_config(stored), settings)
         if not options.trust:
-            refuse_untrusted(config.env, stored, own=settings)
+            refuse_untrusted(config.env, stored.config, own=settings)
     else:
         config = configs.preset(options.preset or "dreamer_v1", **settings)
     if foreign(config.env):
@@ -195,6 +205,16 @@ def _settled(options: TrainOptions, settings: Mapping[str, Any]) -> tuple[Config
     if logdir is None:
         logdir = Path("runs") / f"{config.env.task}-{config.preset.replace(',', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     return config, logdir
+
+
+def _stored_run(options: TrainOptions) -> RunDir | None:
+    """The run that ``--logdir`` holds, of several seeds the lowest one's; None where it holds none."""
+    from jaxdreamer.record.rundir import RunDir, runs_of
+
+    if options.logdir is None:
+        return None
+    run = RunDir(runs_of(options.logdir)[0] if options.seeds else options.logdir)
+    return run if run.exists or run.saved else None
 
 
 def _train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
@@ -206,9 +226,19 @@ def _train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
 
     console = Console(stderr=True)
     if options.seeds:
-        results = train_seeds(config, logdir, options.seeds, sinks=options.sinks, console=console)
+        results = train_seeds(
+            config, logdir, options.seeds, sinks=options.sinks, console=console, start_over=options.start_over
+        )
     else:
-        results = [train_agent(config, logdir, sinks=options.sinks, console=console)]
+        result = train_agent(
+            config,
+            logdir,
+            sinks=options.sinks,
+            console=console,
+            start_over=options.start_over,
+            drop_damaged_replay=options.drop_damaged_replay,
+        )
+        results = [result]
     for result in results:
         if result.evaluation is None:
             return 130
@@ -216,24 +246,32 @@ def _train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
     return 0
 
 
+def _curve_line(points: Sequence[tuple[float, float]]) -> list[str]:
+    from jaxdreamer.record.plot import spark
+
+    if not points:  # of a finished run whose metrics are gone
+        return []
+    frames, values = zip(*points)
+    return [f"learning curve (evaluation return, {frames[0]:,} to {frames[-1]:,} frames): {spark(values)}"]
+
+
 def _tell(result: Any, console: Any, trust: str) -> None:
     """What a finished run came to."""
     from jaxdreamer.record import metrics
-    from jaxdreamer.record.plot import spark
 
     scores = result.evaluation.metrics()
     points = metrics.curve(metrics.read(result.logdir / "metrics.jsonl"), "eval/return")
-    frames, values = zip(*points)
     films = sorted((result.logdir / "videos").glob("policy-*"))
+    quoted = shlex.quote(str(result.logdir))
     lines = [
-        f"learning curve (evaluation return, {frames[0]:,} to {frames[-1]:,} frames): {spark(values)}",
+        *_curve_line(points),
         f"final evaluation of {len(result.evaluation.returns)} episodes without exploration: mean return "
         f"{scores['eval/return']:.1f} (lowest {scores['eval/return_min']:.1f}, highest {scores['eval/return_max']:.1f})",
         *(f"film of the learned policy: {film}" for film in films[-1:]),
-        f"everything is in {result.logdir}; play it again with: jaxdreamer evaluate {result.logdir}{trust}",
+        f"everything is in {result.logdir}; play it again with: jaxdreamer evaluate {quoted}{trust}",
     ]
     for line in lines:  # whole, however narrow a log file is believed to be, and whatever a folder is called
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True, markup=False, emoji=False)
 
 
 def _evaluate(options: EvaluateOptions) -> int:

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdreamer import config as configs
 from jaxdreamer.agent.policy import Policy, make_policy
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.devices import devices
@@ -25,6 +24,7 @@ from jaxdreamer.nets.networks import Networks, features, make_networks
 from jaxdreamer.ops.trees import all_finite
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.record.stored import read_config, telling_how_to_mend, warn_if_edited
 from jaxdreamer.types import Array, ArraySpec, EnvSpec, Observation, PolicyState, PyTree
 
 LARGE = 1e6  # of an observation: from here on it may be what overflows in the networks
@@ -46,18 +46,17 @@ def load_agent(
         CheckpointDamaged: there is no undamaged one.
     """
     rundir = RunDir(logdir)
-    rundir.check_exists()
-    if not checkpoint.steps(rundir.checkpoints):
+    if rundir.exists and not checkpoint.steps(rundir.checkpoints):
         raise checkpoint.CheckpointMissing(
             f"the run in {rundir.path} has no checkpoint yet: expected one in {rundir.checkpoints.name}/, found none"
         )
-    config = configs.load(rundir.config)
-    with rundir.told_how_to_mend():
+    config = read_config(rundir)
+    with telling_how_to_mend(rundir):
         spec, spaces = read_spec(rundir.spec), read_spaces(rundir.spec)
     devices()
     like = jax.eval_shape(_programs(config, spec)[0].init, jax.random.key(0))
     params, host, step = checkpoint.restore_params(rundir.checkpoints, like, step, prefix=("train", "params"))
-    rundir.warn_if_edited(config, host)
+    warn_if_edited(rundir, config, host)
     return Agent(config, spec, params, spaces=spaces or None, step=step, lanes=lanes, seed=seed)
 
 

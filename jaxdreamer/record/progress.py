@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Task, TextColumn
 from rich.progress import Progress as RichProgress
 
@@ -151,7 +150,8 @@ class Progress:
 
     def _plain(self, text: str) -> None:
         # soft_wrap: a line in a log file stays one line, however narrow rich believes the file to be.
-        self.console.print(escape(text), highlight=False, soft_wrap=True)
+        # And whatever a folder is called, [red] and :smile: in it stay as they are.
+        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class _Text(TextColumn):

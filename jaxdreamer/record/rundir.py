@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import os
 import shlex
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxdreamer import config as configs
-from jaxdreamer.config import Config
 from jaxdreamer.errors import ConfigError, JaxdreamerError
 from jaxdreamer.files import FileUnusable, read_json
 from jaxdreamer.saving import append_to, storing, write_text
@@ -29,9 +24,6 @@ __all__ = ["RunDir", "RunLocked", "runs_of"]
 
 class RunLocked(JaxdreamerError, RuntimeError):
     """Another process is writing to this run folder."""
-
-
-_log = logging.getLogger("jaxdreamer")
 
 
 def runs_of(path: str | os.PathLike[str]) -> list[Path]:
@@ -129,21 +121,6 @@ class RunDir:
     def train_command(self) -> str:
         """What goes on with this run, ready for a shell."""
         return f"jaxdreamer train --logdir {shlex.quote(str(self.path))}"
-
-    @contextlib.contextmanager
-    def told_how_to_mend(self) -> Iterator[None]:
-        """Around the reading of ``spec.json``: an error also says what writes the file anew."""
-        try:
-            yield
-        except JaxdreamerError as error:
-            raise type(error)(f"{error}; or have it written anew with: {self.train_command}") from error
-
-    def warn_if_edited(self, config: Config, host: dict[str, Any]) -> None:
-        """Log which of the settings in ``config.json`` are not those a checkpoint was trained with."""
-        if isinstance(host.get("config"), dict):
-            changes = configs.difference(configs.from_dict(host["config"]), config)
-            for key, (old, new) in changes.items():
-                _log.warning("%s says %s=%r, and the checkpoint was trained with %r", self.config, key, new, old)
 
     def create(self) -> RunDir:
         """Make the folders."""

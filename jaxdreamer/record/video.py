@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from jaxdreamer.config import MissingExtra
 from jaxdreamer.record.extras import require
+from jaxdreamer.saving import StorageError, storing
 
 __all__ = ["open_loop_image", "open_loop_video", "save_image", "save_video"]
 
@@ -31,21 +34,33 @@ def save_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float = 20
     frames = _checked(frames, 4, "frames [T, H, W, 3]")
     if not len(frames):
         raise ValueError(f"{path}: no frames to save")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    temporary.unlink(missing_ok=True)  # what an interrupted save left; or a link, which would be written through
-    if path.suffix == ".gif":
-        from PIL import Image
-
-        images = [Image.fromarray(frame) for frame in frames]
-        duration = max(20, 10 * round(100 / fps))  # viewers slow down GIFs that ask for less than 20 ms
-        images[0].save(temporary, save_all=True, append_images=images[1:], duration=duration, loop=0)
-    elif path.suffix == ".mp4":
-        _write_mp4(temporary, frames, fps)
-    else:
+    if path.suffix not in (".gif", ".mp4"):
         raise ValueError(f"{path}: films are .gif or .mp4, found {path.suffix!r}")
-    os.replace(temporary, path)
+    with _replacing(path) as temporary:
+        if path.suffix == ".gif":
+            from PIL import Image
+
+            images = [Image.fromarray(frame) for frame in frames]
+            duration = max(20, 10 * round(100 / fps))  # viewers slow down GIFs that ask for less than 20 ms
+            images[0].save(temporary, save_all=True, append_images=images[1:], duration=duration, loop=0)
+        else:
+            _write_mp4(temporary, frames, fps)
     return path
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A file to write, which then takes the place of ``path``; nothing of it is left where that fails."""
+    temporary = path.with_name(f".{os.getpid()}.tmp{path.suffix}")
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # what an interrupted save left; or a link, which would be written through
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
@@ -61,16 +76,15 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", f"{fps}", "-i", "-"]
     try:
         program = package.get_ffmpeg_exe()
-        command = [program, "-y", "-v", "error", *source, "-c:v", "libx264", "-pix_fmt", "yuv420p", str(path)]
+        command = [program, "-y", "-v", "error", *source, "-c:v", "libx264", "-pix_fmt", "yuv420p", f"file:{path}"]
         # A process group of its own: Ctrl-C stops the training loop, which then finishes its last film.
         group = None if os.name == "nt" else 0
         done = subprocess.run(command, input=frames.tobytes(), capture_output=True, process_group=group)
     except (RuntimeError, OSError) as error:  # no ffmpeg program
         raise MissingExtra("jaxdreamer[video]", f"an MP4 film needs ffmpeg ({error})") from error
     if done.returncode:
-        path.unlink(missing_ok=True)
         message = done.stderr.decode(errors="replace").strip()
-        raise RuntimeError(f"{program} could not write {path} ({message}); a .gif needs no ffmpeg")
+        raise StorageError(f"{program} could not write {path} ({message}); a .gif needs no ffmpeg")
 
 
 def save_image(path: str | os.PathLike[str], image: np.ndarray) -> Path:
@@ -78,11 +92,9 @@ def save_image(path: str | os.PathLike[str], image: np.ndarray) -> Path:
     from PIL import Image
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    temporary.unlink(missing_ok=True)  # what an interrupted save left; or a link, which would be written through
-    Image.fromarray(_checked(image, 3, "an image [H, W, 3]")).save(temporary, format="PNG")
-    os.replace(temporary, path)
+    picture = Image.fromarray(_checked(image, 3, "an image [H, W, 3]"))
+    with _replacing(path) as temporary:
+        picture.save(temporary, format="PNG")
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import Any
 
@@ -12,10 +11,10 @@ from jaxdreamer.envs.spaces import describe_space, read_spec
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.record.stored import read_config, telling_how_to_mend, trained_config
 from jaxdreamer.saving import write_json
 from jaxdreamer.types import EnvSpec
 
-_log = logging.getLogger("jaxdreamer")
 # A run's stored experience and parameters mean nothing under another value of these.
 FIXED = ("seed", "env.", "model.", "replay.capacity")
 # Of these, what only says where and how a simulator is run: another machine may need it otherwise.
@@ -26,34 +25,9 @@ FREE = ("env.workers", "env.worker_timeout", "env.max_restarts", *(f"env.unity_{
 def load_run(logdir: str | os.PathLike[str]) -> tuple[Config, EnvSpec]:
     """The configuration and environment spec of a run."""
     rundir = RunDir(logdir)
-    config = run_config(rundir)
-    with rundir.told_how_to_mend():
+    config = read_config(rundir)
+    with telling_how_to_mend(rundir):
         return config, read_spec(rundir.spec)
-
-
-def run_config(rundir: RunDir) -> Config:
-    """The configuration in the run's folder; where ``config.json`` is gone, that of its newest checkpoint."""
-    if not rundir.exists and (trained := _trained(rundir)) is not None:
-        _log.warning("%s is gone: the settings are those of the newest checkpoint", rundir.config)
-        return trained
-    rundir.check_exists()
-    try:
-        return configs.load(rundir.config)
-    except JaxdreamerError as error:
-        if not checkpoint.steps(rundir.checkpoints):
-            raise
-        raise type(error)(f"{error}; where it is deleted, the settings of the newest checkpoint are taken") from error
-
-
-def _trained(rundir: RunDir) -> Config | None:
-    """The configuration that the newest readable checkpoint was trained with; None where there is none."""
-    for step, host in sorted(checkpoint.hosts(rundir.checkpoints).items(), reverse=True):
-        if isinstance(host.get("config"), dict):
-            try:
-                return configs.from_dict(host["config"])
-            except ConfigError as error:
-                raise ConfigError(f"{rundir.checkpoints}, step {step}: {error}") from error
-    return None
 
 
 def describe(spec: EnvSpec) -> list[str]:
@@ -91,8 +65,7 @@ def settle_config(rundir: RunDir, config: Config, start_over: bool) -> tuple[Con
     if not steps or start_over:
         return config, {}  # it ended before its first checkpoint: there is nothing to go on with, and nothing to lose
     # What the checkpoint was trained with: config.json may have been edited since.
-    trained = _trained(rundir)
-    changes = configs.difference(trained or run_config(rundir), config)
+    changes = configs.difference(trained_config(rundir) or read_config(rundir), config)
     changes.pop("preset", None)
     refused = {key: change for key, change in changes.items() if key.startswith(FIXED) and key not in FREE}
     if refused:

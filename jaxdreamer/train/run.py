@@ -31,6 +31,7 @@ from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog, Sink, make_sinks
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.record.stored import warn_if_edited
 from jaxdreamer.saving import write_json
 from jaxdreamer.train.device import DeviceTrainer, Run
 from jaxdreamer.train.evaluate import Evaluation, make_device_evaluate, make_evaluate
@@ -342,7 +343,7 @@ def evaluate_agent(
     asked_for = configs.replace(config, {key: value for key, value in asked.items() if value is not None})
     seed, episodes = asked_for.seed, asked_for.run.eval_episodes
     params, host, _ = checkpoint.restore_params(RunDir(logdir).checkpoints, like, prefix=("train", "params"))
-    RunDir(logdir).warn_if_edited(config, host)
+    warn_if_edited(RunDir(logdir), config, host)
 
     policy = make_policy(config, spec, networks)
     pure = _pure(config, make)

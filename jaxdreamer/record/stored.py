@@ -1,0 +1,59 @@
+"""What a stored run was trained with: ``config.json``, the checkpoints' own record of it, and where the two differ."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from jaxdreamer import config as configs
+from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.errors import JaxdreamerError
+from jaxdreamer.record import checkpoint
+from jaxdreamer.record.rundir import RunDir
+
+__all__ = ["read_config", "telling_how_to_mend", "trained_config", "warn_if_edited"]
+
+_log = logging.getLogger("jaxdreamer")
+
+
+def read_config(rundir: RunDir) -> Config:
+    """The configuration in the run's folder; where ``config.json`` is gone, that of its newest checkpoint."""
+    if not rundir.exists and (trained := trained_config(rundir)) is not None:
+        _log.warning("%s is gone: the settings are those of the newest checkpoint", rundir.config)
+        return trained
+    rundir.check_exists()
+    try:
+        return configs.load(rundir.config)
+    except JaxdreamerError as error:
+        if not checkpoint.steps(rundir.checkpoints):
+            raise
+        raise type(error)(f"{error}; where it is deleted, the settings of the newest checkpoint are taken") from error
+
+
+def trained_config(rundir: RunDir) -> Config | None:
+    """The configuration that the newest readable checkpoint was trained with; None where there is none."""
+    for step, host in sorted(checkpoint.hosts(rundir.checkpoints).items(), reverse=True):
+        if isinstance(host.get("config"), dict):
+            try:
+                return configs.from_dict(host["config"])
+            except ConfigError as error:
+                raise ConfigError(f"{rundir.checkpoints}, step {step}: {error}") from error
+    return None
+
+
+def warn_if_edited(rundir: RunDir, config: Config, host: dict[str, Any]) -> None:
+    """Log which settings are not those that the checkpoint with this ``host`` was trained with."""
+    if isinstance(host.get("config"), dict):
+        for key, (old, new) in configs.difference(configs.from_dict(host["config"]), config).items():
+            _log.warning("%s says %s=%r, and the checkpoint was trained with %r", rundir.config, key, new, old)
+
+
+@contextlib.contextmanager
+def telling_how_to_mend(rundir: RunDir) -> Iterator[None]:
+    """Around the reading of ``spec.json``: an error also says what writes the file anew."""
+    try:
+        yield
+    except JaxdreamerError as error:
+        raise type(error)(f"{error}; or have it written anew with: {rundir.train_command}") from error
