@@ -407,7 +407,9 @@ class HostTrainer(Loop[Evaluation]):
 
         def same(lane: int) -> bool:
             entry = found[lane]
-            return entry is not None and all(np.array_equal(entry.obs[k], stored.obs[k][lane]) for k in stored.obs)
+            if entry is None or not np.isfinite(entry.reward):
+                return False
+            return all(np.array_equal(entry.obs[k], stored.obs[k][lane]) for k in stored.obs)
 
         lost = [lane for lane in lanes if not stored.is_last[lane] and not same(lane)]
         for lane in lost:

@@ -550,3 +550,32 @@ def test_pixels_are_reconstructed_and_predicted_into_pictures(tmp_path, preset):
     lines = metrics.read(tmp_path / "metrics.jsonl")
     assert any("open_loop/image" in line for line in lines)
     assert len(result.evaluation.returns) == 3
+
+
+@pytest.mark.parametrize("key", ["observation", "reward"])
+def test_an_episode_that_is_not_finite_when_it_is_played_again_is_cut(start_host, caplog, key):
+    class Failing(CountingEnv):
+        broken = False
+
+        def step(self, action):
+            obs, reward, *rest = super().step(action)
+            spoilt = np.nan if self.broken else 1
+            return (obs * spoilt, reward, *rest) if key == "observation" else (obs, reward * spoilt, *rest)
+
+    def make(lanes=1, seed=0):
+        return VectorEnv([wrap(Failing(truncate_at=50), config.env) for _ in range(lanes)], seed=seed)
+
+    config = tiny("frames=30")
+    trainer = start_host(config, make(), make)
+    for _ in range(8):
+        trainer.step()
+    trainer.save()
+    trainer.rundir.release()
+    again = start_host(config, make(), make)
+    Failing.broken = True
+    again.restore()
+    Failing.broken = False
+    assert "environment 0 could not be brought back" in caplog.text
+    again.step()
+    rows = again.replay.read_rows(0, again.replay.total)
+    assert np.isfinite(rows["obs/state"]).all() and rows["is_last"][7, 0] and rows["is_first"][8, 0]
