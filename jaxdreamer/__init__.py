@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaxdreamer.envs.mujoco_env import MuJoCoImageEnv
     from jaxdreamer.envs.registry import make_env, make_vector, register
     from jaxdreamer.envs.robotics_env import register_robotics, robotics_tasks
+    from jaxdreamer.envs.trust import Untrusted, refuse_untrusted
     from jaxdreamer.envs.vector import VectorEnv
     from jaxdreamer.envs.wrappers import AgentEnv
     from jaxdreamer.memory import available_memory
@@ -75,6 +76,7 @@ __all__ = [
     "Timestep",
     "TrainState",
     "UnitNormal",
+    "Untrusted",
     "VectorEnv",
     "available_memory",
     "discount_weights",
@@ -94,6 +96,7 @@ __all__ = [
     "observe",
     "policy_mode",
     "preset",
+    "refuse_untrusted",
     "register",
     "register_robotics",
     "robotics_tasks",
@@ -121,6 +124,7 @@ _HOMES = {
     "envs.mujoco_env": ("MuJoCoImageEnv",),
     "envs.robotics_env": ("register_robotics", "robotics_tasks"),
     "envs.registry": ("make_env", "make_vector", "register"),
+    "envs.trust": ("Untrusted", "refuse_untrusted"),
     "envs.vector": ("VectorEnv",),
     "envs.wrappers": ("AgentEnv",),
     "nets.networks": ("Networks", "features", "make_networks"),

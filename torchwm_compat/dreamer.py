@@ -185,6 +185,7 @@ class DreamerAgent:
         repo_type: str | None = None,
         revision: str | None = None,
         map_location: Any = None,
+        trust: bool = False,
         **overrides: Any,
     ) -> DreamerAgent:
         """An agent from a folder, a file, or a Hugging Face repository ``owner/name`` where huggingface_hub is installed.
@@ -194,11 +195,14 @@ class DreamerAgent:
 
         Raises:
             FileNotFoundError: there is none. CheckpointError: damaged, refused, or of other sizes.
+            jaxdreamer's Untrusted: the stored configuration names a module or a program, and ``trust`` does not allow it.
         """
         found = pretrained.find(path, checkpoint_filename, config_filename, repo_type=repo_type, revision=revision)
         args, data = pretrained.load(found, config, {})
         if "logdir" not in overrides:
             args.logdir = None  # that run's folder is not this agent's
+        if config is None and not trust:
+            pretrained.refuse_untrusted(found, pretrained.override(args, overrides), overrides)
         agent = cls.from_config(args, **overrides)
         agent.dreamer.take(data, found.checkpoint)
         agent.has_learned = True

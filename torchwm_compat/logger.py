@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdreamer import make_sinks, save_video
+from jaxdreamer import ConfigError, make_sinks, save_video
 from torchwm_compat.arrays import is_tensor, to_numpy
 
 _log = logging.getLogger("torchwm_compat")
@@ -41,6 +41,10 @@ class Logger:
         jsonl_filename: str = "metrics.jsonl",
     ) -> None:
         """MissingExtra where TensorBoard or W&B are asked for and not installed."""
+        if Path(jsonl_filename).name != jsonl_filename:
+            raise ConfigError(f"jsonl_filename is a file's name in the run's folder, found {jsonl_filename!r}")
+        if video_format.lower() not in ("gif", "mp4"):
+            raise ConfigError(f"video_format is gif or mp4, found {video_format!r}")
         self._folder = Path(log_dir)
         self._folder.mkdir(parents=True, exist_ok=True)
         self.video_format, self.video_fps = video_format, video_fps

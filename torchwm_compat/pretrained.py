@@ -6,11 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torchwm_compat import checkpoint
+from jaxdreamer import EnvConfig
+from jaxdreamer import refuse_untrusted as jaxdreamer_refuses
+from torchwm_compat import checkpoint, mapping
 from torchwm_compat.config import ALIASES, DreamerConfig, as_config, known_defaults
 
 CANDIDATES = ("model.pt", "pytorch_model.bin", "checkpoint.pt", "ckpt.pt")
 PATTERNS = ("*.pt", "*.pth", "*.bin")
+
+
+# Of a stored configuration: how that run began, where it wrote, and what Python gave it, which is not this agent's.
+THEIRS = (
+    *("restore", "checkpoint_path", "env_instance", "log_dir", "data_dir", "log_file", "jsonl_filename"),
+    *("enable_wandb", "wandb_project", "wandb_entity", "video_format"),
+)
 
 
 class Found(NamedTuple):
@@ -77,8 +86,24 @@ def load(found: Found, config: Any, overrides: Mapping[str, Any]) -> tuple[Dream
                 f"{found.checkpoint} carries no configuration, and there is no YAML file beside it: pass config=..."
             )
         args = DreamerConfig.from_yaml(found.config) if stored is None else stored
-        args.restore, args.checkpoint_path = False, ""  # they told how that run began
+        for name in THEIRS:
+            setattr(args, name, getattr(DreamerConfig(), name))
     return override(args, overrides), data
+
+
+def refuse_untrusted(found: Found, args: DreamerConfig, overrides: Mapping[str, Any]) -> None:
+    """jaxdreamer's Untrusted where the stored environment would run a program that is not among ``overrides``."""
+    named = args.mujoco_binary_path
+    config = EnvConfig(
+        backend=mapping.backend(args),
+        id=str(Path(named).with_suffix(".mjb")) if named else mapping.task(args),
+        unity_file_name=str(args.unity_file_name or ""),
+        unity_python=str(args.unity_python or ""),
+    )
+    own = {f"env.{name}" for name in ("unity_file_name", "unity_python") if name in overrides}
+    if {"env", "env_instance", *(name for name in overrides if name.startswith("mujoco_"))} & overrides.keys():
+        own.add("env.id")
+    jaxdreamer_refuses(config, found.checkpoint, own)
 
 
 def _from_hub(repository: str, repo_type: str | None, revision: str | None) -> Path:
