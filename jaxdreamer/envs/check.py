@@ -123,7 +123,7 @@ class _Check:
         where = "reset" if first else "step"
         if bool(entry.is_first) != first:
             self.error(f"{where} returns is_first={bool(entry.is_first)}")
-        if first and (float(entry.reward) != 0 or entry.is_last or entry.is_terminal):
+        if first and ((np.isfinite(entry.reward) and entry.reward != 0) or entry.is_last or entry.is_terminal):
             self.error("reset returns a reward or an end: its reward must be 0, is_last and is_terminal False")
         if entry.is_terminal and not entry.is_last:
             self.error("is_terminal without is_last: what ends the task ends the episode")
