@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import weakref
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 import psutil
 
 from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
-from jaxdreamer.envs import unity_worker
+from jaxdreamer.envs import endings, unity_worker
 from jaxdreamer.envs.base import EnvError
 
 REQUIREMENTS = "'mlagents-envs==0.28.0' 'protobuf>=3.20.3,<3.21' 'numpy>=2' setuptools"
@@ -56,9 +57,11 @@ class PlayerProcess:
         self.log_folder.mkdir(parents=True, exist_ok=True)
         self._replies: queue.Queue[Any] = queue.Queue()
         self.pid: int | None = None
+        self._born: float | None = None
         self._process = self._launch(index)
         # Also where nobody calls close: when this object is forgotten, and when the program ends.
         self._end = weakref.finalize(self, _end, self._process, self._cleanup_folder())
+        endings.at_once(self, partial(_end_at_once, weakref.ref(self)))
         threading.Thread(target=_listen, args=(self._process.stdout, self._replies), daemon=True).start()
         settings = {
             "file_name": str(Path(config.unity_file_name).absolute()) if config.unity_file_name else "",
@@ -223,6 +226,17 @@ class PlayerProcess:
             f"- a slow first start: raise env.unity_timeout_wait, now {self._config.unity_timeout_wait} s\n"
             "- the player's com.unity.ml-agents and Python's mlagents-envs are of different releases" + display
         )
+
+
+def _end_at_once(reference: weakref.ref[PlayerProcess]) -> None:
+    """Without waiting: the worker follows when its standard input ends, with this program, and ends what it started."""
+    player = reference()
+    if player is None:
+        return
+    player._kill_player()
+    folder = player._cleanup_folder()
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _born(pid: int | None) -> float | None:

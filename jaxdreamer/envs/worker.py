@@ -17,6 +17,7 @@ import types
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
@@ -59,7 +60,7 @@ class Worker:
         self.pipe, theirs = _CONTEXT.Pipe()
         arguments = (theirs, self.make, self.lanes)
         self.process = _CONTEXT.Process(target=work, args=arguments, name=str(self), daemon=True)
-        with _no_main():
+        with _no_main(), _deaf():
             self.process.start()
         theirs.close()
 
@@ -100,6 +101,13 @@ class Worker:
         self.process.close()
         self.process = None
 
+    def kill(self) -> None:
+        """End it at once, whatever it or the parent is doing."""
+        process = self.process
+        if process is not None:
+            with suppress(ValueError, OSError):  # another thread has just ended it
+                process.kill()
+
 
 def _how(code: int | None) -> str:
     if code is None:
@@ -109,6 +117,26 @@ def _how(code: int | None) -> str:
     name = signal.Signals(-code).name
     hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
     return f"by signal {name}{hint}"
+
+
+_TERMINAL = [getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
+"""Signals that a terminal sends to every process it started: they are the parent's, which ends its workers in order."""
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let a new process begin with these signals blocked: its imports take a second in which one would end it.
+
+    multiprocessing's own helper, which frees shared memory, is started along with the first worker and stays deaf.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -127,6 +155,7 @@ class Memory:
 
     def __init__(self, block: SharedMemory, layout: Layout) -> None:
         self._block, self.name, self.layout = block, block.name, layout
+        self._unlinked = False
         self.arrays, start = {}, 0
         for name, shape, dtype in layout:
             self.arrays[name] = np.ndarray(shape, dtype, block.buf, start)
@@ -139,10 +168,20 @@ class Memory:
         return cls(SharedMemory(create=True, size=size), layout)
 
     def remove(self) -> None:
-        """Free the block, once for all processes."""
+        """Free the block for all processes; it may be gone already, and this may be called twice."""
         self.arrays.clear()
-        self._block.close()
-        self._block.unlink()
+        self.unlink()
+        with suppress(BufferError):  # an array is in use, by a traceback say: the process's end unmaps the block
+            self._block.close()
+
+    def unlink(self) -> None:
+        """Take the block's name away; the memory goes with the last process that has it open."""
+        try:
+            self._block.unlink()
+        except FileNotFoundError:
+            if not self._unlinked:  # somebody cleaned up: or multiprocessing would try it, and complain, at the end
+                resource_tracker.unregister(f"/{self.name}", "shared_memory")
+        self._unlinked = True
 
 
 def _aligned(size: int) -> int:
@@ -171,8 +210,18 @@ class _Lines(logging.Handler):
 
 def work(pipe: Any, make: bytes, lanes: list[int]) -> None:
     """A worker process: make the lanes' environments, then do as told until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends its workers in order
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the lines below that close environments
+    for number in _TERMINAL:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TERMINAL)
+
+    def terminate(number: int, frame: Any) -> None:
+        # A scheduler sends this to every process of a job. Only where the parent has asked to close, or is gone, it is
+        # meant for this one: through the lines below that close environments.
+        if pipe.poll():
+            sys.exit(143)
+
+    signal.signal(signal.SIGTERM, terminate)
     heard = _Lines()
     logging.getLogger().addHandler(heard)
     envs: dict[int, Env] = {}

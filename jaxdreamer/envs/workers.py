@@ -10,11 +10,14 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from jaxdreamer.config import ConfigError
+from jaxdreamer.envs import endings
 from jaxdreamer.envs.base import Env, EnvError
 from jaxdreamer.envs.vector import Place, VectorEnv
 from jaxdreamer.envs.worker import GRACE, IDLE, RESET, STEP, Layout, Memory, Worker, WorkerFailed
@@ -72,6 +75,7 @@ class WorkerVectorEnv(VectorEnv):
             Worker(number, share, _pickled([make[i] for i in share])) for number, share in enumerate(shares)
         ]
         self._finalizer = weakref.finalize(self, _shut_down, self._workers, lambda: None)
+        endings.at_once(self, partial(_kill, self._workers))
         try:
             for worker in self._workers:
                 worker.start()
@@ -80,6 +84,7 @@ class WorkerVectorEnv(VectorEnv):
             self._memory = Memory.create(_layout(self._about["spec"], len(make)))
             self._finalizer.detach()
             self._finalizer = weakref.finalize(self, _shut_down, self._workers, self._memory.remove)
+            endings.at_once(self, self._memory.unlink)
             for worker in self._workers:
                 worker.send("attach", self._memory.name, self._memory.layout)
                 self._answer(worker)
@@ -294,9 +299,15 @@ def _shut_down(workers: list[Worker], remove: Callable[[], None]) -> None:
     for worker in workers:  # all are asked before the first is waited for
         if worker.process is not None:
             worker.send("close")
+    with ExitStack() as rest:  # whatever becomes of one, the others are ended and the memory is freed
+        rest.callback(remove)
+        for worker in workers:
+            rest.callback(worker.stop, grace=GRACE)
+
+
+def _kill(workers: list[Worker]) -> None:
     for worker in workers:
-        worker.stop(grace=GRACE)
-    remove()
+        worker.kill()
 
 
 def _pickled(make: list[Callable[[], Env]]) -> bytes:

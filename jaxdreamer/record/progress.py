@@ -6,14 +6,14 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Task, TextColumn
 from rich.progress import Progress as RichProgress
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "lasting", "say"]
 
 
 class Progress:
@@ -34,7 +34,9 @@ class Progress:
         every: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.console = console or Console(stderr=True)
+        self.console = lasting(console)
+        self.doing = ""
+        """What :meth:`status` was told is going on; empty outside of it."""
         self._total, self._every, self._clock = total_frames, every, clock
         # Rates are over the last minute or so: the mean since the start would hide a slowdown, and count compiling.
         self._history: deque[tuple[float, int, int]] = deque()
@@ -120,7 +122,7 @@ class Progress:
     @contextmanager
     def status(self, text: str) -> Iterator[None]:
         """Around something slow: prints ``text ...`` at once and ``text ... done in 12 s`` (or ``failed``) after."""
-        began = self._clock()
+        began, self.doing = self._clock(), text
         self._plain(f"{text} ...")
         outcome = "failed"
         try:
@@ -130,6 +132,7 @@ class Progress:
             self._plain(f"{text} ... {outcome} {'in' if outcome == 'done' else 'after'} {self._clock() - began:.3g} s")
             # Time spent here is no training time: rates start anew.
             self._history.clear()
+            self.doing = ""
 
     def close(self) -> None:
         """Leave the last state on the screen and stop."""
@@ -149,9 +152,41 @@ class Progress:
         self.close()
 
     def _plain(self, text: str) -> None:
-        # soft_wrap: a line in a log file stays one line, however narrow rich believes the file to be.
-        # And whatever a folder is called, [red] and :smile: in it stay as they are.
-        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        say(self.console, text)
+
+
+class _Lasting:
+    """A stream whose reader may go away, a closed terminal or the end of a pipe: a run outlives it, and is not read."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def lasting(console: Console | None = None) -> Console:
+    """The console, standard error's by default, made to outlive whoever reads it."""
+    console = console or Console(stderr=True)
+    if not isinstance(console.file, _Lasting):
+        console.file = _Lasting(console.file)  # type: ignore[assignment]
+    return console
+
+
+def say(console: Console, text: str) -> None:
+    """Print a line from any thread; whatever a folder is called, ``[red]`` and ``:smile:`` in it stay as they are."""
+    # soft_wrap: a line in a log file stays one line, however narrow rich believes the file to be.
+    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class _Text(TextColumn):

@@ -145,7 +145,12 @@ class DeviceTrainer(Loop[list[Evaluation]]):
     @property
     def spent(self) -> bool:
         """Whether the budget of entries is, and no update is owed."""
-        return self.position * self.config.env.action_repeat >= self.config.run.frames and not self.segments.owed
+        return self.position * self.config.env.action_repeat >= self.config.run.frames and not self.in_debt
+
+    @property
+    def in_debt(self) -> bool:
+        """Whether updates are owed: calls have an end."""
+        return self.segments.owed > 0
 
     @property
     def state(self) -> TrainState:
@@ -230,13 +235,18 @@ class DeviceTrainer(Loop[list[Evaluation]]):
         """Play whole episodes on the device without exploration, with seeds of their own; log it, and save pictures."""
         self._read()
         sees_images = any(spec.kind == "image" for spec in self.spec.obs.values())
+        film = self.config.run.video and (final or sees_images)
         evaluations = []
         with self.clock.timed("evaluate"):
-            for index, (one, tally) in enumerate(zip(self.runs, self.tallies)):
+            for index, one in enumerate(self.runs):
                 params = self._of(self.carry.train.params, index)
-                film = self.config.run.video and (final or sees_images)
-                evaluation = self._evaluate(params, self.config.run.eval_episodes, seed=one.seed, film=film)
-                evaluations.append(evaluation)
+                evaluations.append(
+                    self._evaluate(params, self.config.run.eval_episodes, seed=one.seed, film=film, watch=self.watch)
+                )
+        if final and write:
+            self.log()
+        with self.clock.timed("evaluate"):
+            for index, (one, tally, evaluation) in enumerate(zip(self.runs, self.tallies, evaluations)):
                 counters = self._counters(tally)
                 if evaluation.frames is not None:
                     path = one.rundir.videos / f"policy-{counters['env_frames']:012d}.gif"
@@ -277,6 +287,7 @@ class DeviceTrainer(Loop[list[Evaluation]]):
                 keep = max(self.config.run.keep_checkpoints, 2 if self._many else 1)
                 checkpoint.save(one.rundir.checkpoints, self.segments.entries, tree, host, keep)
                 one.rundir.mark_saved()
+        self.saved_at = self.env_frames
         if self.on_save is not None:
             self.on_save(self.state, self.env_frames)
 
@@ -319,6 +330,7 @@ class DeviceTrainer(Loop[list[Evaluation]]):
         self.segments.load(host["segments"])
         self.segments.random = bool(host["random_prefill"])
         self._load_cadence(host)
+        self.saved_at = self.env_frames
         self.progress.log(f"resumed at {self.env_frames:,} frames, update {self.updates:,}")
 
     def _read_checkpoint(self, rundir: RunDir, step: int, like: Carry) -> tuple[Carry, dict[str, Any]]:

@@ -63,6 +63,7 @@ def make_evaluate(policy: Policy) -> Callable[..., Evaluation]:
         key: Array,
         film: bool = False,
         lanes: int = 8,
+        watch: Callable[[int], None] = lambda done: None,
     ) -> Evaluation:
         """Play ``episodes`` episodes greedily.
 
@@ -74,6 +75,7 @@ def make_evaluate(policy: Policy) -> Callable[..., Evaluation]:
             key: for the latents' samples.
             film: draw every entry of the first episode.
             lanes: most environments at once; one may bring several lanes.
+            watch: called after each step with the number of episodes that are over; what it raises ends the evaluation.
 
         An episode that gives numbers which are not finite ends at its last good entry, and one of ``LONGEST_EPISODE`` steps
         there; both with a warning. One without a single good step is none: it is counted, and another is played instead.
@@ -82,7 +84,7 @@ def make_evaluate(policy: Policy) -> Callable[..., Evaluation]:
         envs = make_envs(min(episodes, lanes), seed + EVAL_SEED_OFFSET)
         try:
             wanted = [len(range(lane, episodes, envs.num_envs)) for lane in range(envs.num_envs)]
-            return _play(act, policy, params, envs, wanted, key, film)
+            return _play(act, policy, params, envs, wanted, key, film, watch)
         finally:
             envs.close()
 
@@ -90,7 +92,14 @@ def make_evaluate(policy: Policy) -> Callable[..., Evaluation]:
 
 
 def _play(
-    act, policy: Policy, params: PyTree, envs: VectorEnv, wanted: list[int], key: Array, film: bool
+    act,
+    policy: Policy,
+    params: PyTree,
+    envs: VectorEnv,
+    wanted: list[int],
+    key: Array,
+    film: bool,
+    watch: Callable[[int], None],
 ) -> Evaluation:
     lanes = envs.num_envs
     acting = Acting(jax.tree.map(jnp.asarray, policy.init(lanes)), key)
@@ -102,6 +111,7 @@ def _play(
     frames: list[np.ndarray] = []
     action = np.zeros((lanes, envs.spec.action.size), np.float32)
     while not done.all():
+        watch(sum(len(got) for got in returns))
         timestep = envs.step(action)
         bad = broken.find(timestep, watched=~done)
         current = np.where(timestep.is_first, 0.0, current + np.where(bad, 0.0, timestep.reward))
@@ -157,7 +167,7 @@ def _draw(envs: VectorEnv, frames: list[np.ndarray]) -> bool:
 
 
 def make_device_evaluate(config: Config, env: FunctionalEnv, policy: Policy) -> Callable[..., Evaluation]:
-    """``evaluate(params, episodes, seed, film=False)``: like :func:`make_evaluate`, but on the device.
+    """``evaluate(params, episodes, seed, film=False, watch=...)``: like :func:`make_evaluate`, but on the device.
 
     Every episode has a lane of its own, so that short ones do not crowd out long. ``film`` draws the first episode again,
     at most ``FILM_STEPS`` of it. An episode whose state stops being finite ends at its last good entry, with a warning; one
@@ -179,16 +189,30 @@ def make_device_evaluate(config: Config, env: FunctionalEnv, policy: Policy) -> 
 
     @functools.cache
     def play(count: int):
-        return jax.jit(make_episodes(lanes(count), policy))
+        begin, advance = make_episodes(lanes(count), policy)
+        return jax.jit(begin), jax.jit(advance, donate_argnums=1)
 
     @functools.cache
     def draw():
         assert env.render is not None
         return jax.jit(make_film(lanes(1), policy, env.render, min(longest, FILM_STEPS)))
 
-    def evaluate(params: PyTree, episodes: int, *, seed: int, film: bool = False) -> Evaluation:
+    def evaluate(
+        params: PyTree,
+        episodes: int,
+        *,
+        seed: int,
+        film: bool = False,
+        watch: Callable[[int], None] = lambda done: None,
+    ) -> Evaluation:
         key = jax.random.key(seed + EVAL_SEED_OFFSET)
-        found = jax.device_get(play(episodes)(params, key))
+        begin, advance = play(episodes)
+        playing, done = begin(key), 0
+        while done < episodes:
+            watch(done)
+            playing = advance(params, playing)
+            done = int(np.sum(jax.device_get(playing.done)))
+        found = jax.device_get(playing)
         if found.missed.max() >= MAX_BROKEN_IN_A_ROW:
             raise EnvError(
                 f"in an evaluation an environment gave states, rewards or observations that are not finite "

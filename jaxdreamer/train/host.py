@@ -136,7 +136,12 @@ class HostTrainer(Loop[Evaluation]):
     @property
     def spent(self) -> bool:
         """Whether the budget of env frames is, and no update is owed."""
-        return self.env_frames >= self.config.run.frames and not self.owed
+        return self.env_frames >= self.config.run.frames and not self.in_debt
+
+    @property
+    def in_debt(self) -> bool:
+        """Whether updates are owed."""
+        return self.owed > 0
 
     def step(self) -> None:
         """One entry of every environment, and whatever is due after it.
@@ -151,8 +156,7 @@ class HostTrainer(Loop[Evaluation]):
             self.train()
             self.owed = max(0, self.owed - self.per_call)
             self._tell_progress()
-        if not self.owed:
-            self.report()
+        self.report()
 
     def _collect(self) -> None:
         with self.clock.timed("collect"):
@@ -264,7 +268,11 @@ class HostTrainer(Loop[Evaluation]):
                 seed=self.config.seed,
                 key=self._key_eval,
                 film=film,
+                watch=self.watch,
             )
+        if final and write:
+            self.log()
+        with self.clock.timed("evaluate"):
             name = f"{self.env_frames:012d}"
             if evaluation.frames is not None:
                 path = self.rundir.videos / f"policy-{name}.gif"
@@ -315,6 +323,7 @@ class HostTrainer(Loop[Evaluation]):
             self.rundir.mark_saved()
             kept = checkpoint.hosts(self.rundir.checkpoints).values()
             disk.prune(self.rundir.replay, [item["replay"] for item in kept if not self._wrong(item)])
+        self.saved_at = self.env_frames
         if self.on_save is not None:
             self.on_save(self.state, self.env_frames)
 
@@ -364,6 +373,7 @@ class HostTrainer(Loop[Evaluation]):
         tree, host, step = checkpoint.restore(self.rundir.checkpoints, self._tree(), check=check)
         self.state, self.collector.acting = tree["train"], tree["acting"]
         self.collector.agent_steps = host["agent_steps"]
+        self.saved_at = self.env_frames
         self.collector.broken.count, self.skipped = host["broken"], host["skipped"]
         self.collector.broken.in_a_row[:] = host["broken_in_a_row"]
         self._updates, self.pretrained = host["updates"], host["pretrained"]

@@ -85,6 +85,8 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self.now = ""
+        """What is being timed, by its name; empty in between."""
         self.start(0, 0)
 
     def start(self, frames: int, updates: int) -> None:
@@ -95,9 +97,12 @@ class Clock:
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         """Add the time spent inside to ``name``."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - start
+        start, outer, self.now = time.perf_counter(), self.now, name
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+            self.now = outer
 
     def take(self, frames: int, updates: int) -> dict[str, float]:
         """Frames and updates per second and the shares of the time since the last call; starts anew."""

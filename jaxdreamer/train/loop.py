@@ -14,9 +14,20 @@ from jaxdreamer.files import list_of, natural, number, optional
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.train.journal import Clock
 from jaxdreamer.train.schedule import Every
+from jaxdreamer.train.stop import StopRequested
 from jaxdreamer.types import TrainState
 
 Evaluated = TypeVar("Evaluated")
+
+_IN_WORDS = {
+    "collect": "the environments' step",
+    "sample": "the next batch",
+    "train": "the call of updates under way",
+    "device": "the call of the compiled loop under way",
+    "evaluate": "the evaluation's step",
+    "save": "writing a checkpoint",
+}
+"""By the clock's names."""
 
 
 class Loop(abc.ABC, Generic[Evaluated]):
@@ -41,6 +52,7 @@ class Loop(abc.ABC, Generic[Evaluated]):
         self.clock = Clock()
         self.finished_at: int | None = None
         self.stop_requested = False
+        self.saved_at: int | None = None  # env frames at the newest checkpoint
         self.on_save: Callable[[TrainState, int], None] | None = None  # see train_agent
 
     # ---- what a loop has to say ----------------------------------------------------------------------------------
@@ -65,6 +77,11 @@ class Loop(abc.ABC, Generic[Evaluated]):
     def spent(self) -> bool:
         """Whether the budget is."""
 
+    @property
+    @abc.abstractmethod
+    def in_debt(self) -> bool:
+        """Whether updates are due that were not done: what the run is then is told and saved, but not judged."""
+
     @abc.abstractmethod
     def step(self) -> None:
         """Go on a little, then call :meth:`report`."""
@@ -75,7 +92,11 @@ class Loop(abc.ABC, Generic[Evaluated]):
 
     @abc.abstractmethod
     def evaluate(self, final: bool = False, write: bool = True) -> Evaluated:
-        """Play without exploration, on environments and seeds of their own; log it, and save pictures."""
+        """Play without exploration, on environments and seeds of their own; log it, and save pictures.
+
+        The ``final`` one's line comes after a last one of :meth:`log`. StopRequested, with nothing written, where the run
+        is to stop: it changes nothing of the run, and can be played again.
+        """
 
     @abc.abstractmethod
     def save(self) -> None:
@@ -97,30 +118,53 @@ class Loop(abc.ABC, Generic[Evaluated]):
     def run(self) -> Evaluated | None:
         """Train until the budget is spent, evaluate and save; None, and just saved, where a stop was requested."""
         self.clock.start(self.env_frames, self.updates)
+        self.report()  # what a stop left undone
         while not self.spent and not self.stop_requested:
             self.step()
-        if not self.spent:
+        finished = self.finished_at == self.position  # resumed with nothing left to do: its lines are written already
+        try:
+            evaluation = self.evaluate(final=True, write=not finished) if self.spent else None
+        except StopRequested:
+            evaluation = None
+        if not finished:
+            self.finished_at = None if evaluation is None else self.position
             self.save()
-            return None
-        if self.finished_at == self.position:  # resumed with nothing left to do: its lines are written already
-            return self.evaluate(final=True, write=False)
-        self.log()
-        evaluation = self.evaluate(final=True)
-        self.finished_at = self.position
-        self.save()
         return evaluation
 
     def report(self) -> None:
-        """Evaluate, log and save where that is due."""
+        """Evaluate, log and save where that is due; where a stop cuts the evaluation short, all of it stays due."""
+        if self.in_debt:
+            return
+        before = {name: every.last for name, every in self.every.items()}
         due = {name: self.every[name].due(self.position) for name in ("eval", "log", "checkpoint")}
         if self.spent:
             return  # run() logs, evaluates and saves at the end
         if due["eval"]:
-            self.evaluate()
+            try:
+                self.evaluate()
+            except StopRequested:
+                for name, last in before.items():
+                    self.every[name].start(last)
+                return
         if due["log"]:
             self.log()
         if due["checkpoint"]:
             self.save()
+
+    def watch(self, done: int) -> None:
+        """During an evaluation: how many episodes are over. StopRequested where it should not go on."""
+        if self.stop_requested:
+            raise StopRequested
+
+    def under_way(self) -> str:
+        """What has to end before the run can be saved, in words."""
+        return self.progress.doing or _IN_WORDS.get(self.clock.now, "the step under way")
+
+    def kept(self) -> str:
+        """What of the run is on disk, in words."""
+        if self.saved_at is None:
+            return "and nothing of this run was saved yet"
+        return f"with the checkpoint at {self.saved_at:,} frames"
 
     @property
     def context(self) -> int:

@@ -80,7 +80,7 @@ class Report(NamedTuple):
 
 
 class Episodes(NamedTuple):
-    """Whole episodes, one of each lane."""
+    """Episodes being played, one in each lane; whole where ``done``."""
 
     returns: Array  # float32 [E]
     lengths: Array  # int32 [E], agent steps
@@ -88,6 +88,11 @@ class Episodes(NamedTuple):
     missed: (
         Array  # int32 [E], episodes before it that had no good step; with MAX_BROKEN_IN_A_ROW of them it is none itself
     )
+    done: Array  # bool [E]
+    lanes: LaneState
+    timestep: Timestep
+    acting: PolicyState
+    key: Array
 
 
 class Program(NamedTuple):
@@ -203,41 +208,43 @@ class _Learning(NamedTuple):
     told: Metrics
 
 
-def make_episodes(lanes: Lanes, policy: Policy) -> Callable[[PyTree, Array], Episodes]:
-    """``play(params, key)``: one whole episode in every lane, without exploration; equal keys give equal episodes.
+def make_episodes(
+    lanes: Lanes, policy: Policy, steps: int = 100
+) -> tuple[Callable[[Array], Episodes], Callable[[PyTree, Episodes], Episodes]]:
+    """``begin(key)`` and ``advance(params, episodes)``: one whole episode in every lane, without exploration.
 
+    Equal keys give equal episodes. A call of ``advance`` plays at most ``steps`` steps: one may stop in between.
     The lanes must have a time limit, or this may never end.
     """
 
-    def play(params: PyTree, key: Array) -> Episodes:
+    def begin(key: Array) -> Episodes:
         key_lanes, key = jax.random.split(key)
         still = jnp.zeros((lanes.num_envs, lanes.spec.action.size))
         state, timestep, broken = lanes.step(lanes.init(key_lanes), still)
         zero, no = jnp.zeros((lanes.num_envs,), jnp.int32), jnp.zeros((lanes.num_envs,), bool)
-        found = Episodes(zero.astype(jnp.float32), zero, no, broken.astype(jnp.int32))
+        returns, missed, acting = zero.astype(jnp.float32), broken.astype(jnp.int32), policy.init(lanes.num_envs)
+        return Episodes(returns, zero, no, missed, timestep.is_last, state, timestep, acting, key)
 
-        def advance(carry):
-            state, timestep, acting, key, found, done = carry
-            key, key_act = jax.random.split(key)
-            action, acting = policy.act(params, acting, timestep.obs, timestep.is_first, key_act, mode="greedy")
-            state, timestep, broken = lanes.step(state, action)
-            begun = found.lengths > 0
-            missed = found.missed + (broken & ~begun & ~done)
-            cut = broken & begun & ~done  # an episode that broke ended at its last good entry
-            done = done | cut | (missed >= MAX_BROKEN_IN_A_ROW)
-            counts = ~(done | timestep.is_first)
-            found = Episodes(
-                jnp.where(done, found.returns, found.returns + timestep.reward),
-                jnp.where(counts, found.lengths + 1, found.lengths),
-                found.broken | cut,
-                missed,
-            )
-            return state, timestep, acting, key, found, done | timestep.is_last
+    def step(params: PyTree, now: Episodes) -> Episodes:
+        key, key_act = jax.random.split(now.key)
+        action, acting = policy.act(params, now.acting, now.timestep.obs, now.timestep.is_first, key_act, mode="greedy")
+        state, timestep, broken = lanes.step(now.lanes, action)
+        begun = now.lengths > 0
+        missed = now.missed + (broken & ~begun & ~now.done)
+        cut = broken & begun & ~now.done  # an episode that broke ended at its last good entry
+        done = now.done | cut | (missed >= MAX_BROKEN_IN_A_ROW)
+        returns = jnp.where(done, now.returns, now.returns + timestep.reward)
+        lengths = jnp.where(done | timestep.is_first, now.lengths, now.lengths + 1)
+        done = done | timestep.is_last
+        return Episodes(returns, lengths, now.broken | cut, missed, done, state, timestep, acting, key)
 
-        start = (state, timestep, policy.init(lanes.num_envs), key, found, timestep.is_last)
-        return lax.while_loop(lambda carry: ~jnp.all(carry[-1]), advance, start)[-2]
+    def advance(params: PyTree, now: Episodes) -> Episodes:
+        def going(loop: tuple[Array, Episodes]) -> Array:
+            return (loop[0] < steps) & ~jnp.all(loop[1].done)
 
-    return play
+        return lax.while_loop(going, lambda loop: (loop[0] + 1, step(params, loop[1])), (jnp.int32(0), now))[1]
+
+    return begin, advance
 
 
 def make_film(lanes: Lanes, policy: Policy, render: Callable[[PyTree], Array], steps: int) -> Callable[..., Array]:

@@ -6,10 +6,7 @@ import contextlib
 import dataclasses
 import os
 import shlex
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +26,7 @@ from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog, Sink, make_sinks
-from jaxdreamer.record.progress import Progress
+from jaxdreamer.record.progress import Progress, lasting
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.record.stored import warn_if_edited
 from jaxdreamer.saving import write_json
@@ -37,6 +34,7 @@ from jaxdreamer.train.device import DeviceTrainer, Run
 from jaxdreamer.train.evaluate import Evaluation, make_device_evaluate, make_evaluate
 from jaxdreamer.train.folder import check_loop, check_spec, describe, load_run, settle_config, write_spec
 from jaxdreamer.train.host import HostTrainer, check_trainable
+from jaxdreamer.train.stop import Signals
 from jaxdreamer.types import EnvSpec, TrainState
 
 
@@ -82,7 +80,9 @@ def train_agent(
         start_over: begin anew where there is a run already; its checkpoints, metrics, replay and films are deleted.
         drop_damaged_replay: go on without those parts of the stored replay that are damaged or gone.
 
-    Ctrl-C, or SIGTERM, ends the run after the current step with a checkpoint.
+    Ctrl-C, SIGTERM or a closed terminal ends the run after the current step with a checkpoint; a second Ctrl-C leaves at
+    once, with the newest checkpoint as it is, and ends a process that cannot leave within seconds. In another thread than
+    the main one, signals are left alone.
 
     Raises:
         ConfigError: settings that cannot be, or that differ from the run's where they must not.
@@ -94,11 +94,12 @@ def train_agent(
         config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
     entry = _Entry(start, on_save, start_over, drop_damaged_replay)
     config = dataclasses.replace(config, env=located(config.env))
-    pure = _pure(config, make)
-    if pure is not None:
-        return _on_device([config], [RunDir(logdir)], pure, sinks, console, entry)[0]
-    assert not isinstance(make, FunctionalEnv)
-    return _on_host(config, RunDir(logdir), make, sinks, console, entry)
+    with Signals(console := lasting(console)) as signals:
+        pure = _pure(config, make)
+        if pure is not None:
+            return _on_device([config], [RunDir(logdir)], pure, sinks, console, signals, entry)[0]
+        assert not isinstance(make, FunctionalEnv)
+        return _on_host(config, RunDir(logdir), make, sinks, console, signals, entry)
 
 
 def train_seeds(
@@ -131,7 +132,8 @@ def train_seeds(
         )
     each = [configs.replace(config, {"seed": config.seed + index}) for index in range(seeds)]
     folders = [RunDir(Path(logdir) / f"seed-{one.seed}") for one in each]
-    return _on_device(each, folders, pure, sinks, console, _Entry(start_over=start_over))
+    with Signals(console := lasting(console)) as signals:
+        return _on_device(each, folders, pure, sinks, console, signals, _Entry(start_over=start_over))
 
 
 def _pure(config: Config, make: Any) -> FunctionalEnv | None:
@@ -167,7 +169,8 @@ def _on_host(
     rundir: RunDir,
     make: Callable[[], Env] | None,
     sinks: Iterable[str | Sink],
-    console: Console | None,
+    console: Console,
+    signals: Signals,
     entry: _Entry,
 ) -> Result:
     config, changes = settle_config(rundir, config, entry.start_over)
@@ -188,7 +191,7 @@ def _on_host(
                 # Only now is nothing left that could refuse: a failed start must not leave its settings behind.
                 write_json(rundir.config, configs.to_dict(config))
                 write_spec(rundir, envs.spec, envs.spaces)
-                with _stop_on_signal(trainer, progress):
+                with signals.saving(trainer):
                     evaluation = trainer.run()
                 if evaluation is None:
                     _say_stopped(progress, trainer, shlex.quote(str(rundir.path)))
@@ -202,7 +205,8 @@ def _on_device(
     folders: list[RunDir],
     env: FunctionalEnv,
     sinks: Iterable[str | Sink],
-    console: Console | None,
+    console: Console,
+    signals: Signals,
     entry: _Entry,
 ) -> list[Result]:
     """Each seed's run in its folder, together."""
@@ -230,7 +234,7 @@ def _on_device(
             log.add_sinks(make_sinks(sinks, rundir.path, trainer.env_frames if resuming[0] else None))
             write_json(rundir.config, configs.to_dict(one))
             write_spec(rundir, env.spec, None)
-        with _stop_on_signal(trainer, progress):
+        with signals.saving(trainer):
             evaluations = trainer.run()
         if evaluations is None:
             first, many = folders[0].path, len(folders)
@@ -337,32 +341,37 @@ def evaluate_agent(
     config, spec = load_run(logdir)
     if make is None and not trust:
         refuse_untrusted(config.env, RunDir(logdir).config)
+    with Signals(lasting()):
+        evaluation = _evaluate(RunDir(logdir), config, spec, episodes, seed, make, film is not None)
+    if film is not None and evaluation.frames is not None:
+        video.save_video(film, evaluation.frames, evaluation.frame_rate)
+    return evaluation
+
+
+def _evaluate(
+    rundir: RunDir, config: Config, spec: EnvSpec, episodes: int | None, seed: int | None, make: Any, film: bool
+) -> Evaluation:
     networks = make_networks(config.model, spec)
     like = jax.eval_shape(networks.init, jax.random.key(0))
     asked = {"seed": seed, "run.eval_episodes": episodes}
     asked_for = configs.replace(config, {key: value for key, value in asked.items() if value is not None})
     seed, episodes = asked_for.seed, asked_for.run.eval_episodes
-    params, host, _ = checkpoint.restore_params(RunDir(logdir).checkpoints, like, prefix=("train", "params"))
-    warn_if_edited(RunDir(logdir), config, host)
+    params, host, _ = checkpoint.restore_params(rundir.checkpoints, like, prefix=("train", "params"))
+    warn_if_edited(rundir, config, host)
 
     policy = make_policy(config, spec, networks)
     pure = _pure(config, make)
     if pure is not None:
-        check_spec(RunDir(logdir), pure.spec)
-        play_pure = make_device_evaluate(config, pure, policy)
-        evaluation = play_pure(params, episodes, seed=seed, film=film is not None)
-    else:
+        check_spec(rundir, pure.spec)
+        return make_device_evaluate(config, pure, policy)(params, episodes, seed=seed, film=film)
 
-        def make_envs(count: int, env_seed: int) -> VectorEnv:
-            envs = make_vector(config.env, count, env_seed, make=make)  # type: ignore[arg-type]
-            check_spec(RunDir(logdir), envs.spec)
-            return envs
+    def make_envs(count: int, env_seed: int) -> VectorEnv:
+        envs = make_vector(config.env, count, env_seed, make=make)
+        check_spec(rundir, envs.spec)
+        return envs
 
-        key = jax.random.split(jax.random.key(config.seed), 3)[2]
-        evaluation = make_evaluate(policy)(params, make_envs, episodes, seed=seed, key=key, film=film is not None)
-    if film is not None and evaluation.frames is not None:
-        video.save_video(film, evaluation.frames, evaluation.frame_rate)
-    return evaluation
+    key = jax.random.split(jax.random.key(config.seed), 3)[2]
+    return make_evaluate(policy)(params, make_envs, episodes, seed=seed, key=key, film=film)
 
 
 def enable_compilation_cache() -> None:
@@ -374,24 +383,3 @@ def enable_compilation_cache() -> None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(base / "jaxdreamer" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-@contextmanager
-def _stop_on_signal(trainer: HostTrainer | DeviceTrainer, progress: Progress) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks the loop to save and end; the second Ctrl-C interrupts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signal handlers belong to the main thread; a host program's own are left alone
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        if trainer.stop_requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        trainer.stop_requested = True
-        progress.log("stopping after this step, then saving; Ctrl-C again interrupts at once")
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -229,17 +229,25 @@ def test_scores_against_a_plain_count():
 def test_evaluated_episodes_are_whole_greedy_and_one_a_lane(task, limit, length):
     env = pure.counting(**task)
     lanes = make_lanes(env, 3, time_limit=limit)
-    play = jax.jit(make_episodes(lanes, looking_policy(env.spec)))
-    found = play({"actor": jnp.zeros(())}, jax.random.key(0))
+    found = play(lanes, looking_policy(env.spec), {"actor": jnp.zeros(())})
     assert found.lengths.tolist() == [length] * 3 and found.returns.tolist() == [length * (length + 1) / 2] * 3
 
 
 def test_an_evaluation_with_failing_resets_ends_and_counts_steps_only():
     env = fragile()
-    found = jax.jit(make_episodes(make_lanes(env, 32), looking_policy_of_time(env)))({}, jax.random.key(0))
+    found = play(make_lanes(env, 32), looking_policy_of_time(env), {})
     # A life of 4 steps, or 1 step up to where it broke; a lane whose reset fails plays another episode.
     assert set(found.lengths.tolist()) == {1, 4} and found.missed.sum() > 0 and found.missed.max() < 20
     np.testing.assert_array_equal(found.returns, found.lengths)
+
+
+def play(lanes, policy, params):
+    """A few steps a call, so that an episode takes several."""
+    begin, advance = make_episodes(lanes, policy, steps=2)
+    episodes, advance = begin(jax.random.key(0)), jax.jit(advance)
+    while not episodes.done.all():
+        episodes = advance(params, episodes)
+    return episodes
 
 
 def looking_policy_of_time(env):

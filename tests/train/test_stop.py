@@ -1,0 +1,222 @@
+"""Ctrl-C, SIGTERM and closed terminals: real processes and real signals; and evaluations that a stop gives up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import psutil
+import pytest
+
+from jaxdreamer import config as configs
+from jaxdreamer.cli import main
+from jaxdreamer.record import checkpoint, metrics
+from jaxdreamer.train.evaluate import Evaluation
+from jaxdreamer.train.loop import Loop
+from jaxdreamer.train.run import evaluate_agent, train_agent
+from tests.train.test_run import TINY, quiet, tiny
+
+# What does not come back to Python for a minute, like a compile.
+SLOW = "import hashlib\ndef wait(): hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)\n"
+MAIN = "import sys\nfrom jaxdreamer.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+COMPILING = (
+    SLOW + "from jaxdreamer.train.host import HostTrainer\n"
+    "def compile(self, batch):\n"
+    "    with self.progress.status('compiling 2 updates'):\n"
+    "        wait()\n"
+    "HostTrainer._compile = compile\n"
+)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start ``jaxdreamer train`` in a group of its own, after ``patch``; killed at the end, should it still be there."""
+    started = []
+
+    def begin(patch: str, *words: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", patch + MAIN, "train", "--preset", "dreamer_v1,tiny", "--logdir",
+                   str(tmp_path / "run"), *TINY, "backend=toy", "id=counting", *words]  # fmt: skip
+        started.append(
+            subprocess.Popen(
+                command, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=Path(__file__).parents[2]
+            )
+        )
+        return started[-1]
+
+    yield begin
+    for child in started:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        child.stderr.close()
+
+
+def read_until(child, text: str) -> list[str]:
+    lines = []
+    for line in child.stderr:
+        lines.append(line)
+        if text in line:
+            return lines
+    raise AssertionError(f"it ended before it said {text!r}: {''.join(lines)}")
+
+
+def shared_memory() -> set[str]:
+    return set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+
+
+def test_a_first_ctrl_c_amid_a_compile_is_answered_at_once_and_a_second_leaves(start, tmp_path):
+    before = shared_memory()
+    child = start(COMPILING, "frames=400", "checkpoint_every=10", "workers=2", "num_envs=2")
+    read_until(child, "compiling 2 updates")
+    workers = psutil.Process(child.pid).children(recursive=True)
+    asked = time.monotonic()
+    os.killpg(child.pid, signal.SIGINT)
+    said = read_until(child, "stopping")[-1]
+    assert time.monotonic() - asked < 2 and "saved when compiling 2 updates ends" in said
+    assert "Ctrl-C again leaves now, with the checkpoint at 30 frames" in said
+    asked = time.monotonic()
+    os.killpg(child.pid, signal.SIGINT)
+    rest = child.communicate(timeout=20)[1]
+    assert time.monotonic() - asked < 5 and child.returncode == 130
+    assert rest.splitlines() == ["leaving now, with the checkpoint at 30 frames"]
+    psutil.wait_procs(workers, timeout=5)
+    assert not any(worker.is_running() for worker in workers) and shared_memory() <= before
+    config = configs.load(tmp_path / "run" / "config.json")
+    shorter = configs.replace(config, {"run.frames": 60, "env.workers": 0})
+    assert train_agent(shorter, tmp_path / "run", console=quiet()).finished
+
+
+def test_before_there_is_anything_to_save_one_ctrl_c_leaves(start, tmp_path):
+    child = start(SLOW + "from jaxdreamer.train import host\nhost.make_networks = lambda *_: wait()\n")
+    read_until(child, "action: 1 of 5")
+    asked = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    assert child.communicate(timeout=20)[1].count("Traceback") == 0
+    assert time.monotonic() - asked < 5 and child.returncode == 130
+
+
+WATCHED = (
+    "import sys\nfrom jaxdreamer.train import host\n"
+    "evaluate = host.HostTrainer.evaluate\n"
+    "def told(self, **more):\n"
+    "    print('EVALUATING', file=sys.stderr, flush=True)\n"
+    "    return evaluate(self, **more)\n"
+    "host.HostTrainer.evaluate = told\n"
+)
+
+
+def test_ctrl_c_while_workers_of_an_evaluation_start_saves(start, tmp_path):
+    """The terminal sends it to every process: those of the workers, amid their imports, too."""
+    before = shared_memory()
+    child = start(WATCHED, "frames=4000", "eval_every=20", "eval_episodes=64", "time_limit=500", "workers=2")
+    read_until(child, "EVALUATING")
+    time.sleep(0.3)
+    os.killpg(child.pid, signal.SIGINT)
+    errors = child.communicate(timeout=60)[1]
+    assert child.returncode == 130 and "stopped and saved at 20 frames" in errors and "died" not in errors
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [20] and shared_memory() <= before
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM], ids=["SIGHUP", "SIGTERM"])
+def test_a_terminal_or_a_scheduler_that_ends_everything_finds_the_run_saved(start, tmp_path, number):
+    """Every process of the group is told, more than once, and nobody reads what is printed any more."""
+    before = shared_memory()
+    child = start(
+        "", "frames=1000000", "workers=1", "prefill=1000000", "checkpoint_every=10", "keep_checkpoints=1000000"
+    )
+    while not (tmp_path / "run" / "checkpoints" / f"{30:012d}").exists():
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.stderr.close()
+    workers = psutil.Process(child.pid).children(recursive=True)
+    os.killpg(child.pid, number)
+    time.sleep(0.05)
+    if child.poll() is None:
+        os.killpg(child.pid, number)
+    assert child.wait(timeout=30) == 130
+    psutil.wait_procs(workers, timeout=5)
+    assert not any(worker.is_running() for worker in workers) and shared_memory() <= before
+    newest = checkpoint.steps(tmp_path / "run" / "checkpoints")[-1]
+    result = train_agent(
+        configs.replace(configs.load(tmp_path / "run" / "config.json"), {"run.frames": newest, "env.workers": 0}),
+        tmp_path / "run",
+        console=quiet(),
+    )
+    assert result.finished
+
+
+def test_the_programs_own_handlers_are_put_back_and_other_threads_leave_signals_alone(tmp_path):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    config = tiny("frames=300", "backend=toy", "id=counting", "checkpoint_every=10", "eval_episodes=1")
+    handlers = {number: lambda *_: None for number in numbers}
+    outer = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        seen = []
+
+        def on_save(state, frames):
+            seen.append([signal.getsignal(number) for number in numbers])
+            if threading.current_thread() is threading.main_thread():
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.1)
+
+        result = train_agent(config, tmp_path / "run", console=quiet(), on_save=on_save)
+        assert not result.finished and not set(seen[0]) & set(handlers.values())
+        assert [signal.getsignal(number) for number in numbers] == list(handlers.values())
+        assert signal.set_wakeup_fd(-1) == -1
+        seen.clear()
+        small = configs.replace(config, {"run.frames": 40})
+        other = threading.Thread(
+            target=train_agent, args=(small, tmp_path / "other"), kwargs={"console": quiet(), "on_save": on_save}
+        )
+        other.start()
+        other.join()
+        assert seen[-1] == list(handlers.values())
+    finally:
+        for number, handler in outer.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("loop", ["host", "device"])
+def test_an_evaluation_that_a_stop_gave_up_is_played_when_the_run_goes_on(tmp_path, monkeypatch, loop):
+    config = tiny("frames=80", "eval_every=50", "time_limit=20", "eval_episodes=2", "id=counting",
+                  "backend=pure" if loop == "device" else "backend=toy")  # fmt: skip
+    straight = train_agent(config, tmp_path / "straight", console=quiet())
+    watch, given_up = Loop.watch, []
+
+    def stop_at_first_sight(self, done):
+        if self.position not in given_up:
+            given_up.append(self.position)
+            self.stop_requested = True
+        watch(self, done)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "watch", stop_at_first_sight)
+        for times in (1, 2):  # a periodic one, and the final one
+            assert not train_agent(config, tmp_path / "stopped", console=quiet()).finished
+            assert len(given_up) == times
+    resumed = train_agent(config, tmp_path / "stopped", console=quiet())
+    assert resumed.finished and isinstance(resumed.evaluation, Evaluation)
+    assert resumed.evaluation.returns == straight.evaluation.returns
+    for one, two in zip(jax.tree.leaves(straight.state.params), jax.tree.leaves(resumed.state.params), strict=True):
+        np.testing.assert_array_equal(one, two)
+    records = [[metrics.without_time(r) for r in metrics.read(s.logdir / "metrics.jsonl")] for s in (straight, resumed)]
+    assert records[0] == records[1] and len([r for r in records[0] if "eval/return" in r]) == 2
+
+
+def test_evaluating_a_run_may_be_interrupted(tmp_path, capsys):
+    config = tiny("frames=60", "backend=toy", "id=counting", "eval_episodes=1", "time_limit=20")
+    train_agent(config, tmp_path / "run", console=quiet())
+    before = signal.getsignal(signal.SIGINT)
+    timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    assert main(["evaluate", str(tmp_path / "run"), "--episodes", "1000000"]) == 130
+    timer.join()
+    assert signal.getsignal(signal.SIGINT) is before and "Traceback" not in capsys.readouterr().err
+    assert len(evaluate_agent(tmp_path / "run").returns) == 1
