@@ -67,15 +67,24 @@ def read_until(child, text: str) -> list[str]:
     raise AssertionError(f"it ended before it said {text!r}: {''.join(lines)}")
 
 
-def shared_memory() -> set[str]:
-    return set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+def held(child) -> tuple[list[psutil.Process], set[Path]]:
+    """Its processes, and their shared memory where the system tells."""
+    processes = psutil.Process(child.pid).children(recursive=True)
+    maps = [Path("/proc", str(process.pid), "maps") for process in processes]
+    lines = [line for path in maps if path.exists() for line in path.read_text().splitlines()]
+    return processes, {Path(line[line.index("/dev/shm/") :].split()[0]) for line in lines if "/dev/shm/psm" in line}
+
+
+def all_gone(processes: list[psutil.Process], memory: set[Path]) -> bool:
+    psutil.wait_procs(processes, timeout=5)
+    return not [process for process in processes if process.is_running()] and not [p for p in memory if p.exists()]
 
 
 def test_a_first_ctrl_c_amid_a_compile_is_answered_at_once_and_a_second_leaves(start, tmp_path):
-    before = shared_memory()
     child = start(COMPILING, "frames=400", "checkpoint_every=10", "workers=2", "num_envs=2")
     read_until(child, "compiling 2 updates")
-    workers = psutil.Process(child.pid).children(recursive=True)
+    processes, memory = held(child)
+    assert len(processes) == 3 and len(memory) == 1
     asked = time.monotonic()
     os.killpg(child.pid, signal.SIGINT)
     said = read_until(child, "stopping")[-1]
@@ -86,8 +95,7 @@ def test_a_first_ctrl_c_amid_a_compile_is_answered_at_once_and_a_second_leaves(s
     rest = child.communicate(timeout=20)[1]
     assert time.monotonic() - asked < 5 and child.returncode == 130
     assert rest.splitlines() == ["leaving now, with the checkpoint at 30 frames"]
-    psutil.wait_procs(workers, timeout=5)
-    assert not any(worker.is_running() for worker in workers) and shared_memory() <= before
+    assert all_gone(processes, memory)
     config = configs.load(tmp_path / "run" / "config.json")
     shorter = configs.replace(config, {"run.frames": 60, "env.workers": 0})
     assert train_agent(shorter, tmp_path / "run", console=quiet()).finished
@@ -114,20 +122,19 @@ WATCHED = (
 
 def test_ctrl_c_while_workers_of_an_evaluation_start_saves(start, tmp_path):
     """The terminal sends it to every process: those of the workers, amid their imports, too."""
-    before = shared_memory()
     child = start(WATCHED, "frames=4000", "eval_every=20", "eval_episodes=64", "time_limit=500", "workers=2")
     read_until(child, "EVALUATING")
     time.sleep(0.3)
+    processes, memory = held(child)
     os.killpg(child.pid, signal.SIGINT)
     errors = child.communicate(timeout=60)[1]
     assert child.returncode == 130 and "stopped and saved at 20 frames" in errors and "died" not in errors
-    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [20] and shared_memory() <= before
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [20] and all_gone(processes, memory)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM], ids=["SIGHUP", "SIGTERM"])
 def test_a_terminal_or_a_scheduler_that_ends_everything_finds_the_run_saved(start, tmp_path, number):
     """Every process of the group is told, more than once, and nobody reads what is printed any more."""
-    before = shared_memory()
     child = start(
         "", "frames=1000000", "workers=1", "prefill=1000000", "checkpoint_every=10", "keep_checkpoints=1000000"
     )
@@ -135,14 +142,13 @@ def test_a_terminal_or_a_scheduler_that_ends_everything_finds_the_run_saved(star
         assert child.poll() is None
         time.sleep(0.01)
     child.stderr.close()
-    workers = psutil.Process(child.pid).children(recursive=True)
+    processes, memory = held(child)
     os.killpg(child.pid, number)
     time.sleep(0.05)
     if child.poll() is None:
         os.killpg(child.pid, number)
     assert child.wait(timeout=30) == 130
-    psutil.wait_procs(workers, timeout=5)
-    assert not any(worker.is_running() for worker in workers) and shared_memory() <= before
+    assert all_gone(processes, memory)
     newest = checkpoint.steps(tmp_path / "run" / "checkpoints")[-1]
     result = train_agent(
         configs.replace(configs.load(tmp_path / "run" / "config.json"), {"run.frames": newest, "env.workers": 0}),
