@@ -107,7 +107,7 @@ def _play(
     lengths: list[list[int]] = [[] for _ in range(lanes)]
     current, steps = np.zeros(lanes), np.zeros(lanes, int)
     broken = Broken(lanes, "in an evaluation environment")
-    done = np.zeros(lanes, bool)
+    done = np.array(wanted) == 0  # a backend may bring more lanes than there are episodes
     frames: list[np.ndarray] = []
     action = np.zeros((lanes, envs.spec.action.size), np.float32)
     while not done.all():
