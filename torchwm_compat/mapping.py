@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from jaxdreamer import Config, ConfigError, preset
@@ -153,7 +154,7 @@ TABLE: dict[str, Row] = {
     "data_dir": facade("where run folders are made, before log_dir"),
     "log_level": facade("level of the loggers torchwm_compat and jaxdreamer"),
     "log_file": facade("their records go there too"),
-    "log_video_freq": facade("frames between videos; -1: none but evaluate()'s"),
+    "log_video_freq": facade("above 0: every evaluation is filmed; else evaluate()'s are"),
     "max_videos_to_save": facade("videos of an evaluation"),
     "video_format": facade("gif or mp4"),
     "video_fps": facade("their frames in a second"),
@@ -195,7 +196,7 @@ def to_jaxdreamer(args: DreamerConfig) -> Config:
     Raises:
         ConfigError: a value that cannot be, by torchwm's name; or a backend or algorithm that is not offered.
     """
-    _check_types(args)
+    _check_values(args)
     values: dict[str, Any] = {}
     named: dict[str, str] = {}
     for name, row in TABLE.items():
@@ -220,7 +221,7 @@ def to_jaxdreamer(args: DreamerConfig) -> Config:
     values["replay.cross_episodes"] = True
     values["run.pretrain"] = args.update_steps
     values["run.log_every"] = values["run.train_every"]
-    values["run.video"] = args.log_video_freq != -1
+    values["run.video"] = wants_films(args)
     values |= _update_order(args)
     if args.actor_gradient != "auto":
         values["behavior.actor_gradient"] = args.actor_gradient
@@ -234,13 +235,37 @@ def to_jaxdreamer(args: DreamerConfig) -> Config:
         raise ConfigError(f"{prefix}{error}") from None
 
 
-def _check_types(args: DreamerConfig) -> None:
+# Fields without a default that would tell their type: text, or a path, or None.
+_TEXTS = ("mujoco_xml_path", "mujoco_xml_string", "mujoco_binary_path", "unity_file_name", "unity_behavior_name", "logdir",
+          "data_dir", "log_file")  # fmt: skip
+
+
+def _check_values(args: DreamerConfig) -> None:
+    """ConfigError for a value of another type than its field's, and for what this package itself cannot obey."""
     for name, default in known_defaults().items():
-        wrong = mismatch(getattr(args, name), default)
+        value = getattr(args, name)
+        wrong = mismatch(value, "" if name in _TEXTS and value is not None else default)
+        if wrong is None and isinstance(value, str) and "\0" in value:
+            wrong = f"text cannot hold a null character, found {value!r}"
         if wrong:
             row = TABLE.get(name)
             target = f" -> {row.what}" if row is not None and row.kind == "setting" else ""
             raise ConfigError(f"DreamerConfig.{name}{target}: {wrong}")
+    if type(args.mujoco_camera) not in (type(None), int, str):
+        raise ConfigError(f"DreamerConfig.mujoco_camera: expected a name or a number, found {args.mujoco_camera!r}")
+    if args.video_format.lower() not in ("gif", "mp4"):
+        raise ConfigError(f"DreamerConfig.video_format: expected gif or mp4, found {args.video_format!r}")
+    if args.video_fps < 1:
+        raise ConfigError(f"DreamerConfig.video_fps must be above 0, found {args.video_fps}")
+    if args.max_videos_to_save < 0:
+        raise ConfigError(f"DreamerConfig.max_videos_to_save must not be negative, found {args.max_videos_to_save}")
+    if not args.jsonl_filename or Path(args.jsonl_filename).name != args.jsonl_filename:
+        raise ConfigError(f"DreamerConfig.jsonl_filename: expected a file's name, found {args.jsonl_filename!r}")
+
+
+def wants_films(args: DreamerConfig) -> bool:
+    """Whether evaluations while training are filmed."""
+    return args.log_video_freq > 0
 
 
 def _update_order(args: DreamerConfig) -> dict[str, Any]:
@@ -314,10 +339,10 @@ def is_model(source: Any) -> bool:
 def image_size(args: DreamerConfig) -> tuple[int, int]:
     """Height and width; one number stands for both."""
     size = args.image_size
-    if isinstance(size, int):
+    if isinstance(size, int) and not isinstance(size, bool):
         return size, size
-    if isinstance(size, tuple | list) and len(size) == 2:
-        return int(size[0]), int(size[1])
+    if isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(item, int) for item in size):
+        return size[0], size[1]
     raise ConfigError(f"Invalid image_size={size}. Expected int or (H, W).")
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from jaxdreamer import Config, ConfigError, MissingExtra, Timestep, load_run, train_agent, wrap
 from torchwm_compat.envs import Kept
+from torchwm_compat.mapping import wants_films
 from torchwm_compat.values import fitted, mismatch
 
 _log = logging.getLogger("torchwm_compat")
@@ -190,6 +191,6 @@ class Shared:
 
 def _copy_videos(agent: Any, folder: Path) -> None:
     """The trainer's policy films, where videos were asked for, under torchwm's names."""
-    for film in sorted((folder / "videos").glob("policy-*.gif")) if agent.args.log_video_freq != -1 else []:
+    for film in sorted((folder / "videos").glob("policy-*.gif")) if wants_films(agent.args) else []:
         target = Path(agent.logdir) / f"video{int(film.stem.partition('-')[2])}_0.gif"
         target.write_bytes(film.read_bytes())
