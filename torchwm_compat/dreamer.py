@@ -134,7 +134,7 @@ class DreamerAgent:
         _configure_logging(self.args)
         self.args.to_yaml(Path(self.logdir) / "config.yaml")
         random.seed(self.args.seed)
-        np.random.seed(abs(int(self.args.seed)) % 2**32)
+        np.random.seed(self.args.seed % 2**32)
 
         self.train_env = make_env(self.args)
         self.test_env = make_env(self.args)

@@ -109,7 +109,7 @@ TABLE: dict[str, Row] = {
     "action_repeat": setting("env.action_repeat"),
     # the algorithm
     "algo": setting("preset", lambda args: PRESETS[algorithm(args)]),
-    "seed": setting("seed", lambda args: abs(int(args.seed))),
+    "seed": setting("seed"),
     "cnn_activation_function": setting("model.cnn_activation"),
     "dense_activation_function": setting("model.dense_activation"),
     "obs_embed_size": setting("model.embed_size"),

@@ -385,6 +385,7 @@ def test_a_namespace_is_a_configuration(tmp_path):
         ("batch_size", 2.5, "int, found 2.5"),
         ("batch_size", True, "int, found True"),
         ("seed", None, "int, found None"),
+        ("seed", -3, "must not be negative, found -3"),
         ("test_episodes", np.array([1, 2]), r"int, found \(1, 2\)"),
         ("no_gpu", "perhaps", "bool, found 'perhaps'"),
         ("video_fps", "fast", "int, found 'fast'"),
