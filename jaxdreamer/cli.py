@@ -10,6 +10,7 @@ import logging
 import os
 import shlex
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxdreamer import config as configs
 from jaxdreamer import words
-from jaxdreamer.config import Config, ConfigError, nearest
+from jaxdreamer.config import Config, ConfigError, EnvConfig, nearest
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.files import shown
 
@@ -114,7 +115,7 @@ class CheckEnvOptions:
     """
 
     preset: str | None = field(default=None, metadata={"takes": "NAME[,NAME...]"})
-    """Where the settings start from, as for train."""
+    """Where the settings start from, as for train; where nothing is said, each action is for one step."""
     make: str = field(default="", metadata={"takes": "MODULE:FUNCTION"})
     """A function that takes nothing and returns an environment, where it is registered nowhere."""
 
@@ -168,9 +169,10 @@ def _see_modules_here() -> None:
 
 def _run(name: str, arguments: Sequence[str]) -> int:
     command = _command(name)
-    said = words.read(arguments, name, command.options, command.settings)
+    said = words.read(arguments, name, command.options, command.settings is not None)
     if said.help:
-        base = configs.preset(said.options.get("preset") or "dreamer_v1") if command.settings else None
+        named = said.options.get("preset")
+        base = configs.preset(named) if named else command.settings and command.settings()
         print(words.help_text(name, command.options, base))
         return 0
     options = said.fill(name, command.options)
@@ -336,7 +338,8 @@ def _envs(options: EnvsOptions) -> int:
 
 
 def _check_env(options: CheckEnvOptions, settings: Mapping[str, Any]) -> int:
-    config = configs.preset(options.preset or "dreamer_v1", **settings).env
+    base = configs.preset(options.preset, **settings) if options.preset else configs.replace(Config(), settings)
+    config = base.env
     from jaxdreamer.envs.check import check_env
     from jaxdreamer.envs.gymnasium_env import wrap
     from jaxdreamer.envs.registry import imported, make_env
@@ -345,7 +348,17 @@ def _check_env(options: CheckEnvOptions, settings: Mapping[str, Any]) -> int:
     if options.make or foreign(config):
         _see_modules_here()
     function = imported("--make", options.make) if options.make else None
-    report = check_env(lambda: make_env(config) if function is None else wrap(function(), config))
+    told = False
+
+    def make() -> Any:
+        nonlocal told
+        env = make_env(config) if function is None else wrap(function(), config)
+        if not told:
+            print("\n".join(_about(env, config, options.make)), flush=True)
+        told = True
+        return env
+
+    report = check_env(make)
     for finding in report.findings:
         print(f"{finding.level}: {finding.text}")
     low, mean, high = report.reward
@@ -355,6 +368,21 @@ def _check_env(options: CheckEnvOptions, settings: Mapping[str, Any]) -> int:
     )
     print("nothing has to be mended" if report.ok else "what is called an error above has to be mended")
     return 0 if report.ok else 1
+
+
+def _about(env: Any, config: EnvConfig, made_by: str) -> list[str]:
+    """What is checked: the environment, its own spaces, what the library makes of them, and how it is played."""
+    from jaxdreamer.train.folder import describe
+
+    lines = [f"checking {made_by or f'{shown(config.id)} of backend {config.backend}'}"]
+    for name, space in (getattr(env, "spaces", None) or {}).items():
+        if space is not None:
+            lines.append(f"{name} space: {textwrap.shorten(str(space), 300)}")
+    lines += describe(env.spec)
+    repeat = config.action_repeat
+    often = f"each repeated {repeat} times (env.action_repeat)" if repeat > 1 else "each for one step"
+    bounds = "" if env.spec.action.is_discrete else ", every tenth at its bounds"
+    return [*lines, f"played with random actions{bounds}, {often}"]
 
 
 def _doctor(options: DoctorOptions) -> int:
@@ -379,16 +407,17 @@ class Command(NamedTuple):
     run: Callable[..., int]
     options: type
     summary: str
-    settings: bool = False
+    settings: Callable[[], Config] | None = None
+    """Where its settings start from."""
 
 
 COMMANDS = {
-    "train": Command(_train, TrainOptions, "train an agent, or go on with a run", settings=True),
+    "train": Command(_train, TrainOptions, "train an agent, or go on with a run", configs.preset),
     "evaluate": Command(_evaluate, EvaluateOptions, "play a run's newest checkpoint without exploration"),
     "plot": Command(_plot, PlotOptions, "draw learning curves of one or more runs"),
     "presets": Command(_presets, PresetsOptions, "list the presets and what each sets"),
     "envs": Command(_envs, EnvsOptions, "list the environments that are installed"),
-    "check-env": Command(_check_env, CheckEnvOptions, "look for what is wrong with an environment", settings=True),
+    "check-env": Command(_check_env, CheckEnvOptions, "look for what is wrong with an environment", Config),
     "doctor": Command(_doctor, DoctorOptions, "say what works here, and what to install for the rest"),
     "help": Command(_help, HelpOptions, "say what a command does and takes"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from jaxdreamer.envs.base import Env, EnvError
 from jaxdreamer.envs.pictures import NOT_FINITE, picture_axes
 from jaxdreamer.types import ActionSpec, ArraySpec, Timestep
 
+_NUMBER = re.compile(r"-?\b(\d[\d.e+-]*|nan|inf)\b")
 FEW_LEVELS = 16
 """Of 255: a picture that shows no more is nearly of one colour."""
 
@@ -64,10 +66,14 @@ class _Check:
         self.high = {key: np.full(item.shape, -np.inf) for key, item in env.spec.obs.items()}
 
     def error(self, text: str) -> None:
-        self.found.setdefault(text, Finding("error", text))
+        self._find("error", text)
 
     def warn(self, text: str) -> None:
-        self.found.setdefault(text, Finding("warning", text))
+        self._find("warning", text)
+
+    def _find(self, level: str, text: str) -> None:
+        """Keep what is found once: the same with other numbers in it is the same."""
+        self.found.setdefault(_NUMBER.sub("#", text), Finding(level, text))
 
     def run(self, steps: int) -> Report:
         self._check_specs()

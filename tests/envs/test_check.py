@@ -201,6 +201,11 @@ def test_the_command_line(capsys):
     assert "nothing has to be mended" in capsys.readouterr().out
     assert cli.main(["check-env", "--make=tests.envs.test_check:broken"]) == 1
     said = capsys.readouterr().out
+    assert said.startswith("checking tests.envs.test_check:broken\nobservation space: Box(")
+    assert (
+        "\naction space: Discrete(" in said and "\nobservation state: 3 float32 -> dense layers\naction: 1 of " in said
+    )
+    assert said.count("played with random actions, each for one step\n") == 1
     assert "error: step returns the reward nan" in said and "has to be mended" in said
     assert cli.main(["check-env", "backend=toy", "--env", "chain"]) == 0
     assert cli.main(["check-env", "--make", "tests.envs.test_check:gone"]) == 2
@@ -223,3 +228,23 @@ def test_environments_are_listed_by_backend(capsys, monkeypatch):
     assert "--env.backend robotics: pip install 'jaxdreamer[robotics]'" in shown and "  --env walker-walk" in shown
     assert cli.main(["envs", "--backend", "robotics"]) == 2
     assert "pip install 'jaxdreamer[robotics]'" in capsys.readouterr().err
+
+
+def test_one_fault_with_many_numbers_is_one_finding():
+    rng = np.random.default_rng(0)
+    wild = lambda env, action: changed_obs("mode", np.int32(rng.integers(4, 99)))(env, action)  # noqa: E731
+    report, said = texts(lambda: Wrong(step=wild))
+    assert said.count("'mode' holds") == 1 and not report.ok
+
+
+def test_the_command_line_repeats_actions_only_where_it_is_told_to(capsys):
+    from jaxdreamer import cli
+
+    for words, says in (
+        (["time_limit=10"], "300 steps, 30 episodes ended"),
+        (["time_limit=10", "action_repeat=3"], "each repeated 3 times (env.action_repeat)"),
+        (["time_limit=10", "--preset", "dreamer_v1"], "each repeated 2 times (env.action_repeat)"),
+    ):
+        assert cli.main(["check-env", "backend=toy", "--env", "counting", *words]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith("checking 'counting' of backend toy\n") and says in said
