@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import jax
+import pytest
 
 from jaxdreamer import cli, doctor
 from jaxdreamer.envs import gl
+from jaxdreamer.errors import MissingExtra
 
 
 def test_the_whole_report(capsys):
@@ -34,3 +36,15 @@ def test_what_does_not_work(monkeypatch, capsys):
     assert "did you mean Pendulum" in doctor.try_backend("gym", "state")[0][1]
     assert doctor._backends()[1] == "  gym: does not work"
     assert doctor.try_backend("gym", "state", seconds=0.01)[0][1] == "no answer within 0.01 s"
+
+
+def test_without_mujoco_no_driver_is_blamed(monkeypatch):
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr(gl, "find_spec", lambda name: None)
+    monkeypatch.setattr(gl, "probe", lambda backend: pytest.fail("a driver was asked"))
+    (line,) = doctor._drawing()
+    assert "pip install 'jaxdreamer[mujoco]'" in line and "egl" not in line.lower()
+    with pytest.raises(MissingExtra, match=r"pip install 'jaxdreamer\[mujoco\]'"):
+        gl.prepare()
+    with gl.settled():  # whoever imports what looks for a driver is told by that import what is missing
+        pass

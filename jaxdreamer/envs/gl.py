@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes.util import find_library
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
+from jaxdreamer.config import MissingExtra
 from jaxdreamer.envs.base import EnvError
 
 logger = logging.getLogger(__name__)
@@ -55,6 +57,18 @@ class Probe:
         return bool(self.renderer)
 
 
+def missing() -> bool:
+    """Whether MuJoCo, through which everything here draws, is not installed: then no driver is to blame."""
+    return find_spec("mujoco") is None
+
+
+def missing_mujoco() -> MissingExtra:
+    """What to say then."""
+    return MissingExtra(
+        "jaxdreamer[mujoco]", "drawing by OpenGL needs the Python package mujoco, which is not installed"
+    )
+
+
 def probe(backend: str, seconds: float = _SECONDS) -> Probe:
     """Try a backend, ``"egl"`` or ``"osmesa"``, in a child process."""
     if backend == "osmesa" and not find_library("OSMesa"):
@@ -86,6 +100,8 @@ def prepare() -> str:
         raise EnvError(f"drawing was switched off by MUJOCO_GL={chosen}; unset it to get pixels")
     if chosen:
         return chosen
+    if missing():
+        raise missing_mujoco()
     failed = []
     for backend in CANDIDATES:
         found = probe(backend)
@@ -102,15 +118,15 @@ def settled() -> Iterator[None]:
     """Around imports that look for what draws: there is a choice, or nothing draws, and no window is looked for."""
     try:
         prepare()
-    except EnvError as error:
+    except (EnvError, MissingExtra) as error:
         logger.info("%s", error)
-    missing = "MUJOCO_GL" not in os.environ
-    if missing:
+    undecided = "MUJOCO_GL" not in os.environ
+    if undecided:
         os.environ["MUJOCO_GL"] = "disabled"
     try:
         yield
     finally:
-        if missing:
+        if undecided:
             del os.environ["MUJOCO_GL"]  # whoever draws later is told why it cannot be done
 
 
