@@ -1,12 +1,12 @@
 """torchwm's networks as views of an agent's parameters: its names, shapes and call shapes, and no second implementation.
 
 A view looks at the agent's present parameters whenever it is called, takes numpy, JAX or torch arrays and answers in the
-kind it was given. What only a torch module can do (gradients through it, ``parameters()``) is not offered.
+kind it was given. What only a torch module can do (gradients through it, parameters to change in place) is not offered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -44,6 +44,10 @@ class View:
     def state_dict(self) -> dict[str, Any]:
         """Copies of the parameters by torchwm's names, in its shapes; tensors where torch is installed."""
         return tensors_or_arrays(self._dreamer.state_dicts().get(self._name, {}))
+
+    def parameters(self) -> Iterator[Any]:
+        """The same copies one by one, to look at: changing them changes nothing."""
+        return iter(self.state_dict().values())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take parameters over. ValueError where names or shapes differ."""

@@ -70,6 +70,15 @@ def test_a_network_alone_is_not_offered(kind):
         kind(3, 4)
 
 
+def test_parameters_are_copies_to_look_at(played):
+    found, states = list(played.rssm.parameters()), played.state_dicts()["rssm"]
+    assert sum(np.asarray(array).size for array in found) == played.rssm.parameter_count
+    for array, expected in zip(found, states.values(), strict=True):
+        np.testing.assert_array_equal(array, expected)
+        array[...] = 0
+    assert all(array.any() == before.any() for array, before in zip(played.rssm.parameters(), states.values()))
+
+
 def test_what_only_a_torch_module_can_do_is_not_offered(played):
     with pytest.raises(
         AttributeError, match="has no 'named_parameters': what only a torch module can do is not offered"
