@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jaxdreamer.deploy.pretrained import Agent, load_agent
     from jaxdreamer.envs.base import EnvError, SpaceError
     from jaxdreamer.envs.functional import FunctionalEnv
-    from jaxdreamer.envs.gymnasium_env import wrap
+    from jaxdreamer.envs.instance import wrap
     from jaxdreamer.envs.mujoco_env import MuJoCoImageEnv
     from jaxdreamer.envs.registry import make_env, make_vector, register
     from jaxdreamer.envs.robotics_env import register_robotics, robotics_tasks

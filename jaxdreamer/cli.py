@@ -341,7 +341,7 @@ def _check_env(options: CheckEnvOptions, settings: Mapping[str, Any]) -> int:
     base = configs.preset(options.preset, **settings) if options.preset else configs.replace(Config(), settings)
     config = base.env
     from jaxdreamer.envs.check import check_env
-    from jaxdreamer.envs.gymnasium_env import wrap
+    from jaxdreamer.envs.instance import as_env
     from jaxdreamer.envs.registry import imported, make_env
     from jaxdreamer.envs.trust import foreign
 
@@ -352,7 +352,7 @@ def _check_env(options: CheckEnvOptions, settings: Mapping[str, Any]) -> int:
 
     def make() -> Any:
         nonlocal told
-        env = make_env(config) if function is None else wrap(function(), config)
+        env = make_env(config) if function is None else as_env(function(), config)
         if not told:
             print("\n".join(_about(env, config, options.make)), flush=True)
         told = True

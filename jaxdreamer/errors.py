@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -19,7 +20,7 @@ class MissingExtra(ConfigError, ImportError):
 
     def __init__(self, requirement: str, why: str) -> None:
         """``requirement`` is what pip is given, such as ``jaxdreamer[classic]``; ``why`` says what needs it."""
-        super().__init__(f"{why}\npip install '{requirement}'")
+        super().__init__(f"{why}\npip install {shlex.quote(requirement)}")
         self.requirement = requirement
 
 

@@ -5,7 +5,7 @@ Importing it imports neither jax nor gymnasium, and no module of it ever imports
 
 from jaxdreamer.config import MissingExtra
 from jaxdreamer.envs.base import Env, EnvError, SpaceError
-from jaxdreamer.envs.gymnasium_env import wrap
+from jaxdreamer.envs.instance import wrap
 from jaxdreamer.envs.registry import backends, make_env, make_vector, register
 from jaxdreamer.envs.vector import VectorEnv, episode_seed
 from jaxdreamer.envs.workers import WorkerVectorEnv

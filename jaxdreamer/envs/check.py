@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdreamer.envs.base import Env, EnvError
+from jaxdreamer.envs.instance import as_env, check_apart
+from jaxdreamer.envs.outcome import told
 from jaxdreamer.envs.pictures import NOT_FINITE, picture_axes
+from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.types import ActionSpec, ArraySpec, Timestep
 
 _NUMBER = re.compile(r"-?\b(\d[\d.e+-]*|nan|inf)\b")
@@ -39,19 +43,22 @@ class Report(NamedTuple):
         return not any(finding.level == "error" for finding in self.findings)
 
 
-def check_env(make: Callable[[], Env], *, steps: int = 300, seed: int = 0) -> Report:
+def check_env(make: Callable[[], Any], *, steps: int = 300, seed: int = 0) -> Report:
     """Play two instances side by side with random actions for ``steps`` agent steps each, and look at everything.
 
     Looked at: what spec and spaces say against what comes; reset and step in their order; flags at an episode's end;
-    rewards; whether a seed decides an episode; whether arrays are fresh. What ``make`` and the environment raise is raised.
+    rewards; whether a seed decides an episode; whether arrays are fresh. What the environment raises, or returns that cannot
+    be, ends the check and is what was found. What ``make`` raises is raised; gymnasium's environments are wrapped.
     """
-    env, twin = make(), make()
-    try:
-        return _Check(env, twin, seed).run(steps)
-    finally:
-        for item in (env, twin):
+    check = _Check(as_env(make()), as_env(make()), seed)
+    with check.finding():
+        check_apart([check.env, check.twin])
+        check.run(steps)
+    with check.finding():
+        for item in (check.env, check.twin):
             item.close()
             item.close()  # twice is fine, says the contract: let it be found here
+    return check.report()
 
 
 class _Check:
@@ -61,6 +68,7 @@ class _Check:
         self.found: dict[str, Finding] = {}
         self.strayed: set[str] = set()
         self.rewards: list[float] = []
+        self.done = 0
         self.episodes = self.terminal = 0
         self.low = {key: np.full(item.shape, np.inf) for key, item in env.spec.obs.items()}
         self.high = {key: np.full(item.shape, -np.inf) for key, item in env.spec.obs.items()}
@@ -75,21 +83,30 @@ class _Check:
         """Keep what is found once: the same with other numbers in it is the same."""
         self.found.setdefault(_NUMBER.sub("#", text), Finding(level, text))
 
-    def run(self, steps: int) -> Report:
+    @contextmanager
+    def finding(self) -> Iterator[None]:
+        """What the environment raises inside is what was found."""
+        try:
+            with told("the environment"):
+                yield
+        except JaxdreamerError as error:
+            self.error(str(error))
+
+    def run(self, steps: int) -> None:
         self._check_specs()
         if self.found:  # what does not know what it is cannot be played
-            return Report(list(self.found.values()), 0, 0, 0, (0.0, 0.0, 0.0))
+            return
         self._check_seeds()
-        episode, done = 0, 0
+        episode = 0
         entry, other = self._reset(episode)
-        while done < steps:
-            action = _draw(self.rng, self.env.spec.action, extreme=done % 10 == 0)
+        while self.done < steps:
+            action = _draw(self.rng, self.env.spec.action, extreme=self.done % 10 == 0)
             kept = {key: np.array(value) for key, value in entry.obs.items()}
             before, entry, other = entry, self.env.step(action.copy()), self.twin.step(action.copy())
-            done += 1
+            self.done += 1
             self._check_fresh(before, kept)
             self._check_entry(entry, first=False)
-            self._check_same(entry, other, done)
+            self._check_same(entry, other, self.done)
             self.rewards.append(float(entry.reward))
             if entry.is_last:
                 self.episodes, self.terminal = self.episodes + 1, self.terminal + bool(entry.is_terminal)
@@ -97,9 +114,11 @@ class _Check:
                 episode += 1
                 entry, other = self._reset(episode)
         self._check_experience(steps)
+
+    def report(self) -> Report:
         low, high = (min(self.rewards), max(self.rewards)) if self.rewards else (0.0, 0.0)
         mean = float(np.mean(self.rewards)) if self.rewards else 0.0
-        return Report(list(self.found.values()), done, self.episodes, self.terminal, (low, mean, high))
+        return Report(list(self.found.values()), self.done, self.episodes, self.terminal, (low, mean, high))
 
     def _check_specs(self) -> None:
         if self.env.spec != self.twin.spec:

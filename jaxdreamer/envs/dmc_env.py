@@ -17,7 +17,7 @@ from gymnasium import spaces
 from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra, nearest
 from jaxdreamer.envs import gl, render, versions
 from jaxdreamer.envs.base import EnvError
-from jaxdreamer.envs.gymnasium_env import wrap
+from jaxdreamer.envs.instance import wrap
 from jaxdreamer.envs.wrappers import AgentEnv
 
 DOMAIN_ALIASES = {"cup": "ball_in_cup"}

@@ -19,6 +19,7 @@ from gymnasium import spaces
 
 from jaxdreamer.config import MODEL_SUFFIXES, ConfigError, EnvConfig
 from jaxdreamer.envs import gymnasium_env, render
+from jaxdreamer.envs.instance import wrap
 from jaxdreamer.envs.mujoco_model import (
     check_actuators,
     keyframe_names,
@@ -27,6 +28,7 @@ from jaxdreamer.envs.mujoco_model import (
     model_source,
     warnings_caught,
 )
+from jaxdreamer.envs.outcome import flag_of, reward_of, told
 from jaxdreamer.envs.wrappers import AgentEnv
 
 _log = logging.getLogger(__name__)
@@ -77,7 +79,7 @@ def make_mujoco_env_from_config(
         check_actuators(env.model, source)
         if not config.keyframe:
             _tell_of_keyframes(config.task, env.model)
-        return gymnasium_env.wrap(env, config)
+        return wrap(env, config)
     except BaseException:
         env.close()
         raise
@@ -217,9 +219,13 @@ class MuJoCoEnv(gymnasium.Env):
         reward, ended = 0.0, False
         # Each is handed an action and an info of its own, to do with as it likes.
         if self._reward_fn is not None:
-            reward = float(self._reward_fn(self.model, data, action.copy(), self._info(action)))
+            with told("reward_fn"):
+                value = self._reward_fn(self.model, data, action.copy(), self._info(action))
+            reward = reward_of(value, "reward_fn")
         if self._terminal_fn is not None:
-            ended = bool(self._terminal_fn(self.model, data, self._info(action)))
+            with told("terminal_fn"):
+                flag = self._terminal_fn(self.model, data, self._info(action))
+            ended = flag_of(flag, "the end", "terminal_fn")
         return self._observe(), reward, ended, 0 < self._limit <= self._steps, self._info(action)
 
     def draw(self, size: tuple[int, int] | None) -> np.ndarray:

@@ -3,20 +3,23 @@
     from jaxdreamer.envs import register
     register("mine", make_mine)
 
-and is then ``env.backend=mine`` everywhere. A backend whose environments step together, as the agents of one game do,
-brings its own lanes instead: ``register("mine", make_lanes, lanes=True)`` with ``make_lanes(config, count, seed)``, which
-returns an object with the interface of :class:`~jaxdreamer.envs.vector.VectorEnv`. One whose environments are pure
-functions, ``register("mine", make_functional, functional=True)``, is trained on the device; ``make_functional(config)``
-returns a :class:`~jaxdreamer.envs.functional.FunctionalEnv`.
+and is then ``env.backend=mine`` everywhere; a gymnasium environment that it returns is wrapped as ``config`` says. A backend
+whose environments step together, as the agents of one game do, brings its own lanes instead:
+``register("mine", make_lanes, lanes=True)`` with ``make_lanes(config, count, seed)``, which returns an object with the
+interface of :class:`~jaxdreamer.envs.vector.VectorEnv`. One whose environments are pure functions,
+``register("mine", make_functional, functional=True)``, is trained on the device; ``make_functional(config)`` returns a
+:class:`~jaxdreamer.envs.functional.FunctionalEnv`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import reprlib
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from types import ModuleType
@@ -24,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdreamer.config import ConfigError, EnvConfig, is_model, nearest
 from jaxdreamer.envs.base import Env
+from jaxdreamer.envs.instance import as_env, check_apart
+from jaxdreamer.envs.outcome import told
 from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.envs.workers import WorkerVectorEnv
 
@@ -155,7 +160,7 @@ def make_env(config: EnvConfig) -> Env:
         from jaxdreamer.envs.hosted import host
 
         return host(make_functional(config), config)
-    return _load(_BACKENDS[name])(config)
+    return _make_one(_BACKENDS[name], config)
 
 
 def is_functional(config: EnvConfig) -> bool:
@@ -176,21 +181,31 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
     return _load(_FUNCTIONAL[name])(config)
 
 
-def make_vector(config: EnvConfig, count: int, seed: int = 0, *, make: Callable[[], Env] | None = None) -> VectorEnv:
+def make_vector(
+    config: EnvConfig, count: int, seed: int = 0, *, make: Callable[[], Any] | None = None, apart: bool = False
+) -> VectorEnv:
     """``count`` environments side by side, each made by ``make``, or else as ``config`` says.
 
-    They run in ``config.workers`` processes, or in this one where that is 0.
+    They run in ``config.workers`` processes, or in this one where that is 0. What ``make`` returns is wrapped as ``config``
+    says where it is gymnasium's or old gym's. With ``apart`` it makes one more, to see at once that it is another.
     A backend that brings its own lanes may return another number of them; ``num_envs`` of the result tells.
     """
+    if make is not None and not callable(make):
+        raise ConfigError(
+            f"make must be a function that makes an environment, found {reprlib.repr(make)}: each lane and each evaluation "
+            "needs an instance of its own, so give make=lambda: MyEnv()"
+        )
     if make is None and (name := _resolve(config.backend)) in _LANES:
         return _load(_LANES[name])(config, count, seed)
-    one = make or _maker(config)
+    makers = [_maker(config) if make is None else _Made(make, config)] * count
+    if make is not None and apart and (count == 1 or config.workers):  # otherwise the lanes show it
+        makers[0] = _Made(make, config, twice=True)
     if not config.workers:
-        return VectorEnv([one] * count, seed)
+        return VectorEnv(makers, seed)
     if make is None and is_functional(config):
         raise ConfigError(f"env.workers: workers never import jax, and backend {config.backend} needs it; leave it 0")
     return WorkerVectorEnv(
-        [one] * count,
+        makers,
         seed,
         workers=config.workers,
         timeout=config.worker_timeout,
@@ -205,7 +220,29 @@ def _maker(config: EnvConfig) -> Callable[[], Env]:
 
 
 def _make_one(make: Any, config: EnvConfig) -> Env:
-    return _load(make)(config)
+    return as_env(_load(make)(config), config)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Makes environments by a function of somebody's, in a form that goes to other processes."""
+
+    make: Callable[[], Any]
+    config: EnvConfig
+    twice: bool = False
+
+    def __call__(self) -> Env:
+        env = self._one()
+        if self.twice:
+            other = self._one()
+            check_apart([env, other])
+            other.close()
+        return env
+
+    def _one(self) -> Env:
+        with told("the function that makes the environment"):
+            made = self.make()
+        return as_env(made, self.config)
 
 
 def canonical(backend: str) -> str:

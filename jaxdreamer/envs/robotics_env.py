@@ -11,7 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 
 from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
-from jaxdreamer.envs import gl, gymnasium_env, versions
+from jaxdreamer.envs import gl, gymnasium_env, libraries, versions
 from jaxdreamer.envs.wrappers import AgentEnv
 
 _WRONG_START = "its episodes began from a wrong state of the arm"
@@ -54,7 +54,7 @@ def register() -> None:
 
     try:
         # What it prints is about tasks that nobody asked for.
-        with gl.settled(), gymnasium_env.warnings_logged(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        with gl.settled(), libraries.warnings_logged(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             import gymnasium_robotics
 
             gymnasium.register_envs(gymnasium_robotics)

@@ -213,7 +213,7 @@ def _restore_multi_discrete(data: Any, where: str) -> Any:
     choices, start = (
         _numbers(member(data, name, list, where), dtype, f"{where}, {name!r}") for name in ("nvec", "start")
     )
-    if choices.shape != start.shape or not choices.size or choices.min() < 1:
+    if choices.shape != start.shape or (choices < 1).any():
         raise SpecError(f"{where}: 'nvec' and 'start' are lists of one shape, of numbers from 1 in 'nvec'")
     return spaces.MultiDiscrete(choices, dtype=dtype.type, start=start)
 

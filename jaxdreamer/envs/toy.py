@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from jaxdreamer.config import ConfigError, EnvConfig, nearest
-from jaxdreamer.envs.gymnasium_env import wrap
+from jaxdreamer.envs.instance import wrap
 from jaxdreamer.envs.wrappers import AgentEnv
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,8 +10,11 @@ import numpy as np
 
 from jaxdreamer.config import ConfigError
 from jaxdreamer.envs.base import Env, EnvError
+from jaxdreamer.envs.instance import as_env, check_apart
 from jaxdreamer.envs.wrappers import AgentEnv
 from jaxdreamer.types import EnvSpec, Timestep
+
+logger = logging.getLogger(__name__)
 
 
 def episode_seed(seed: int, lane: int, episode: int) -> int:
@@ -112,7 +116,7 @@ class VectorEnv:
     overlaps = False
     """Whether lanes advance between :meth:`send` and :meth:`receive`, while the caller does something else."""
 
-    def __init__(self, make: Sequence[Callable[[], Env] | Env], seed: int = 0) -> None:
+    def __init__(self, make: Sequence[Callable[[], Any] | Any], seed: int = 0) -> None:
         """``make`` holds, for each lane, an environment or a function that makes one; their specs must agree."""
         if not make:
             raise ConfigError("a vector environment needs at least one environment, found none")
@@ -124,12 +128,9 @@ class VectorEnv:
         try:
             for index, item in enumerate(make):
                 ready = hasattr(item, "reset") and not isinstance(item, type)
-                env = item if ready else item()  # type: ignore[operator]
-                if any(lane.env is env for lane in self.lanes):
-                    raise ConfigError(
-                        f"lanes {index} and before were given one environment: each needs an own instance"
-                    )
-                self.lanes.append(Lane(env, seed, index))  # type: ignore[arg-type]
+                env = as_env(item if ready else item())
+                check_apart([*(lane.env for lane in self.lanes), env])
+                self.lanes.append(Lane(env, seed, index))
                 if self.lanes[index].env.spec != self.spec:
                     raise ConfigError(
                         f"lanes must have one spec; lane 0 has {self.spec}, lane {index} {self.lanes[index].env.spec}"
@@ -243,9 +244,12 @@ class VectorEnv:
         self.lanes[lane].needs_reset = True
 
     def close(self) -> None:
-        """Close every lane."""
+        """Close every lane, whatever becomes of the others."""
         for lane in self.lanes:
-            lane.env.close()
+            try:
+                lane.env.close()
+            except Exception as error:  # an environment's own; nothing is lost by it that was not given up here
+                logger.warning("lane %d could not be closed: %s", lane.index, error)
 
 
 def stack(entries: Sequence[Timestep]) -> Timestep:

@@ -25,7 +25,9 @@ import numpy as np
 
 from jaxdreamer.config import ConfigError
 from jaxdreamer.envs.base import Env
+from jaxdreamer.envs.instance import as_env, check_apart
 from jaxdreamer.envs.vector import play_again
+from jaxdreamer.errors import JaxdreamerError
 
 IDLE, STEP, RESET = range(3)
 """What a lane does when its worker is told to advance."""
@@ -229,7 +231,8 @@ def work(pipe: Any, make: bytes, lanes: list[int]) -> None:
     at = "while the environment was made"
     try:
         for lane, one in zip(lanes, pickle.loads(make)):
-            envs[lane] = one()
+            envs[lane] = as_env(one())
+        check_apart(list(envs.values()))
         env = envs[lanes[0]]
         about = {
             "spec": env.spec,
@@ -257,7 +260,12 @@ def work(pipe: Any, make: bytes, lanes: list[int]) -> None:
                 answer = play_again(envs[values[0]], *values[1:])
             elif kind == "render":
                 at = f"in lane {values[0]}, drawing it"
-                answer = envs[values[0]].render()
+                try:
+                    answer = envs[values[0]].render()
+                except Exception as error:  # a picture less, and no reason to lose the episodes
+                    text = str(error) if isinstance(error, JaxdreamerError) else f"{type(error).__name__}: {error}"
+                    pipe.send(("undrawn", text, heard.take(), []))
+                    continue
             else:
                 return
             pipe.send(("done", answer, heard.take(), notes))

@@ -263,6 +263,8 @@ class WorkerVectorEnv(VectorEnv):
         self._notes = list(dict.fromkeys([*self._notes, *notes]))
         if kind == "refused":
             raise ConfigError(value)
+        if kind == "undrawn":
+            raise EnvError(f"{worker}: {value}")
         if kind == "failed":
             raise WorkerFailed(f"{worker} failed:\n{value}")
         return value

@@ -110,7 +110,9 @@ class AgentEnv:
         return self.simulator.render()
 
     def close(self) -> None:
-        """Free what the simulator holds."""
+        """Free what the simulator holds, once: calling it again before another reset does nothing."""
+        if self._ended == "after close":
+            return
         self._ended = "after close"
         self.simulator.close()
 
@@ -154,4 +156,6 @@ class AgentEnv:
                 logger.warning("%s: such an entry is left out, and its episode ends before it", error)
             # Bytes cannot hold nan: the reward says it for them.
             obs, reward = {key: np.zeros(item.shape, item.dtype) for key, item in self.spec.obs.items()}, np.nan
-        return Timestep(obs, np.float32(reward), first, last, terminal)
+        with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the collecting loop sees and counts
+            total = np.float32(reward)
+        return Timestep(obs, total, first, last, terminal)

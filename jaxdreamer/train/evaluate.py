@@ -159,9 +159,13 @@ def _warn_of_cut(steps: int, broken: bool) -> None:
 def _draw(envs: VectorEnv, frames: list[np.ndarray]) -> bool:
     """Add a frame of the first lane; False where drawing fails: a film must not cost a run its evaluation."""
     try:
-        frames.append(envs.render(0))
+        frame = envs.render(0)
+        if frames and frame.shape != frames[0].shape:
+            raise EnvError(f"its frames change their shape from {frames[0].shape} to {frame.shape}")
+        frames.append(frame)
     except Exception as error:
         _log.warning("no film: drawing the environment failed: %s", error)
+        frames.clear()
         return False
     return True
 

@@ -442,6 +442,12 @@ class HostTrainer(Loop[Evaluation]):
 
 def check_trainable(config: Config, spec: EnvSpec) -> None:
     """ConfigError for combinations that only the environment's spec shows to be impossible, TooLarge beyond memory."""
+    empty = [key for key, item in spec.obs.items() if 0 in item.shape]
+    if empty or not spec.obs or not spec.action.size:
+        what = (
+            f"observation {empty[0]!r} holds no numbers" if empty else "there is nothing to see, or nothing to decide"
+        )
+        raise ConfigError(f"{what}: the environment's spec is {spec.to_dict()}; leave such keys out of it")
     if config.behavior.actor_gradient == "auto" and not (spec.action.is_discrete or spec.action.is_continuous):
         raise ConfigError(
             "behavior.actor_gradient=auto cannot decide for actions that are partly choices and partly numbers: "

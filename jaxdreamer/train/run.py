@@ -18,7 +18,7 @@ from jaxdreamer import config as configs
 from jaxdreamer.agent.policy import make_policy
 from jaxdreamer.config import Config, ConfigError, EnvConfig
 from jaxdreamer.devices import devices
-from jaxdreamer.envs.base import Env
+from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.functional import FunctionalEnv
 from jaxdreamer.envs.registry import is_functional, located, make_functional, make_vector
 from jaxdreamer.envs.trust import refuse_untrusted, trust_word
@@ -55,7 +55,7 @@ def train_agent(
     config: Config,
     logdir: str | os.PathLike[str],
     *,
-    make: Callable[[], Env] | FunctionalEnv | None = None,
+    make: Callable[[], Any] | FunctionalEnv | None = None,
     sinks: Iterable[str | Sink] = (),
     console: Console | None = None,
     start: TrainState | None = None,
@@ -68,8 +68,9 @@ def train_agent(
     Args:
         config: see :func:`jaxdreamer.config.preset`.
         logdir: made if need be. Where it holds a run, settings that differ are shown by name, and applied or refused.
-        make: makes one environment, instead of ``config.env.id``; see ``envs.gymnasium_env.wrap`` for instances. Or pure
-            functions, :class:`~jaxdreamer.envs.functional.FunctionalEnv`, which are trained on the device.
+        make: makes one environment, instead of ``config.env.id``: another one at each call, gymnasium's (wrapped as
+            ``config.env`` says) or the library's. Or pure functions, :class:`~jaxdreamer.envs.functional.FunctionalEnv`,
+            which are trained on the device.
         sinks: further places for metrics: ``"tensorboard"``, ``"wandb"``, or objects with a sink's methods
             (:class:`jaxdreamer.record.metrics.Sink`).
         console: where to report; standard error by default.
@@ -167,7 +168,7 @@ def _refuse_host_settings(env: EnvConfig) -> None:
 def _on_host(
     config: Config,
     rundir: RunDir,
-    make: Callable[[], Env] | None,
+    make: Callable[[], Any] | None,
     sinks: Iterable[str | Sink],
     console: Console,
     signals: Signals,
@@ -178,12 +179,13 @@ def _on_host(
     def make_envs(count: int, seed: int) -> VectorEnv:
         return make_vector(config.env, count, seed, make=make)
 
-    envs = make_envs(config.env.num_envs, config.seed)
+    envs = make_vector(config.env, config.env.num_envs, config.seed, make=make, apart=True)
     trainer = None
     try:
         check_trainable(config, envs.spec)
         with rundir, Progress(config.run.frames, console=console) as progress:
             resuming = _announce(progress, changes, rundir, envs.spec, "host", entry)
+            _say_what_is_not_done(progress, config, can_render=envs.can_render)
             with MetricsLog(rundir.metrics) as metrics:
                 trainer = HostTrainer(config, envs, make_envs, rundir, metrics, progress)
                 _begin(trainer, resuming, entry, [rundir], [metrics])
@@ -223,6 +225,7 @@ def _on_device(
             _announce(progress, settled[i][1], folders[i], env.spec, "device", entry, aloud=i == 0)
             for i in range(len(folders))
         ]
+        _say_what_is_not_done(progress, config, can_render=env.render is not None, bounded=True)
         if len(set(resuming)) > 1:
             there = ", ".join(str(rundir.path) for rundir, holds in zip(folders, resuming) if holds)
             raise ConfigError(f"only some of the seeds have a run to go on with: {there}; choose another --logdir")
@@ -281,6 +284,14 @@ def _announce(
     return resuming
 
 
+def _say_what_is_not_done(progress: Progress, config: Config, *, can_render: bool, bounded: bool = False) -> None:
+    """Settings that this environment leaves without effect; ``bounded``: all of its actions have bounds."""
+    if config.run.video and not can_render:
+        progress.log("no films are made: this environment cannot be drawn (gymnasium's need render_mode='rgb_array')")
+    if config.env.action_bound and bounded:
+        progress.log(f"env.action_bound={config.env.action_bound:g} is not used: every action has bounds of its own")
+
+
 def _begin(
     trainer: HostTrainer | DeviceTrainer,
     resuming: bool,
@@ -315,7 +326,7 @@ def evaluate_agent(
     *,
     episodes: int | None = None,
     seed: int | None = None,
-    make: Callable[[], Env] | FunctionalEnv | None = None,
+    make: Callable[[], Any] | FunctionalEnv | None = None,
     film: str | os.PathLike[str] | None = None,
     trust: bool = False,
 ) -> Evaluation:
@@ -343,7 +354,9 @@ def evaluate_agent(
         refuse_untrusted(config.env, RunDir(logdir).config)
     with Signals(lasting()):
         evaluation = _evaluate(RunDir(logdir), config, spec, episodes, seed, make, film is not None)
-    if film is not None and evaluation.frames is not None:
+    if film is not None:
+        if evaluation.frames is None:
+            raise EnvError(f"{film} is not written: drawing the environment failed, as was said above")
         video.save_video(film, evaluation.frames, evaluation.frame_rate)
     return evaluation
 
@@ -363,15 +376,29 @@ def _evaluate(
     pure = _pure(config, make)
     if pure is not None:
         check_spec(rundir, pure.spec)
+        _check_film(film, pure.render is not None)
         return make_device_evaluate(config, pure, policy)(params, episodes, seed=seed, film=film)
 
     def make_envs(count: int, env_seed: int) -> VectorEnv:
         envs = make_vector(config.env, count, env_seed, make=make)
-        check_spec(rundir, envs.spec)
+        try:
+            check_spec(rundir, envs.spec)
+            _check_film(film, envs.can_render)
+        except BaseException:
+            envs.close()
+            raise
         return envs
 
     key = jax.random.split(jax.random.key(config.seed), 3)[2]
     return make_evaluate(policy)(params, make_envs, episodes, seed=seed, key=key, film=film)
+
+
+def _check_film(wanted: bool, can_render: bool) -> None:
+    if wanted and not can_render:
+        raise ConfigError(
+            "no film can be made: this environment cannot be drawn (gymnasium's need render_mode='rgb_array'); evaluate it "
+            "without one"
+        )
 
 
 def enable_compilation_cache() -> None:

@@ -187,10 +187,13 @@ def test_an_error_says_which_lane_it_came_from():
             return super().step(action)
 
     env = VectorEnv([wrap(CountingEnv()), wrap(Breaking())], 0)
-    with pytest.raises(ZeroDivisionError, match="the task's own") as caught:
+    with pytest.raises(
+        EnvError, match=r"step of <Breaking.*ZeroDivisionError: the task's own \(.*test_vector"
+    ) as caught:
         for _ in range(9):
             env.step(np.eye(5)[:2])
     assert caught.value.__notes__ == ["in lane 1, episode 0, agent step 3"]
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 def test_lanes_must_agree_and_are_closed_when_they_do_not():

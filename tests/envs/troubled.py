@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxdreamer.config import EnvConfig
-from jaxdreamer.envs.gymnasium_env import wrap
+from jaxdreamer.envs.instance import wrap
 from jaxdreamer.envs.toy import CountingEnv
 
 
