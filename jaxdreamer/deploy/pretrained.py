@@ -46,10 +46,6 @@ def load_agent(
         CheckpointDamaged: there is no undamaged one.
     """
     rundir = RunDir(logdir)
-    if rundir.exists and not checkpoint.steps(rundir.checkpoints):
-        raise checkpoint.CheckpointMissing(
-            f"the run in {rundir.path} has no checkpoint yet: expected one in {rundir.checkpoints.name}/, found none"
-        )
     config = read_config(rundir)
     with telling_how_to_mend(rundir):
         spec, spaces = read_spec(rundir.spec), read_spaces(rundir.spec)

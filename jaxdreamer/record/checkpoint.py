@@ -19,6 +19,7 @@ import logging
 import math
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -32,7 +33,7 @@ import numpy as np
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.files import FileUnusable, natural, open_file, read_json, require
 from jaxdreamer.memory import refuse_beyond_memory
-from jaxdreamer.saving import storing, sync_folder
+from jaxdreamer.saving import StorageError, storing, sync_folder
 
 __all__ = [
     "CheckpointDamaged",
@@ -57,7 +58,8 @@ _FORM = {
     "files": {_ARRAYS: _FILE, _HOST: _FILE},
 }
 _MOST_HOST = 2**30  # indices of batches that were asked for may be many
-_RETRIES = 100
+_REPLACED = ".replaced-"
+_RETRIES, _LOOKS = 100, 5
 
 
 class CheckpointMissing(JaxdreamerError, FileNotFoundError):
@@ -94,9 +96,10 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, host: dict[str, A
         try:
             temporary.mkdir()
             _write(temporary, step, tree, host_text)
-            final = folder / f"{step:0{_DIGITS}d}"
+            final, replaced = _places(folder, step)
             if final.exists():  # a folder cannot be renamed onto another
-                final.rename(folder / f".tmp-replaced-{step:0{_DIGITS}d}-{os.getpid()}")
+                shutil.rmtree(replaced, ignore_errors=True)
+                final.rename(replaced)  # where it is found as long as there is no new one
             temporary.rename(final)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -111,14 +114,18 @@ def steps(folder: str | os.PathLike[str]) -> list[int]:
     folder = Path(folder)
     if not folder.is_dir():
         return []
-    names = [path.name for path in folder.iterdir() if path.is_dir() and path.name.isascii() and path.name.isdigit()]
-    return sorted(int(name) for name in names if name == f"{int(name):0{_DIGITS}d}")
+    names = {path.name.removeprefix(_REPLACED) for path in folder.iterdir() if path.is_dir()}
+    return sorted(int(name) for name in names if _is_step(name))
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdigit() and name == f"{int(name):0{_DIGITS}d}"
 
 
 def read_host(folder: str | os.PathLike[str], step: int) -> dict[str, Any]:
     """The ``host`` dictionary of one checkpoint, without its arrays. Raises CheckpointDamaged."""
     path = _path(folder, step)
-    return _read_host(path, _read_manifest(path))
+    return _read_host(path, _read_manifest(path, step))
 
 
 def hosts(folder: str | os.PathLike[str]) -> dict[int, dict[str, Any]]:
@@ -179,15 +186,26 @@ def restore_params(
 # ---- folders and files ---------------------------------------------------------------------------------------------
 
 
+def _places(folder: str | os.PathLike[str], step: int) -> tuple[Path, Path]:
+    """Where a checkpoint lies, and where it waits while another of its step takes its place."""
+    name = f"{step:0{_DIGITS}d}"
+    return Path(folder).absolute() / name, Path(folder).absolute() / f"{_REPLACED}{name}"
+
+
 def _path(folder: str | os.PathLike[str], step: int) -> Path:
-    return Path(folder).absolute() / f"{step:0{_DIGITS}d}"
+    final, replaced = _places(folder, step)
+    return final if final.exists() or not replaced.exists() else replaced
 
 
 def _newest(folder: str | os.PathLike[str], step: int | None, read: Callable[[Path, _Manifest], Any]) -> Any:
     """What ``read`` makes of the newest checkpoint it can be done with, while another process may be writing here."""
-    for _ in range(_RETRIES):
+    for attempt in range(_RETRIES):
+        found = steps(folder)
+        if attempt < _LOOKS and (not found or (step is not None and step not in found)):
+            time.sleep(0.01)  # a folder that is renamed while its parent is listed may be seen under neither name
+            continue
         with contextlib.suppress(_Replaced):
-            return _newest_of(steps(folder), folder, step, read)
+            return _newest_of(found, folder, step, read)
     raise CheckpointDamaged(f"{folder} changes faster than it can be read: wait until its run has ended")
 
 
@@ -210,10 +228,13 @@ def _newest_of(
         path = _path(folder, candidate)
         before = _identity(path)
         try:
-            manifest = _read_manifest(path)
+            manifest = _read_manifest(path, candidate)
             for name, entry in manifest.files.items():
                 _check_file(path, name, entry)
-            return read(path, manifest)
+            found_there = read(path, manifest)
+            if _identity(path) != before:
+                raise _Replaced  # what was read may be half of one and half of another
+            return found_there
         except CheckpointDamaged as error:
             if before is None or _identity(path) != before:
                 raise _Replaced from error
@@ -239,6 +260,9 @@ def _prune(folder: Path, step: int, keep: int) -> None:
             # Renamed first: half a deleted folder must not look like a damaged checkpoint.
             doomed = folder / f".tmp-pruned-{candidate:0{_DIGITS}d}-{os.getpid()}"
             _path(folder, candidate).rename(doomed)
+    for path in folder.iterdir():
+        if path.name.startswith(_REPLACED) and (folder / path.name.removeprefix(_REPLACED)).exists():
+            shutil.rmtree(path, ignore_errors=True)
     _clear(folder)
 
 
@@ -267,8 +291,11 @@ def _write(path: Path, step: int, tree: Any, host_text: str) -> None:
     with _new_file(path / _MANIFEST) as file:
         file.write(json.dumps(manifest, indent=1).encode())
     sync_folder(path)
-    for name, entry in _read_manifest(path, step).files.items():
-        _check_file(path, name, entry)
+    try:
+        for name, entry in _read_manifest(path, step).files.items():
+            _check_file(path, name, entry)
+    except CheckpointDamaged as error:
+        raise StorageError(f"{error}: the disk did not keep what was written to it; choose another one") from error
 
 
 @contextlib.contextmanager
@@ -298,8 +325,8 @@ class _Manifest(NamedTuple):
     files: dict[str, dict[str, int]]
 
 
-def _read_manifest(path: Path, step: int | None = None) -> _Manifest:
-    """Read ``manifest.json`` of a folder that is named after its step, unless ``step`` says it.
+def _read_manifest(path: Path, step: int) -> _Manifest:
+    """Read ``manifest.json`` of the checkpoint of ``step``.
 
     Raises CheckpointDamaged for whatever is wrong with it, and CheckpointMismatch for one of another format.
     """
@@ -317,7 +344,7 @@ def _read_manifest(path: Path, step: int | None = None) -> _Manifest:
                 f"{'update jaxdreamer' if newer else 'go on with the version that wrote it, or choose another folder'}"
             )
         require(data, _FORM, file)
-        if data["step"] != (int(path.name) if step is None else step):
+        if data["step"] != step:
             raise FileUnusable(f"{file} is of step {data['step']}")
     except FileUnusable as error:
         raise CheckpointDamaged(str(error)) from error
@@ -444,13 +471,17 @@ def _read_tree(path: Path, manifest: _Manifest, like: Any, prefix: tuple[str, ..
             raise CheckpointDamaged(f"{path / _MANIFEST} places {'/'.join(name)} outside of {_ARRAYS}")
     refuse_beyond_memory(f"{path}: its arrays", sum(sizes.values()), "restore it, or choose another folder")
     restored = []
-    with open_file(path / _ARRAYS) as file:
-        for name, leaf in leaves.items():
-            array = np.empty(saved[name].shape, dtypes[name])
-            file.seek(saved[name].offset)
-            file.readinto(_as_bytes(array))  # type: ignore[attr-defined]
-            value = jnp.array(array, copy=True)  # on the CPU jax could otherwise keep using this memory
-            restored.append(jax.random.wrap_key_data(value, impl=_key_impl(leaf)) if _is_key(leaf) else value)
+    try:
+        with open_file(path / _ARRAYS) as file:
+            for name, leaf in leaves.items():
+                array = np.empty(saved[name].shape, dtypes[name])
+                file.seek(saved[name].offset)
+                if file.readinto(_as_bytes(array)) != sizes[name]:  # type: ignore[attr-defined]
+                    raise CheckpointDamaged(f"{path / _ARRAYS} ends before {'/'.join(name)}")
+                value = jnp.array(array, copy=True)  # on the CPU jax could otherwise keep using this memory
+                restored.append(jax.random.wrap_key_data(value, impl=_key_impl(leaf)) if _is_key(leaf) else value)
+    except (FileUnusable, OSError) as error:  # the file was looked at before: it is being deleted, or the disk fails
+        raise CheckpointDamaged(f"{path / _ARRAYS} cannot be read ({error})") from error
     return jax.tree.unflatten(jax.tree.structure(like), restored)
 
 

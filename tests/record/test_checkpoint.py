@@ -1,9 +1,13 @@
+import errno
 import json
 import logging
 import os
+import random
 import shutil
 import subprocess
 import sys
+import threading
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +19,7 @@ import pytest
 
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.checkpoint import CheckpointDamaged, CheckpointMismatch, CheckpointMissing
+from jaxdreamer.saving import StorageError
 from jaxdreamer.types import OptimizerStates, TrainState
 
 
@@ -242,6 +247,26 @@ def test_killed_in_the_middle_of_saving(saved, monkeypatch):
     assert not list(folder.glob(".tmp*"))
 
 
+def test_killed_between_an_old_checkpoint_and_a_new_one_of_its_step(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 5, make_state(1), {}, keep=1)
+    real, renamed = Path.rename, []
+
+    def rename(path, target):
+        if renamed:
+            raise KeyboardInterrupt
+        renamed.append(path)
+        return real(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", rename)
+        checkpoint.save(tmp_path, 5, make_state(2), {}, keep=1)
+    assert checkpoint.steps(tmp_path) == [5]
+    assert_same(checkpoint.restore(tmp_path, make_state())[0], make_state(1))
+    checkpoint.save(tmp_path, 5, make_state(3), {}, keep=1)
+    assert_same(checkpoint.restore(tmp_path, make_state())[0], make_state(3))
+    assert [path.name for path in tmp_path.iterdir()] == ["000000000005"]
+
+
 def test_host_takes_plain_values_only(tmp_path):
     checkpoint.save(tmp_path, 1, jnp.ones(1), {"big": 2**120, "bool": np.bool_(True)})
     assert checkpoint.read_host(tmp_path, 1) == {"big": 2**120, "bool": True}
@@ -299,3 +324,197 @@ def test_the_room_imports_nothing_heavy():
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- any name, any content, any moment -----------------------------------------------------------------------------
+
+NAMES = [
+    "team[1]", "a\\b", "*", "?", "[!a]", "{a,b}", " ", " a ", "new\nline", "100%", "%s%d", "#", "a:b", "http:", "gs:",
+    "$HOME", "~x", "~", "'", '"', "`ls`", ";", "&", "-x", "--help", "ä☃", "\u202eright", ":smile:", "[red]", "...",
+    "x" * 255,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_that_a_file_system_allows(tmp_path, name):
+    folder, tree = tmp_path / name / "checkpoints", {"w": jnp.arange(3.0), "key": jax.random.key(1)}
+    checkpoint.save(folder, 5, tree, {"step": 5})
+    restored, host, step = checkpoint.restore(folder, tree)
+    assert_same(restored, tree)
+    assert host == {"step": 5} and step == 5
+    assert [path.name for path in tmp_path.iterdir()] == [name]  # and nothing went anywhere else
+
+
+def test_relative_folders_and_links(tmp_path, monkeypatch):
+    tree = {"w": jnp.arange(3.0)}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real[0]").mkdir()
+    (tmp_path / "link*").symlink_to(tmp_path / "real[0]")
+    checkpoint.save("link*/c", 1, tree, {})
+    assert_same(checkpoint.restore("real[0]/c", tree)[0], tree)
+    assert_same(checkpoint.restore("./link*/../real[0]/c", tree)[0], tree)
+
+
+def resealed(manifest):
+    """With a checksum that fits, as whoever means harm would write it."""
+    manifest = {key: value for key, value in manifest.items() if key != "crc32"}
+    return json.dumps(manifest | {"crc32": zlib.crc32(json.dumps(manifest, sort_keys=True).encode())})
+
+
+HOSTILE = [
+    None,
+    -1,
+    2**70,
+    1e300,
+    True,
+    "",
+    "../../etc/passwd",
+    "/dev/zero",
+    [],
+    [1],
+    {},
+    {"a": 1},
+    [[]],
+    "\x00",
+    10**20,
+]
+
+
+def garbled(rng, value):
+    """The JSON value with something in it replaced, removed or added."""
+    if isinstance(value, dict | list) and value and rng.random() < 0.85:
+        copy = dict(value) if isinstance(value, dict) else list(value)
+        place = rng.choice(list(copy)) if isinstance(copy, dict) else rng.randrange(len(copy))
+        if rng.random() < 0.2:
+            del copy[place]
+        elif isinstance(copy, dict) and rng.random() < 0.1:
+            copy[rng.choice(["../x", "step", ""])] = copy.pop(place)
+        else:
+            copy[place] = garbled(rng, copy[place])
+        return copy
+    return rng.choice(HOSTILE)
+
+
+def test_200_garbled_manifests_all_leave_the_older_checkpoint(saved, caplog):
+    """Well-formed or not, with a checksum that fits or not: never anything but CheckpointDamaged, or the same arrays."""
+    folder, states = saved
+    newest = folder / f"{20:012d}"
+    original, rng = (newest / "manifest.json").read_text(), random.Random(0)
+    fell_back = 0
+    for turn in range(200):
+        if turn % 4 == 0:
+            data = bytearray(original.encode())
+            for _ in range(rng.randrange(1, 20)):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            text = bytes(data[: rng.randrange(len(data))] if turn % 8 else data)
+        else:
+            made = garbled(rng, json.loads(original))
+            text = (resealed(made) if isinstance(made, dict) else json.dumps(made)).encode()
+        (newest / "manifest.json").write_bytes(text)
+        try:
+            tree, _, step = checkpoint.restore(folder, states[20])
+        except CheckpointMismatch:
+            continue  # another shape or path in a manifest that is whole: a checkpoint of other networks
+        fell_back += step == 10
+        if step == 10:
+            assert_same(tree, states[10])
+        assert checkpoint.hosts(folder)[10]["step"] == 10
+    assert fell_back > 120
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/dev/zero", "state"])
+def test_names_in_a_manifest_are_not_followed(saved, tmp_path, name):
+    folder, states = saved
+    newest = folder / f"{20:012d}"
+    manifest = json.loads((newest / "manifest.json").read_text())
+    manifest["files"][name] = manifest["files"].pop("arrays.bin")
+    (newest / "manifest.json").write_text(resealed(manifest))
+    with pytest.raises(CheckpointDamaged, match=r"has no 'arrays\.bin'"):
+        checkpoint.restore(folder, states[20], step=20)
+
+
+def test_reading_while_another_thread_saves_and_prunes(tmp_path, monkeypatch):
+    """Every read is of one whole checkpoint, however often the one being read is deleted or replaced."""
+    state, stop, problems = {"w": jnp.zeros(20_000)}, threading.Event(), []
+    for waits in ("_sync", "sync_folder"):  # for the disk: the writer is to be as fast as it can
+        monkeypatch.setattr(checkpoint, waits, lambda *_: None)
+
+    def write():
+        step = 0
+        while not stop.is_set():
+            step += 1
+            checkpoint.save(tmp_path, step // 2, {"w": jnp.full(20_000, float(step // 2))}, {"step": step // 2}, keep=1)
+
+    checkpoint.save(tmp_path, 0, state, {"step": 0}, keep=2)
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        seen = set()
+        for _ in range(150):
+            tree, host, step = checkpoint.restore_params(tmp_path, state, prefix=())
+            problems += [step] if set(np.unique(tree["w"])) != {step} or host["step"] != step else []
+            seen.add(step)
+    finally:
+        stop.set()
+        writer.join()
+    assert not problems and len(seen) > 3
+
+
+def test_a_disk_that_fills_up_is_a_sentence_and_costs_nothing(saved):
+    folder, states = saved
+    code = f"""
+import resource
+import jax.numpy as jnp
+from jaxdreamer.record import checkpoint
+from jaxdreamer.saving import StorageError
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    checkpoint.save({str(folder)!r}, 30, {{"w": jnp.zeros(100_000)}}, {{}})
+except StorageError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"{folder} cannot be written" in done.stdout
+    assert "larger than is allowed here. What was saved before is whole: raise the limit" in done.stdout
+    assert checkpoint.steps(folder) == [10, 20] and not list(folder.glob(".tmp*"))
+    assert_same(checkpoint.restore(folder, states[20])[0], states[20])
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EIO])
+def test_whatever_the_system_refuses_is_a_sentence(saved, monkeypatch, number):
+    folder, states = saved
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(StorageError, match=r"cannot be written: .* What was saved before"),
+    ):
+        patch.setattr(checkpoint, "_sync", refuse)
+        checkpoint.save(folder, 30, make_state(3), {})
+    assert checkpoint.restore(folder, states[20])[2] == 20 and not list(folder.glob(".tmp*"))
+
+
+def test_a_save_is_read_back_before_it_counts(saved, monkeypatch):
+    """A disk that keeps other bytes than it was given: the save fails, and the last checkpoint stays."""
+    folder, states = saved
+
+    def spoil(file):
+        os.fsync(file.fileno())
+        if file.name.endswith("arrays.bin"):
+            with open(file.name, "r+b") as other:
+                other.write(b"?")
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match=r"arrays\.bin was altered.*did not keep"):
+        patch.setattr(checkpoint, "_sync", spoil)
+        checkpoint.save(folder, 30, make_state(3), {})
+    assert checkpoint.restore(folder, states[20])[2] == 20 and checkpoint.steps(folder) == [10, 20]
+
+
+def test_a_file_in_the_folders_place_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="there is a file where a folder is needed"):
+        checkpoint.save(tmp_path / "file", 1, {"w": jnp.ones(1)}, {})
+    with pytest.raises(StorageError, match="there is a file where a folder is needed"):
+        checkpoint.save(tmp_path / "file" / "deeper", 1, {"w": jnp.ones(1)}, {})

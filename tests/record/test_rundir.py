@@ -1,5 +1,7 @@
+import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import pytest
 from jaxdreamer.files import read_json
 from jaxdreamer.record import rundir
 from jaxdreamer.record.rundir import RunDir, RunLocked
-from jaxdreamer.saving import write_json, write_text
+from jaxdreamer.saving import StorageError, write_json, write_text
 
 HOLD = """
 import sys, time
@@ -89,3 +91,56 @@ def test_atomic_writes_leave_the_old_file_when_they_fail(tmp_path, monkeypatch):
     finally:
         os.umask(mask)
     assert path.read_text() == "new" and path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("there", ["run", "run/checkpoints", "run/lock"])
+def test_what_lies_in_a_folders_place_is_a_sentence(tmp_path, there):
+    path = tmp_path / there
+    if path.name == "lock":
+        path.mkdir(parents=True)
+    else:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("precious")
+    with pytest.raises(
+        StorageError, match=r"cannot be written: there is a f\w+ where a f\w+ is needed.*choose another"
+    ):
+        RunDir(tmp_path / "run").acquire()
+    assert path.name == "lock" or path.read_text() == "precious"
+
+
+def test_a_lock_that_cannot_be_written_is_given_back(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="lock cannot be written: the disk is full"):
+        patch.setattr(rundir.os, "write", refuse)
+        RunDir(tmp_path).acquire()
+    RunDir(tmp_path).acquire().release()
+
+
+def test_a_tilde_is_the_home_alone_or_before_a_slash(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert RunDir("~/runs").path == tmp_path / "home" / "runs"
+    assert RunDir("~nobody/runs").path == tmp_path / "~nobody" / "runs"
+    assert RunDir("a/~").path == tmp_path / "a" / "~"
+
+
+def test_the_command_that_goes_on_can_be_pasted(tmp_path):
+    words = shlex.split(RunDir(tmp_path / "team [1]; $HOME 'x'\n").train_command)
+    assert words == ["jaxdreamer", "train", "--logdir", str(tmp_path / "team [1]; $HOME 'x'\n")]
+
+
+def test_clearing_takes_what_is_ours_and_no_more(tmp_path):
+    run = RunDir(tmp_path / "run").create()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "film.gif").write_text("precious")
+    (run.videos / "link").symlink_to(tmp_path / "elsewhere")
+    (run.checkpoints / "000000000010").mkdir()
+    (run.replay / "chunk").write_text("")
+    (run.path / "notes.txt").write_text("precious")
+    run.mark_saved()
+    assert run.saved
+    run.clear()
+    assert not run.saved and not [*run.checkpoints.iterdir(), *run.replay.iterdir(), *run.videos.iterdir()]
+    assert (run.path / "notes.txt").exists() and (tmp_path / "elsewhere" / "film.gif").exists()
