@@ -166,8 +166,10 @@ def _read_array(key: str, data: Any) -> ArraySpec:
     if member(data, "dtype", str, where) != _DTYPES[kind]:
         raise SpecError(f"{where}: 'dtype' of kind {kind} is {_DTYPES[kind]}, found {shown(data['dtype'])}")
     shape = tuple(whole(size, f"{where}, 'shape'") for size in member(data, "shape", list, where))
-    if kind == "image" and (len(shape) != 3 or 0 in shape):
-        raise SpecError(f"{where}: the 'shape' of an image is height, width and channels, found {shown(shape)}")
+    if kind == "image" and (len(shape) != 3 or min(shape[:2]) < 8 or not shape[2]):
+        raise SpecError(
+            f"{where}: the 'shape' of an image is height and width from 8, and channels, found {shown(shape)}"
+        )
     if len(shape) > 32:
         raise SpecError(f"{where}: 'shape' has {len(shape)} axes, arrays have at most 32")
     classes = whole(member(data, "classes", int, where), f"{where}, 'classes'", least=1 if kind == "discrete" else 0)

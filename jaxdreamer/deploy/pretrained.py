@@ -98,7 +98,18 @@ class Agent:
         self._actions: ActionMap | None = None
         if self.action_space is not None:
             self._actions = ActionMap(self.action_space, config.env.action_bound)
+        self._check_spaces()
         self.reset(seed)
+
+    def _check_spaces(self) -> None:
+        """ConfigError where the spaces are not what the spec was made of."""
+        for key, read in self._observations.own.items():
+            if self.spec.obs.get(key) != read:
+                raise ConfigError(
+                    f"observation {key!r} is {read} in its space, and {self.spec.obs.get(key)} in the spec"
+                )
+        if self._actions is not None and self._actions.spec != self.spec.action:
+            raise ConfigError(f"the action is {self._actions.spec} in its space, and {self.spec.action} in the spec")
 
     def reset(self, seed: int | None = None) -> None:
         """Forget all episodes: the next call begins new ones. A seed starts the random numbers anew."""
@@ -192,7 +203,7 @@ class _ObservationReader:
 
     def __init__(self, config: Config, spec: EnvSpec, space: Any) -> None:
         self._own = None if space is None else ObservationMap(space, config.env.image_size, config.env.exclude)
-        read = {} if self._own is None else self._own.spec
+        self.own = read = {} if self._own is None else self._own.spec
         self._given = {key: item for key, item in spec.obs.items() if key not in read}
         # An observation that is no dictionary has no keys of its own: beside a frame it goes by this one.
         self._has_keys = kind_of(space) == "Dict"

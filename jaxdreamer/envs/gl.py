@@ -77,7 +77,7 @@ def probe(backend: str, seconds: float = _SECONDS) -> Probe:
     env |= {"MUJOCO_GL": backend, "LP_NUM_THREADS": "0"}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _PROBE, backend], env=env, capture_output=True, text=True, timeout=seconds
+            [sys.executable, "-P", "-c", _PROBE, backend], env=env, capture_output=True, text=True, timeout=seconds
         )
     except subprocess.TimeoutExpired:
         return Probe(backend, "", f"it did not answer within {seconds:g} s")

@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxdreamer.errors import ConfigError
 from jaxdreamer.nets.activations import BY_RESULT, activation
 from jaxdreamer.nets.conv import conv2d, conv2d_transpose
 from jaxdreamer.nets.layers import Dense, glorot_uniform
@@ -112,9 +113,9 @@ def encoder_layers(size: tuple[int, int]) -> int:
 
 
 def check_image_size(size: tuple[int, int]) -> None:
-    """Raise ValueError for an image too small to be convolved."""
+    """Raise ConfigError for an image too small to be convolved."""
     if min(size) < MIN_IMAGE:
-        raise ValueError(
+        raise ConfigError(
             f"an image must be at least {MIN_IMAGE} x {MIN_IMAGE} pixels, found {size[0]} x {size[1]}: "
             "render it larger, or pass it as a vector observation"
         )

@@ -24,7 +24,7 @@ from jaxdreamer.files import read_json
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
-from jaxdreamer.types import EnvSpec
+from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
 
 SMALL = {
     "time_limit": 20,
@@ -353,3 +353,15 @@ def test_missing_keys_and_left_out_ones():
         nested.act({**obs, "nested": {"gyro": [0.0] * 6}})
     with pytest.raises(EnvError, match=r"'pos'.*\(3,\).*\(2,\)"):
         nested.act({**obs, "pos": [0.0, 1.0]})
+
+
+def test_spaces_that_are_not_the_specs_are_refused_before_anything_is_made_of_them():
+    spec = EnvSpec({"state": ArraySpec((3,), "float32", "vector")}, ActionSpec((ActionPart("continuous", 1),)))
+    config = preset("classic,tiny")
+    for wrong, told in (
+        ({"observation": spaces.Box(-1, 1, (4,))}, "observation 'state' is"),
+        ({"observation": spaces.Dict(other=spaces.Box(-1, 1, (3,)))}, "observation 'other' is"),
+        ({"action": spaces.Discrete(10**9)}, "the action is"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            Agent(config, spec, None, spaces=wrong)
