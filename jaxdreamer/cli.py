@@ -6,6 +6,7 @@ words are read is :mod:`jaxdreamer.words`'s.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shlex
@@ -137,6 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. What the user can mend is a message, not a traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that has no blocks for curves shows question marks
+            stream.reconfigure(errors="replace")
     name, rest = (arguments[0], arguments[1:]) if arguments else ("help", [])
     try:
         if name == "--version":
@@ -144,7 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print(f"jaxdreamer {__version__}")
             return 0
-        return _run("help" if name in ("-h", "--help") else name, rest)
+        status = _run("help" if name in ("-h", "--help") else name, rest)
+        sys.stdout.flush()  # here, where a reader who has gone is no traceback
+        return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever read what is printed has seen enough, as in `jaxdreamer envs | head`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -203,6 +204,22 @@ def test_the_installed_command_runs():
     assert subprocess.run([script, "--version"], capture_output=True, text=True).stdout.startswith("jaxdreamer 0.")
     module = subprocess.run([sys.executable, "-m", "jaxdreamer", "trian"], capture_output=True, text=True)
     assert module.returncode == 2 and "did you mean train" in module.stderr
+
+
+def test_whoever_reads_may_know_no_blocks_and_may_stop_reading(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"env_frames": 1, "eval/return": 1}\n{"env_frames": 2, "eval/return": 2}\n'
+    )
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    words = [sys.executable, "-m", "jaxdreamer", "plot", "metrics.jsonl"]
+    plot = subprocess.run(words, capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert plot.returncode == 0 and "1 ?? 2" in plot.stdout, plot.stderr
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "jaxdreamer", "help", "train"]
+    help = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert help.returncode == 141 and help.stderr == ""
 
 
 def test_spark_shows_the_shape():
