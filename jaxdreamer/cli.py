@@ -160,6 +160,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JaxdreamerError as error:
         print(f"jaxdreamer: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # About a file that the user named, or that lies where the user said: a name too long, a folder that is closed.
+        print(f"jaxdreamer: {shown(str(error.filename))} cannot be used: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 def _see_modules_here() -> None:

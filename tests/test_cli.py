@@ -164,6 +164,17 @@ def test_train_then_evaluate_then_go_on(tmp_path, capsys, monkeypatch):
     assert shown.err.endswith("pip install 'jaxdreamer[plot]'\n")
 
 
+@pytest.mark.parametrize("words", [["train", "--preset", "tiny", "--logdir"], ["evaluate"], ["plot"]])
+def test_a_name_that_no_file_can_have_is_a_sentence(words, capsys, tmp_path):
+    assert "File name too long" in fails(capsys, *words, str(tmp_path / ("x" * 300)))
+
+
+@pytest.mark.parametrize("seeds", ["-1", "1e9"])
+def test_as_many_seeds_as_no_program_holds_are_refused(seeds, capsys):
+    said = fails(capsys, "train", "--preset", "tiny", "--env.backend", "pure", "--env", "pendulum", "--seeds", seeds)
+    assert "seeds must be 1 to 1000" in said
+
+
 def test_plotting_what_is_not_there_is_told(capsys, tmp_path):
     assert "does not exist" in fails(capsys, "plot", str(tmp_path / "nosuch"))
 

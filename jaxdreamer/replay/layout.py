@@ -61,6 +61,7 @@ def rows_for(*, capacity: int, lanes: int, length: int, cross_episodes: bool, gu
         raise ConfigError(
             f"replay.capacity {capacity} leaves {rows} entries for each of {lanes} environments, but sequences of "
             f"{length}{room} need {need}: set replay.capacity to at least {need * lanes}"
+            + (", or lower run.train_every" if guard else "")
         )
     return rows
 

@@ -37,6 +37,8 @@ from jaxdreamer.train.host import HostTrainer, check_trainable
 from jaxdreamer.train.stop import Signals
 from jaxdreamer.types import EnvSpec, TrainState
 
+_MOST_SEEDS = 1000  # side by side in one program
+
 
 @dataclass(frozen=True)
 class Result:
@@ -121,8 +123,8 @@ def train_seeds(
     """
     devices()
     enable_compilation_cache()
-    if seeds < 1:
-        raise ConfigError(f"seeds must be at least 1, found {seeds}")
+    if not 1 <= seeds <= _MOST_SEEDS:
+        raise ConfigError(f"seeds must be 1 to {_MOST_SEEDS}, found {seeds}")
     if make is not None:
         config = configs.replace(config, {"env.backend": "custom"})
     pure = _pure(config, make)
