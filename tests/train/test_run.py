@@ -428,7 +428,29 @@ def test_a_task_that_cannot_be_drawn_is_evaluated_all_the_same(tmp_path, caplog)
 
     config = tiny("frames=60", "video=true", "eval_episodes=2")
     result = train_agent(config, tmp_path, make=lambda: wrap(Blind(truncate_at=9), config.env), console=quiet())
-    assert len(result.evaluation.returns) == 2 and "no film: drawing the environment failed: no display" in caplog.text
+    assert len(result.evaluation.returns) == 2
+    assert "no film: drawing the environment failed: render of <Blind" in caplog.text and "no display" in caplog.text
+    with pytest.raises(EnvError, match=r"film\.gif is not written: drawing the environment failed"):
+        evaluate_agent(tmp_path, make=lambda: Blind(truncate_at=9), episodes=1, film=tmp_path / "film.gif")
+    with pytest.raises(ConfigError, match=r"no film can be made: this environment cannot be drawn"):
+        evaluate_agent(tmp_path, make=lambda: CountingEnv(render_mode=None), episodes=1, film=tmp_path / "film.gif")
+
+
+def test_what_a_bare_environment_leaves_undone_is_said_at_the_start_and_a_shared_one_is_refused(tmp_path):
+    said, config = (
+        Console(file=io.StringIO(), width=200),
+        tiny("frames=12", "eval_episodes=1", "action_bound=2", "video=true"),
+    )
+    result = train_agent(
+        config, tmp_path / "run", make=lambda: CountingEnv(truncate_at=9, render_mode=None), console=said
+    )
+    assert result.finished
+    for line in ("no films are made: this environment cannot be drawn", "env.action_bound=2 is not used"):
+        assert said.file.getvalue().count(line) == 1
+    shared = CountingEnv(truncate_at=9)
+    with pytest.raises(ConfigError, match="was given twice"):
+        train_agent(config, tmp_path / "other", make=lambda: shared, console=quiet())
+    assert not (tmp_path / "other" / "config.json").exists()
 
 
 def test_a_run_on_ones_own_environment_wants_it_again(tmp_path):
