@@ -221,7 +221,7 @@ def _newest_of(
 ) -> Any:
     if not found or (step is not None and step not in found):
         wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
-        there = f"there are steps {found}" if found else "the folder has none"
+        there = f"there are steps {found}" if found else f"{Path(folder).parent} has no checkpoint (yet)"
         raise CheckpointMissing(f"no {wanted} in {folder}: {there}")
     reasons = []
     for candidate in [step] if step is not None else reversed(found):
