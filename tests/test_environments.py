@@ -77,7 +77,7 @@ def test_episodes_through_workers_into_replay(command, models):
         envs.close()
     rows = replay.read_rows(0, replay.total)
     assert (
-        collector.broken == 0
+        collector.broken.count == 0
         and envs.restarts == 0
         and collector.agent_steps == rows["is_first"].size - rows["is_first"].sum()
     )
