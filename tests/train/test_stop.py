@@ -17,6 +17,7 @@ import pytest
 
 from jaxdreamer import config as configs
 from jaxdreamer.cli import main
+from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.record import checkpoint, metrics
 from jaxdreamer.train.evaluate import Evaluation
 from jaxdreamer.train.loop import Loop
@@ -216,13 +217,22 @@ def test_an_evaluation_that_a_stop_gave_up_is_played_when_the_run_goes_on(tmp_pa
     assert records[0] == records[1] and len([r for r in records[0] if "eval/return" in r]) == 2
 
 
-def test_evaluating_a_run_may_be_interrupted(tmp_path, capsys):
+def test_evaluating_a_run_may_be_interrupted(tmp_path, capsys, monkeypatch):
     config = tiny("frames=60", "backend=toy", "id=counting", "eval_episodes=1", "time_limit=20")
     train_agent(config, tmp_path / "run", console=quiet())
-    before = signal.getsignal(signal.SIGINT)
-    timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
-    timer.start()
-    assert main(["evaluate", str(tmp_path / "run"), "--episodes", "1000000"]) == 130
-    timer.join()
-    assert signal.getsignal(signal.SIGINT) is before and "Traceback" not in capsys.readouterr().err
+    before, steps = signal.getsignal(signal.SIGINT), []
+
+    def step(self, actions):
+        steps.append(1)
+        if len(steps) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        return advance(self, actions)
+
+    with monkeypatch.context() as patched:
+        advance = VectorEnv.step
+        patched.setattr(VectorEnv, "step", step)
+        assert main(["evaluate", str(tmp_path / "run")]) == 130
+    assert len(steps) == 5 and signal.getsignal(signal.SIGINT) is before
+    assert "Traceback" not in capsys.readouterr().err
     assert len(evaluate_agent(tmp_path / "run").returns) == 1
