@@ -233,12 +233,13 @@ def _stored_run(options: TrainOptions) -> RunDir | None:
 
 def _train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
     config, logdir = _settled(options, settings)
-    from rich.console import Console
-
+    # XLA reports a compile of some minutes as an error of its own. What does go wrong in it is raised all the same.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from jaxdreamer.envs.trust import trust_word
+    from jaxdreamer.record.progress import lasting
     from jaxdreamer.train.run import train_agent, train_seeds
 
-    console = Console(stderr=True)
+    console = lasting()
     if options.seeds:
         results = train_seeds(
             config, logdir, options.seeds, sinks=options.sinks, console=console, start_over=options.start_over

@@ -10,8 +10,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Task, TextColumn
 from rich.progress import Progress as RichProgress
+from rich.progress import ProgressColumn, Task
+from rich.text import Text
+
+from jaxdreamer.record.pace import Pace, Work, clock_time, in_words, short
 
 __all__ = ["Progress", "lasting", "say"]
 
@@ -37,44 +40,48 @@ class Progress:
         self.console = lasting(console)
         self.doing = ""
         """What :meth:`status` was told is going on; empty outside of it."""
+        self.advice = ""
+        """Added where the run is told to take more than a day."""
         self._total, self._every, self._clock = total_frames, every, clock
         # Rates are over the last minute or so: the mean since the start would hide a slowdown, and count compiling.
         self._history: deque[tuple[float, int, int]] = deque()
+        self._pace, self._told = Pace(clock), False
+        self._left: Work | None = None
         self._frames = self._updates = 0
+        self._note = ""
         self._returns: dict[str, float] = {}
+        self._evaluating: tuple[int, int, float] | None = None  # episodes done, of how many, since when
         self._last_line = -math.inf
+        self._last_told: tuple[Any, ...] = ()
         self._bar: RichProgress | None = None
         self._task: Any = None
         if self.console.is_terminal:
-            self._bar = RichProgress(
-                TextColumn("{task.percentage:>5.1f}%"),
-                BarColumn(bar_width=24),
-                _Text(self),
-                console=self.console,
-                transient=False,
-                refresh_per_second=4,
-            )
+            self._bar = RichProgress(_Line(self), console=self.console, transient=False, refresh_per_second=4)
             self._task = self._bar.add_task("", total=total_frames)
             self._bar.start()
 
     def update(
         self,
-        env_frames: int,
+        frames: int,
         updates: int,
         *,
+        left: Work | None = None,
+        note: str = "",
         last_return: float | None = None,
         eval_return: float | None = None,
     ) -> None:
         """Tell where the run is; cheap enough for every call of the training step.
 
         Args:
-            env_frames: frames so far.
+            frames: so far, as the budget counts them.
             updates: gradient updates so far.
+            left: what is left of the run, for the time left; None: no news.
+            note: what is going on, where that is neither frames nor updates as usual.
             last_return: of the newest training episode; None: no news.
             eval_return: mean of the newest evaluation; None: no news.
         """
         now = self._clock()
-        self._frames, self._updates = int(env_frames), int(updates)
+        self._frames, self._updates, self._note, self._evaluating = int(frames), int(updates), note, None
         if last_return is not None:
             self._returns["return"] = float(last_return)
         if eval_return is not None:
@@ -83,11 +90,49 @@ class Progress:
             self._history.append((now, self._frames, self._updates))
             while len(self._history) > 2 and now - self._history[0][0] > 60:
                 self._history.popleft()
+        self._pace.step(self._frames, self._updates)
+        if left is not None:
+            self._left = left
+            self._tell_span()
+        self._refresh()
+
+    def evaluating(self, done: int, episodes: int) -> None:
+        """Tell how far an evaluation is; it ends with :meth:`evaluated`."""
+        self._pace.pause()
+        began = self._clock() if self._evaluating is None else self._evaluating[2]
+        self._evaluating = (done, episodes, began)
+        self._refresh()
+
+    def evaluated(self) -> None:
+        """The evaluation is over."""
+        if self._evaluating is not None:
+            self._pace.evaluated(self._clock() - self._evaluating[2])
+        self._evaluating = None
+
+    def _refresh(self) -> None:
+        now = self._clock()
         if self._bar is not None:
             self._bar.update(self._task, completed=min(self._frames, self._total))
         elif now - self._last_line >= self._every:
             self._last_line = now
+            self._print_line()
+
+    def _print_line(self) -> None:
+        told = (self._frames, self._updates, self._note, self._evaluating, *self._returns.values())
+        if told != self._last_told:  # else only the rates would differ
+            self._last_told = told
             self._plain(self.line())
+
+    def _tell_span(self) -> None:
+        """Once updates have begun: what the run will take here. Who started five million frames is to know soon."""
+        frame, update = self._pace.costs()
+        work, seconds = self._left, self._pace.seconds(self._left) if self._left else None
+        if self._told or work is None or seconds is None or update is None or self._pace.learned < 3:
+            return
+        self._told = True
+        frames = "" if frame is None else f", {work.frames:,} frames of {short(frame)}"
+        rest = f"at this speed the rest takes about {in_words(seconds)}: {work.updates:,} updates of {short(update)}{frames}"
+        self._plain(rest + (self.advice if seconds > 86400 else ""))
 
     def rates(self) -> tuple[float, float]:
         """Environment frames and updates per second, lately; 0 before there are two points in time."""
@@ -100,20 +145,44 @@ class Progress:
             return 0.0, 0.0
         return (self._frames - frames) / seconds, (self._updates - updates) / seconds
 
-    def line(self) -> str:
-        """The state of the run in one line."""
+    def line(self, width: int | None = None) -> str:
+        """The state of the run in one line of at most ``width`` characters, the most important parts of it first."""
         frame_rate, update_rate = self.rates()
-        parts = [f"{self._frames:,}/{self._total:,} frames"]
+        share = min(1.0, self._frames / self._total)
+        # Importance, 0 first, and text, in the order they are shown in. Frames stand still for minutes where many
+        # updates of a large model are due at once; these go on being told.
+        parts = [(1, f"{self._frames:,}/{self._total:,} frames")]
+        if width is not None:
+            parts = [
+                (0, f"{100 * share:.1f}%"),
+                (8, "\u2501" * round(20 * share) + "\u2500" * (20 - round(20 * share))),
+                *parts,
+            ]
+        if self._evaluating is not None:
+            done, episodes, began = self._evaluating
+            parts.append((3, f"evaluation {done}/{episodes} episodes {clock_time(self._clock() - began)}"))
+        elif self._note:
+            parts.append((3, self._note))
         if self._updates:
-            parts += [f"{self._updates:,} updates"]
-        # Frames stand still for minutes where many updates of a large model are due at once; these go on being told.
+            parts.append((5, f"{self._updates:,} updates"))
         parts += [
-            f"{rate:.3g} {what}/s" for rate, what in ((frame_rate, "frames"), (update_rate, "updates")) if rate > 0
+            (importance, f"{rate:.3g} {what}/s")
+            for importance, rate, what in ((7, frame_rate, "frames"), (6, update_rate, "updates"))
+            if rate > 0
         ]
-        if frame_rate > 0:
-            parts += [f"{_duration((self._total - self._frames) / frame_rate)} left"]
-        parts += [f"{name} {value:.4g}" for name, value in self._returns.items()]
-        return " | ".join(parts)
+        seconds = None if self._left is None else self._pace.seconds(self._left)
+        if seconds is not None and self._frames < self._total:
+            parts.append((4, f"{clock_time(seconds)} left"))
+        parts += [(2, f"{name} {value:.4g}") for name, value in self._returns.items()]
+        separator = " | "
+        shown: list[int] = []
+        room = math.inf if width is None else width + len(separator)
+        for index in sorted(range(len(parts)), key=lambda index: parts[index][0]):
+            needed = len(parts[index][1]) + len(separator)
+            if needed <= room:
+                shown.append(index)
+                room -= needed
+        return separator.join(parts[index][1] for index in sorted(shown))
 
     def log(self, text: str) -> None:
         """Print a line, above the bar where there is one."""
@@ -132,15 +201,17 @@ class Progress:
             self._plain(f"{text} ... {outcome} {'in' if outcome == 'done' else 'after'} {self._clock() - began:.3g} s")
             # Time spent here is no training time: rates start anew.
             self._history.clear()
+            self._pace.pause()
             self.doing = ""
 
     def close(self) -> None:
         """Leave the last state on the screen and stop."""
+        self._note, self._evaluating = "", None
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
         elif self._frames:
-            self._plain(self.line())
+            self._print_line()
             self._frames = 0
 
     def __enter__(self) -> Progress:
@@ -189,21 +260,14 @@ def say(console: Console, text: str) -> None:
     console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-class _Text(TextColumn):
+class _Line(ProgressColumn):
+    """The whole of a bar's line: what fits the terminal, instead of columns of which a narrow one loses the last."""
+
+    max_refresh = None
+
     def __init__(self, owner: Progress):
-        super().__init__("")
+        super().__init__()
         self._owner = owner
 
-    def render(self, task: Task) -> Any:
-        from rich.text import Text
-
-        return Text(self._owner.line())
-
-
-def _duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "?"
-    whole = max(0, round(seconds))
-    days, rest = divmod(whole, 86400)
-    clock = f"{rest // 3600}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
-    return f"{days} d {clock}" if days else clock
+    def render(self, task: Task) -> Text:
+        return Text(self._owner.line(self._owner.console.width), no_wrap=True)

@@ -19,6 +19,7 @@ from jaxdreamer.files import FileUnusable, natural, require
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog
+from jaxdreamer.record.pace import Work
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.replay.device import DeviceReplayState, cut, grow, make_device_replay
@@ -148,6 +149,11 @@ class DeviceTrainer(Loop[list[Evaluation]]):
         return self.position * self.config.env.action_repeat >= self.config.run.frames and not self.in_debt
 
     @property
+    def work(self) -> Work:
+        """What is left of the run."""
+        return self._left(self.segments.owed, self.segments.started >= 0, self.segments.prefill)
+
+    @property
     def in_debt(self) -> bool:
         """Whether updates are owed: calls have an end."""
         return self.segments.owed > 0
@@ -173,7 +179,13 @@ class DeviceTrainer(Loop[list[Evaluation]]):
             self._read()
         self._unread = report
         latest = [tally.latest for tally in self.tallies if tally.latest is not None]
-        self.progress.update(self.env_frames, self.updates, last_return=float(np.mean(latest)) if latest else None)
+        self.progress.update(
+            self.counted,
+            self.updates,
+            left=self.work,
+            note=self._due(self.segments.owed) if self.in_debt else "",
+            last_return=float(np.mean(latest)) if latest else None,
+        )
         self.report()
 
     def _plan(self) -> Plan:
@@ -192,7 +204,7 @@ class DeviceTrainer(Loop[list[Evaluation]]):
     def _compile(self, plan: Plan) -> Callable[[Carry, Plan], tuple[Carry, Report]]:
         lanes = f"{self.config.env.num_envs} environments"
         seeds = f" for {len(self.runs)} seeds" if self._many else ""
-        with self.progress.status(f"compiling the loop: {lanes} and {self.config.preset}{seeds}"):
+        with self.progress.status(f"compiling the loop: {lanes} and {self.config.preset}{seeds}, once: it is kept"):
             self._call = jax.jit(self._call_function, donate_argnums=0).lower(self.carry, plan).compile()
         return self._call
 
@@ -237,7 +249,7 @@ class DeviceTrainer(Loop[list[Evaluation]]):
         sees_images = any(spec.kind == "image" for spec in self.spec.obs.values())
         film = self.config.run.video and (final or sees_images)
         evaluations = []
-        with self.clock.timed("evaluate"):
+        with self.evaluating():
             for index, one in enumerate(self.runs):
                 params = self._of(self.carry.train.params, index)
                 evaluations.append(
@@ -257,7 +269,7 @@ class DeviceTrainer(Loop[list[Evaluation]]):
                 if write:
                     one.metrics.write(evaluation.metrics(), **counters)
         mean = float(np.mean([np.mean(evaluation.returns) for evaluation in evaluations]))
-        self.progress.update(self.env_frames, self.updates, eval_return=mean)
+        self.progress.update(self.counted, self.updates, left=self.work, eval_return=mean)
         return evaluations
 
     def _save_open_loop(self, index: int, counters: dict[str, int]) -> None:
@@ -287,7 +299,7 @@ class DeviceTrainer(Loop[list[Evaluation]]):
                 keep = max(self.config.run.keep_checkpoints, 2 if self._many else 1)
                 checkpoint.save(one.rundir.checkpoints, self.segments.entries, tree, host, keep)
                 one.rundir.mark_saved()
-        self.saved_at = self.env_frames
+        self.saved_at = self.counted
         if self.on_save is not None:
             self.on_save(self.state, self.env_frames)
 
@@ -330,7 +342,7 @@ class DeviceTrainer(Loop[list[Evaluation]]):
         self.segments.load(host["segments"])
         self.segments.random = bool(host["random_prefill"])
         self._load_cadence(host)
-        self.saved_at = self.env_frames
+        self.saved_at = self.counted
         self.progress.log(f"resumed at {self.env_frames:,} frames, update {self.updates:,}")
 
     def _read_checkpoint(self, rundir: RunDir, step: int, like: Carry) -> tuple[Carry, dict[str, Any]]:

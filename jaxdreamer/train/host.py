@@ -19,6 +19,7 @@ from jaxdreamer.files import FileUnusable, list_of, natural, number, require
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog
+from jaxdreamer.record.pace import Work
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.replay import disk
@@ -139,6 +140,11 @@ class HostTrainer(Loop[Evaluation]):
         return self.env_frames >= self.config.run.frames and not self.in_debt
 
     @property
+    def work(self) -> Work:
+        """What is left of the run."""
+        return self._left(self.owed, self.pretrained, self.config.run.prefill)
+
+    @property
     def in_debt(self) -> bool:
         """Whether updates are owed."""
         return self.owed > 0
@@ -179,7 +185,13 @@ class HostTrainer(Loop[Evaluation]):
             self.every["train"].start(steps)
 
     def _tell_progress(self) -> None:
-        self.progress.update(self.env_frames, self.updates, last_return=self.collector.scores.last_return)
+        self.progress.update(
+            self.counted,
+            self.updates,
+            left=self.work,
+            note=self._due(self.owed) if self.owed > self.per_call else "",
+            last_return=self.collector.scores.last_return,
+        )
 
     @property
     def _acting_params(self) -> PyTree | None:
@@ -221,7 +233,8 @@ class HostTrainer(Loop[Evaluation]):
             told |= jax.tree.map(lambda x: x[worst], metrics)
             return state, jax.tree.map(jnp.nanmean, metrics), told
 
-        name = f"compiling {self.per_call} update{'s' if self.per_call > 1 else ''} of {self.config.preset}"
+        updates = f"{self.per_call} update{'s' if self.per_call > 1 else ''}"
+        name = f"compiling {updates} of {self.config.preset}, once: it is kept"
         with self.progress.status(name):
             self._train = jax.jit(train, donate_argnums=0).lower(self.state, batch).compile()
         return self._train
@@ -260,7 +273,7 @@ class HostTrainer(Loop[Evaluation]):
         """Play without exploration, on environments and seeds of their own; log it, and save pictures."""
         sees_images = any(spec.kind == "image" for spec in self.spec.obs.values())
         film = self.config.run.video and (final or sees_images) and self.envs.can_render
-        with self.clock.timed("evaluate"):
+        with self.evaluating():
             evaluation = self._evaluate(
                 self.state.params,
                 self._make_envs,
@@ -282,7 +295,8 @@ class HostTrainer(Loop[Evaluation]):
                 self.save_open_loop()
         if write:
             self._write(evaluation.metrics())
-        self.progress.update(self.env_frames, self.updates, eval_return=float(np.mean(evaluation.returns)))
+        mean = float(np.mean(evaluation.returns))
+        self.progress.update(self.counted, self.updates, left=self.work, eval_return=mean)
         return evaluation
 
     def save_open_loop(self) -> None:
@@ -323,7 +337,7 @@ class HostTrainer(Loop[Evaluation]):
             self.rundir.mark_saved()
             kept = checkpoint.hosts(self.rundir.checkpoints).values()
             disk.prune(self.rundir.replay, [item["replay"] for item in kept if not self._wrong(item)])
-        self.saved_at = self.env_frames
+        self.saved_at = self.counted
         if self.on_save is not None:
             self.on_save(self.state, self.env_frames)
 
@@ -373,7 +387,7 @@ class HostTrainer(Loop[Evaluation]):
         tree, host, step = checkpoint.restore(self.rundir.checkpoints, self._tree(), check=check)
         self.state, self.collector.acting = tree["train"], tree["acting"]
         self.collector.agent_steps = host["agent_steps"]
-        self.saved_at = self.env_frames
+        self.saved_at = self.counted
         self.collector.broken.count, self.skipped = host["broken"], host["skipped"]
         self.collector.broken.in_a_row[:] = host["broken_in_a_row"]
         self._updates, self.pretrained = host["updates"], host["pretrained"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
 import jax
@@ -11,11 +12,12 @@ import jax
 from jaxdreamer import config as configs
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.files import list_of, natural, number, optional
+from jaxdreamer.record.pace import Work
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.train.journal import Clock
 from jaxdreamer.train.schedule import Every
 from jaxdreamer.train.stop import StopRequested
-from jaxdreamer.types import TrainState
+from jaxdreamer.types import PyTree, TrainState
 
 Evaluated = TypeVar("Evaluated")
 
@@ -52,6 +54,8 @@ class Loop(abc.ABC, Generic[Evaluated]):
         self.clock = Clock()
         self.finished_at: int | None = None
         self.stop_requested = False
+        if not {"classic", "tiny", "small"} & set(config.preset.split(",")):
+            progress.advice = "; it can be stopped and gone on with at any time, and --preset classic is a small one"
         self.saved_at: int | None = None  # env frames at the newest checkpoint
         self.on_save: Callable[[TrainState, int], None] | None = None  # see train_agent
 
@@ -81,6 +85,11 @@ class Loop(abc.ABC, Generic[Evaluated]):
     @abc.abstractmethod
     def in_debt(self) -> bool:
         """Whether updates are due that were not done: what the run is then is told and saved, but not judged."""
+
+    @property
+    @abc.abstractmethod
+    def work(self) -> Work:
+        """What is left of the run."""
 
     @abc.abstractmethod
     def step(self) -> None:
@@ -123,6 +132,10 @@ class Loop(abc.ABC, Generic[Evaluated]):
             self.step()
         finished = self.finished_at == self.position  # resumed with nothing left to do: its lines are written already
         try:
+            if self.spent and not self.stop_requested:
+                self.progress.log(
+                    f"final evaluation of {self.config.run.eval_episodes} episodes without exploration ..."
+                )
             evaluation = self.evaluate(final=True, write=not finished) if self.spent else None
         except StopRequested:
             evaluation = None
@@ -151,10 +164,53 @@ class Loop(abc.ABC, Generic[Evaluated]):
         if due["checkpoint"]:
             self.save()
 
+    @property
+    def counted(self) -> int:
+        """Frames so far as the budget counts them: in what ``position`` counts, times action repeat."""
+        return self.position * self.config.env.action_repeat
+
+    def _left(self, owed: int, begun: bool, prefill: int) -> Work:
+        """For :attr:`work`.
+
+        Args:
+            owed: updates that are due now. begun: whether learning has begun.
+            prefill: where it begins, in what ``position`` counts.
+        """
+        run, position = self.config.run, self.position
+        end = -(-run.frames // self.config.env.action_repeat)
+        trainings = max(0, end - max(position, prefill)) // run.train_every
+        evaluations = 1 + (max(0, end - position - 1) // run.eval_every if run.eval_every else 0)
+        updates = owed + (0 if begun else run.pretrain) + trainings * run.updates
+        return Work(max(0, run.frames - self.counted), updates, evaluations)
+
+    def _due(self, owed: int) -> str:
+        """What the progress notes of updates that are due."""
+        return f"{'pretraining, ' if self.updates < self.config.run.pretrain else ''}{owed:,} updates due"
+
+    def header(self, params: PyTree, where: str) -> list[str]:
+        """What is trained, on what, and for how long; ``where`` it is written."""
+        config, device = self.config, jax.devices()[0]
+        size = sum(leaf.size for leaf in jax.tree.leaves(params))
+        done = f"; {self.counted:,} frames are done" if self.position else ""
+        return [
+            f"training {config.env.task} (env.backend={config.env.backend}) with {config.preset}, seed {config.seed}, on "
+            f"{device.device_kind} ({device.platform}), written to {where}",
+            f"{size:,} parameters; budget {config.run.frames:,} frames = {self.work.updates:,} updates{done}",
+        ]
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Around the playing of an evaluation."""
+        with self.clock.timed("evaluate"):
+            self.watch(0)
+            yield
+        self.progress.evaluated()
+
     def watch(self, done: int) -> None:
         """During an evaluation: how many episodes are over. StopRequested where it should not go on."""
         if self.stop_requested:
             raise StopRequested
+        self.progress.evaluating(done, self.config.run.eval_episodes)
 
     def under_way(self) -> str:
         """What has to end before the run can be saved, in words."""

@@ -195,6 +195,8 @@ def _on_host(
                 # Only now is nothing left that could refuse: a failed start must not leave its settings behind.
                 write_json(rundir.config, configs.to_dict(config))
                 write_spec(rundir, envs.spec, envs.spaces)
+                for line in trainer.header(trainer.state.params, str(rundir.path)):
+                    progress.log(line)
                 with signals.saving(trainer):
                     evaluation = trainer.run()
                 if evaluation is None:
@@ -239,6 +241,8 @@ def _on_device(
             log.add_sinks(make_sinks(sinks, rundir.path, trainer.env_frames if resuming[0] else None))
             write_json(rundir.config, configs.to_dict(one))
             write_spec(rundir, env.spec, None)
+        for line in trainer.header(trainer.state.params, ", ".join(str(rundir.path) for rundir in folders)):
+            progress.log(line)
         with signals.saving(trainer):
             evaluations = trainer.run()
         if evaluations is None:
@@ -320,7 +324,7 @@ def _begin(
 
 def _say_stopped(progress: Progress, trainer: HostTrainer | DeviceTrainer, words: str) -> None:
     words += trust_word(trainer.config.env)
-    progress.log(f"stopped and saved at {trainer.env_frames:,} frames; go on with: jaxdreamer train --logdir {words}")
+    progress.log(f"stopped and saved at {trainer.counted:,} frames; go on with: jaxdreamer train --logdir {words}")
 
 
 def evaluate_agent(

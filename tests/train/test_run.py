@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -554,7 +555,10 @@ def test_compiling_is_announced_and_progress_told(tmp_path):
     console = quiet()
     train_agent(tiny("frames=80", "eval_episodes=1"), tmp_path, console=console)
     shown = console.file.getvalue()
-    assert "compiling 2 updates of dreamer_v1,tiny ..." in shown
+    assert "compiling 2 updates of dreamer_v1,tiny, once: it is kept ..." in shown
+    assert "training Pendulum-v1 (env.backend=gym) with dreamer_v1,tiny, seed 0, on cpu (cpu), written to" in shown
+    assert re.search(r"[\d,]+ parameters; budget 80 frames = 10 updates\n", shown)
+    assert "final evaluation of 1 episodes" in shown and shown.count("80/80 frames") == 1
     assert "... done in" in shown
     assert "host memory" in shown  # the replay's bytes
     assert "observation state: 3 float32 -> dense layers" in shown
