@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import os
 import shutil
 import time
@@ -26,13 +25,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.files import FileUnusable, natural, open_file, read_json, require
-from jaxdreamer.memory import refuse_beyond_memory
+from jaxdreamer.record.arrays import CheckpointDamaged, CheckpointMismatch, Leaf, read_arrays, write_arrays
 from jaxdreamer.saving import StorageError, storing, sync_folder
 
 __all__ = [
@@ -64,14 +61,6 @@ _RETRIES, _LOOKS = 100, 5
 
 class CheckpointMissing(JaxdreamerError, FileNotFoundError):
     """There is no checkpoint to restore."""
-
-
-class CheckpointDamaged(JaxdreamerError, RuntimeError):
-    """Files of a checkpoint are missing, truncated or altered, and no older checkpoint can stand in."""
-
-
-class CheckpointMismatch(JaxdreamerError, ValueError):
-    """The checkpoint is of other networks than those to be restored; the message names the arrays that differ."""
 
 
 def save(folder: str | os.PathLike[str], step: int, tree: Any, host: dict[str, Any], keep: int = 2) -> Path:
@@ -164,7 +153,7 @@ def restore(
         problem = check(host) if check else None
         if problem:
             raise CheckpointDamaged(f"{path}: {problem}")
-        return _read_tree(path, manifest, like, prefix=()), host, manifest.step
+        return read_arrays(path / _ARRAYS, manifest.leaves, like), host, manifest.step
 
     return _newest(folder, step, read)
 
@@ -178,7 +167,7 @@ def restore_params(
     """
 
     def read(path: Path, manifest: _Manifest) -> tuple[Any, dict[str, Any], int]:
-        return _read_tree(path, manifest, like, prefix), _read_host(path, manifest), manifest.step
+        return read_arrays(path / _ARRAYS, manifest.leaves, like, prefix), _read_host(path, manifest), manifest.step
 
     return _newest(folder, step, read)
 
@@ -276,7 +265,7 @@ def _clear(folder: Path) -> None:
 def _write(path: Path, step: int, tree: Any, host_text: str) -> None:
     """The three files, on disk for certain, and read back."""
     with _new_file(path / _ARRAYS) as file:
-        leaves, arrays = _write_arrays(file, tree)
+        leaves, arrays = write_arrays(file, tree)
     data = host_text.encode()
     with _new_file(path / _HOST) as file:
         file.write(data)
@@ -310,18 +299,9 @@ def _sync(file: Any) -> None:
     os.fsync(file.fileno())
 
 
-class _Leaf(NamedTuple):
-    shape: tuple[int, ...]
-    dtype: str
-    offset: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.dtype}{list(self.shape)}"
-
-
 class _Manifest(NamedTuple):
     step: int
-    leaves: dict[tuple[str, ...], _Leaf]
+    leaves: dict[tuple[str, ...], Leaf]
     files: dict[str, dict[str, int]]
 
 
@@ -348,9 +328,7 @@ def _read_manifest(path: Path, step: int) -> _Manifest:
             raise FileUnusable(f"{file} is of step {data['step']}")
     except FileUnusable as error:
         raise CheckpointDamaged(str(error)) from error
-    leaves = {
-        tuple(leaf["path"]): _Leaf(tuple(leaf["shape"]), leaf["dtype"], leaf["offset"]) for leaf in data["leaves"]
-    }
+    leaves = {tuple(leaf["path"]): Leaf(tuple(leaf["shape"]), leaf["dtype"], leaf["offset"]) for leaf in data["leaves"]}
     return _Manifest(data["step"], leaves, {name: data["files"][name] for name in (_ARRAYS, _HOST)})
 
 
@@ -399,111 +377,3 @@ def _host_text(host: dict[str, Any]) -> str:
         raise TypeError(f"host holds a {type(value).__name__}: arrays belong into tree, or use .tolist()")
 
     return json.dumps(host, default=plain)
-
-
-# ---- trees ---------------------------------------------------------------------------------------------------------
-
-
-def _name(entry: Any) -> str:
-    """One step of a jax key path: a dictionary's key, a NamedTuple's field, a sequence's index."""
-    for attribute in ("key", "name", "idx"):
-        if hasattr(entry, attribute):
-            return str(getattr(entry, attribute))
-    raise TypeError(f"cannot store a tree with a {type(entry).__name__} in it")
-
-
-def _named_leaves(tree: Any) -> dict[tuple[str, ...], Any]:
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    named = {
-        tuple(_name(entry) for entry in path): leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
-        for path, leaf in flat
-    }
-    if len(named) != len(flat):
-        raise ValueError("two arrays of the tree have the same path when written as text, like the keys 1 and '1'")
-    return named
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _key_impl(leaf: Any) -> Any:
-    """The generator that keys are for; a ShapeDtypeStruct of keys tells it to a traced function only."""
-    found: list[Any] = []
-    jax.eval_shape(lambda keys: found.append(jax.random.key_impl(keys)), leaf)
-    return found[0]
-
-
-def _describe(leaf: Any) -> _Leaf:
-    if _is_key(leaf):
-        # The implementation, threefry2x32 say, is part of a key's dtype: "key<fry>".
-        return _Leaf(jax.eval_shape(jax.random.key_data, leaf).shape, str(leaf.dtype))
-    return _Leaf(tuple(leaf.shape), str(np.dtype(leaf.dtype)))
-
-
-def _write_arrays(file: Any, tree: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Write the tree's arrays one after another; what the manifest says of each, and of the whole."""
-    leaves, offset, crc = [], 0, 0
-    for path, leaf in _named_leaves(tree).items():
-        entry = _describe(leaf)
-        # One at a time: a copy of all of them, a large ring among them, may not fit into memory.
-        data = _as_bytes(np.asarray(jax.device_get(jax.random.key_data(leaf) if _is_key(leaf) else leaf)))
-        file.write(data)
-        leaves.append({"path": list(path), "shape": list(entry.shape), "dtype": entry.dtype, "offset": offset})
-        offset, crc = offset + data.nbytes, zlib.crc32(data, crc)
-    return leaves, {"bytes": offset, "crc32": crc}
-
-
-def _as_bytes(array: np.ndarray) -> memoryview:
-    """The array's memory, where it is one piece."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-
-
-def _read_tree(path: Path, manifest: _Manifest, like: Any, prefix: tuple[str, ...]) -> Any:
-    saved = {name[len(prefix) :]: leaf for name, leaf in manifest.leaves.items() if name[: len(prefix)] == prefix}
-    leaves = _named_leaves(like)
-    _compare(path, saved, {name: _describe(leaf) for name, leaf in leaves.items()})
-    # The types are those of `like`; a manifest only says where the bytes lie.
-    dtypes = {name: np.dtype(np.uint32 if _is_key(leaf) else leaf.dtype) for name, leaf in leaves.items()}
-    sizes = {name: math.prod(saved[name].shape) * dtype.itemsize for name, dtype in dtypes.items()}
-    for name, size in sizes.items():
-        if saved[name].offset + size > manifest.files[_ARRAYS]["bytes"]:
-            raise CheckpointDamaged(f"{path / _MANIFEST} places {'/'.join(name)} outside of {_ARRAYS}")
-    refuse_beyond_memory(f"{path}: its arrays", sum(sizes.values()), "restore it, or choose another folder")
-    restored = []
-    try:
-        with open_file(path / _ARRAYS) as file:
-            for name, leaf in leaves.items():
-                array = np.empty(saved[name].shape, dtypes[name])
-                file.seek(saved[name].offset)
-                if file.readinto(_as_bytes(array)) != sizes[name]:  # type: ignore[attr-defined]
-                    raise CheckpointDamaged(f"{path / _ARRAYS} ends before {'/'.join(name)}")
-                value = jnp.array(array, copy=True)  # on the CPU jax could otherwise keep using this memory
-                restored.append(jax.random.wrap_key_data(value, impl=_key_impl(leaf)) if _is_key(leaf) else value)
-    except (FileUnusable, OSError) as error:  # the file was looked at before: it is being deleted, or the disk fails
-        raise CheckpointDamaged(f"{path / _ARRAYS} cannot be read ({error})") from error
-    return jax.tree.unflatten(jax.tree.structure(like), restored)
-
-
-def _compare(path: Path, saved: dict[tuple[str, ...], _Leaf], wanted: dict[tuple[str, ...], _Leaf]) -> None:
-    lines = [
-        f"{'/'.join(name)}: the checkpoint has {saved[name]}, this run needs {wanted[name]}"
-        for name in wanted
-        if name in saved and saved[name][:2] != wanted[name][:2]
-    ]
-    lines += [
-        f"{'/'.join(name)}: not in the checkpoint, this run needs {wanted[name]}"
-        for name in wanted
-        if name not in saved
-    ]
-    lines += [
-        f"{'/'.join(name)}: the checkpoint has {saved[name]}, this run has no such array"
-        for name in saved
-        if name not in wanted
-    ]
-    if lines:
-        more = f"\n  ... and {len(lines) - 20} more" if len(lines) > 20 else ""
-        raise CheckpointMismatch(
-            f"{path} is of other networks than this run's; use the configuration it was trained with, or another "
-            "folder:\n  " + "\n  ".join(lines[:20]) + more
-        )

@@ -6,7 +6,9 @@ import errno
 import io
 import json
 import os
+import random
 import shutil
+import zlib
 
 import pytest
 from rich.console import Console
@@ -14,6 +16,7 @@ from rich.console import Console
 from jaxdreamer import config as configs
 from jaxdreamer.config import ConfigError
 from jaxdreamer.deploy.pretrained import load_agent
+from jaxdreamer.envs import make_vector
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.record import checkpoint, metrics
 from jaxdreamer.record.checkpoint import CheckpointDamaged
@@ -21,6 +24,7 @@ from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.record.stored import read_config
 from jaxdreamer.saving import StorageError
 from jaxdreamer.train.run import train_agent
+from tests.record.test_checkpoint import garbled, resealed
 from tests.train.test_run import tiny
 
 
@@ -170,3 +174,29 @@ def test_a_film_that_cannot_be_written_does_not_cost_the_run(tmp_path, monkeypat
     assert train_agent(config, tmp_path / "run", console=quiet()).finished
     assert "the run goes on without a picture" in caplog.text and "the disk is full" in caplog.text
     assert not list((tmp_path / "run" / "videos").iterdir())
+
+
+def test_100_garbled_host_files_are_told_or_leave_the_older_checkpoint(run, start_host, tmp_path):
+    """With checksums that fit, as whoever means harm would write them; never anything that a user cannot read."""
+    newest, rng = run / "checkpoints" / f"{120:012d}", random.Random(0)
+    config = read_config(RunDir(run))
+    shutil.copytree(run, tmp_path / "fuzzed")
+    trainer = start_host(config, make_vector(config.env, 1, 0), lambda lanes, seed: None, name="fuzzed")
+    newest = tmp_path / "fuzzed" / "checkpoints" / newest.name
+    original, manifest = (
+        json.loads((newest / "host.json").read_text()),
+        json.loads((newest / "manifest.json").read_text()),
+    )
+    told = 0
+    for _ in range(100):
+        data = json.dumps(garbled(rng, original)).encode()
+        (newest / "host.json").write_bytes(data)
+        manifest["files"]["host.json"] = {"bytes": len(data), "crc32": zlib.crc32(data)}
+        (newest / "manifest.json").write_text(resealed(manifest))
+        try:
+            trainer.restore()
+        except JaxdreamerError:
+            told += 1
+        else:
+            told += trainer.agent_steps == 60
+    assert told > 60
