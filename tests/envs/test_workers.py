@@ -274,8 +274,12 @@ def test_lanes_advance_between_send_and_receive(workers):
 
 
 def test_nothing_is_left_behind(tmp_path):
-    """Neither after an exception nor where close was forgotten, and nothing is said."""
-    for ending in ("", "raise SystemExit", "env.close(); env.close()"):
+    """Neither after an exception, nor where close was forgotten or comes too late; and nothing is said."""
+    gone = (
+        "import os; os.unlink('/dev/shm/' + env._memory.name); env._workers[0].process.kill(); env.close(); env.close()"
+    )
+    at_once = "from jaxdreamer.envs.endings import end_everything; end_everything(); end_everything(); env.close()"
+    for ending in ("", "raise SystemExit", "env.close(); env.close()", gone, at_once):
         script = (
             "import numpy as np\n"
             "from tests.envs.troubled import troubled\n"
