@@ -13,10 +13,7 @@ import pytest
 
 from jaxdreamer import cli
 from jaxdreamer import config as configs
-from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
-from jaxdreamer.envs.base import SpaceError
-from jaxdreamer.envs.gymnasium_env import wrap
-from jaxdreamer.envs.toy import CountingEnv
+from jaxdreamer.config import ConfigError
 from jaxdreamer.record.plot import spark
 from jaxdreamer.train.folder import load_run
 
@@ -34,83 +31,6 @@ def fails(capsys, *words: str) -> str:
     errors = capsys.readouterr().err
     assert status == 2 and "Traceback" not in errors
     return errors
-
-
-# The README's table names these rows; a row there without a test here, or the other way round, fails below.
-ROWS = {
-    "unknown preset": (["train", "--preset", "dreamr_v1"], ["unknown preset 'dreamr_v1'", "did you mean dreamer_v1"]),
-    "unknown setting": (["train", "deter_sise=3"], ["unknown setting 'deter_sise'", "deter_size"]),
-    "unknown flag": (["train", "--model.deter-sise", "3"], ["unknown setting", "model.deter_size"]),
-    "wrong type": (["train", "deter_size=big"], ["model.deter_size: expected int, found 'big'"]),
-    "wrong choice": (["train", "actor_gradient=reinforced"], ["behavior.actor_gradient", "did you mean reinforce"]),
-    "impossible value": (["train", "discount=1.5"], ["behavior.discount must lie between 0 and 1, found 1.5"]),
-    "unknown environment": (["train", "--env", "Pendulm-v1"], ["Pendulm-v1", "Pendulum-v1"]),
-    "unknown backend": (["train", "--env.backend", "gim"], ["unknown backend 'gim'", "did you mean gym"]),
-    "image too small": (["train", "obs=pixels", "image_size=4x4"], ["image_size must be at least 8", "(4, 4)"]),
-    "replay too short": (
-        ["train", "capacity=60", "batch_length=50"],
-        ["replay.capacity 60 leaves 60 entries", "need at least 100"],
-    ),
-    "replay larger than memory": (
-        ["train", "capacity=10000000000000"],
-        ["this machine has", "set replay.capacity to"],
-    ),
-}
-
-
-@pytest.mark.parametrize("row", ROWS)
-def test_bad_input_is_told(row, capsys, tmp_path):
-    words, expected = ROWS[row]
-    errors = fails(capsys, *words, *(["--logdir", str(tmp_path / "run")] if words[0] == "train" else []))
-    for text in expected:
-        assert text in errors
-
-
-def test_a_missing_extra_names_the_pip_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pygame", None)
-    env = wrap_pendulum()
-    with pytest.raises(MissingExtra, match=r"pip install 'jaxdreamer\[classic\]'"):
-        env.reset(0)
-
-
-def wrap_pendulum():
-    from jaxdreamer.envs.registry import make_env
-
-    return make_env(EnvConfig(obs="pixels"))
-
-
-def test_an_unsupported_space_names_its_key():
-    import gymnasium
-
-    env = CountingEnv()
-    env.observation_space = gymnasium.spaces.Dict(
-        {"pos": gymnasium.spaces.Box(-1, 1, (2,)), "says": gymnasium.spaces.Text(5)}
-    )
-    with pytest.raises(SpaceError, match=r"says.*Text"):
-        wrap(env)
-
-
-TESTED_ELSEWHERE = {
-    "missing extra": test_a_missing_extra_names_the_pip_line,
-    "unsupported space": test_an_unsupported_space_names_its_key,
-    "folder of another run": "tests/train/test_run.py",
-    "folder with other files": "tests/train/test_run.py",
-    "nan in a batch": "tests/train/test_run.py",
-    "nan from an environment": "tests/train/test_run.py",
-    "Unity player that never connects": "tests/envs/test_unity_env.py",
-    "an id that is gone": "tests/envs/test_robotics_env.py",
-    "a model that cannot be loaded": "tests/envs/test_mujoco_env.py",
-    "libraries that do not fit together": "tests/envs/test_dmc_env.py",
-    "nothing to draw with": "tests/envs/test_render.py",
-    "an environment that crashes, hangs or is killed, in a worker": "tests/envs/test_workers.py",
-}
-
-
-def test_the_readmes_table_and_the_tests_agree():
-    text = README.read_text()
-    table = text[text.index("| bad input |") :].split("\n\n")[0].splitlines()[2:]
-    rows = {line.split("|")[1].strip() for line in table}
-    assert rows == set(ROWS) | set(TESTED_ELSEWHERE)
 
 
 def test_words_and_flags_mean_the_same():
