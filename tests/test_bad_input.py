@@ -39,6 +39,12 @@ ROWS = {
 
 # Rows by the test that holds them.
 TESTED = {
+    "tests/train/test_stop.py": {
+        "Ctrl-C, twice": "test_a_first_ctrl_c_amid_a_compile_is_answered_at_once_and_a_second_leaves",
+        "a terminal or a job that ends under a run": (
+            "test_a_terminal_or_a_scheduler_that_ends_everything_finds_the_run_saved"
+        ),
+    },
     "tests/test_fuzz_settings.py": {
         "a number past its limits": "test_a_number_past_its_limits_is_refused_by_name",
         "networks or batches larger than memory": "test_what_memory_would_not_hold_is_refused_by_name",
