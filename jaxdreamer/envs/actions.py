@@ -145,7 +145,8 @@ class _Numbers:
         # As a weighted mean both ends come out exactly; low + share * (high - low) can miss high by a rounding.
         share = 0.5 * (1.0 + vector)
         value = (1.0 - share) * self._low + share * self._high
-        return np.clip(value, self._low, self._high).astype(self._dtype).reshape(self._shape)
+        inside = np.minimum(np.maximum(value, self._low), self._high)  # np.clip takes twice as long for a few numbers
+        return inside.astype(self._dtype).reshape(self._shape)
 
     def encode(self, action: Any) -> np.ndarray:
         value = np.asarray(action, np.float64).reshape(-1)
@@ -190,8 +191,8 @@ class _Choices:
         self._ends = np.cumsum(self._sizes)
 
     def decode(self, vector: np.ndarray) -> Any:
-        blocks = np.split(vector, self._ends)[: len(self._ends)]  # what follows the last end is empty
-        choice = np.array([np.argmax(block) for block in blocks], np.int64)
+        blocks = zip((self._ends - self._sizes).tolist(), self._ends.tolist())
+        choice = np.array([vector[start:end].argmax() for start, end in blocks], np.int64)
         value = (choice + self._start).astype(self._dtype)
         return value[0] if self._scalar else value.reshape(self._shape)
 

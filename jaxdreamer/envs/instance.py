@@ -109,6 +109,7 @@ class GymnasiumSimulator:
         """ConfigError where pixels are asked of an instance that cannot render, SpaceError for its spaces."""
         self._env = self.instance = env
         self._name = str(env)
+        self._stepping = told(f"step of {self._name}")
         self._observation: Any = None
         self._rendered = self._warned = False
         self._own: ObservationMap | None = None
@@ -166,7 +167,7 @@ class GymnasiumSimulator:
 
     def step(self, action: Any) -> tuple[float, bool, bool]:
         """One step: reward, terminated, truncated."""
-        with told(f"step of {self._name}"):
+        with self._stepping:
             result = self._env.step(action)
         count = len(result) if isinstance(result, tuple | list) else 0
         if count not in (4, 5):

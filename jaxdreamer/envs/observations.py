@@ -195,11 +195,12 @@ def read_vector(value: Any) -> np.ndarray:
 def read_discrete(value: Any, key: str, start: Any, classes: int) -> np.ndarray:
     """Choices from ``start`` on as int32 from 0; EnvError for others, NotFinite for nan and inf."""
     array = _numbers(value, np.float64) - start
-    if not np.isfinite(array).all():
+    whole = np.asarray(value).dtype.kind in "biu"
+    if not whole and not np.isfinite(array).all():
         raise NotFinite(f"observation {key!r} {NOT_FINITE}")
     if array.size and (array.min() < 0 or array.max() >= classes):
         raise EnvError(f"observation {key!r} must lie in [{start}, {start + classes - 1}], found {value}")
-    if (array != np.rint(array)).any():
+    if not whole and (array != np.rint(array)).any():
         raise EnvError(f"observation {key!r} must be in whole numbers, found {value}")
     return array.astype(np.int32)
 
@@ -208,6 +209,8 @@ def _numbers(value: Any, dtype: Any) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind not in "biufO" or (array.dtype.kind == "O" and any(item is None for item in array.flat)):
         raise TypeError(f"{array.dtype} are no numbers")
+    if array.dtype == dtype:
+        return array.copy()
     with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the learner sees and counts
         return np.array(array, dtype)
 

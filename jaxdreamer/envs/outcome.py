@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import reprlib
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -17,6 +15,8 @@ from jaxdreamer.errors import JaxdreamerError
 
 def reward_of(value: Any, who: str) -> float:
     """The number in ``value``: Python's, or of an array, tensor or list of one. EnvError, naming who returned it."""
+    if isinstance(value, float):  # nearly always
+        return float(value)
     number = _single(value)
     if isinstance(number, Real | Decimal) or hasattr(type(number), "__float__"):
         try:
@@ -28,6 +28,8 @@ def reward_of(value: Any, who: str) -> float:
 
 def flag_of(value: Any, name: str, who: str) -> bool:
     """Whether ``value`` is true: a bool, a number, None for no, or an array, tensor or list of one of these."""
+    if isinstance(value, bool):  # nearly always
+        return value
     flag = _single(value)
     if flag is None:
         return False
@@ -54,17 +56,21 @@ def _shown(value: Any) -> str:
     return f"{reprlib.repr(value)} ({found(value)}){missing}"
 
 
-@contextmanager
-def told(call: str, *passing: type[Exception]) -> Iterator[None]:
-    """What is raised inside becomes EnvError: which call it was, what it raised, and in which line.
+class told:
+    """Around a call of others' code: what it raises becomes EnvError, with which call it was, what was raised, and where.
 
-    The library's own errors, and those of the types ``passing``, go through as they are.
+    The library's own errors, and those of the types ``passing``, go through as they are. It can be used again and again: on
+    the way of every step, making a new one (or a generator) would cost as much as a small environment's step.
     """
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, (JaxdreamerError, *passing)):
-            raise
-        at = traceback.extract_tb(error.__traceback__)[-1]
+
+    def __init__(self, call: str, *passing: type[Exception]) -> None:
+        self._call, self._passing = call, passing
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
+        if not isinstance(error, Exception) or isinstance(error, (JaxdreamerError, *self._passing)):
+            return
+        line = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise EnvError(f"{call} raised {text} ({at.filename}, line {at.lineno}, in {at.name})") from error
+        raise EnvError(f"{self._call} raised {text} ({line.filename}, line {line.lineno}, in {line.name})") from error

@@ -15,6 +15,7 @@ from jaxdreamer.envs.base import EnvError, NotFinite
 from jaxdreamer.types import EnvSpec, Observation, Timestep
 
 logger = logging.getLogger(__name__)
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Simulator(Protocol):
@@ -156,6 +157,12 @@ class AgentEnv:
                 logger.warning("%s: such an entry is left out, and its episode ends before it", error)
             # Bytes cannot hold nan: the reward says it for them.
             obs, reward = {key: np.zeros(item.shape, item.dtype) for key, item in self.spec.obs.items()}, np.nan
-        with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the collecting loop sees and counts
-            total = np.float32(reward)
-        return Timestep(obs, total, first, last, terminal)
+        return Timestep(obs, _float32(reward), first, last, terminal)
+
+
+def _float32(number: float) -> np.float32:
+    """What lies beyond its range becomes inf, which the collecting loop sees and counts."""
+    if abs(number) <= _LARGEST:
+        return np.float32(number)
+    with np.errstate(over="ignore"):  # entering this takes as long as a small environment's step
+        return np.float32(number)
