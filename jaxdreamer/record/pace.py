@@ -18,26 +18,38 @@ class Work(NamedTuple):
 
 
 class _Cost:
-    """Seconds for one of something, lately; the worst sample is left out: something was compiled in it, or loaded."""
+    """Seconds for one of something, lately; the worst sample is left out: something was compiled in it, or loaded.
+
+    Kept up to date sample by sample: it is asked for at every step of a run, and drawn by another thread.
+    """
 
     def __init__(self) -> None:
-        self._samples: deque[tuple[float, int]] = deque(maxlen=200)
+        self._samples: deque[tuple[float, int]] = deque()
+        self._count = 0
+        self._worst = (0.0, 1)
+        self.seconds = 0.0
+        """Of the samples together."""
+        self.each: float | None = None
+        """None before there are three."""
 
     def add(self, seconds: float, count: int) -> None:
-        self._samples.append((seconds, count))
+        """``count`` of them took so long."""
+        sample = (seconds, count)
+        self._samples.append(sample)
+        self.seconds, self._count = self.seconds + seconds, self._count + count
+        if _each(sample) >= _each(self._worst):
+            self._worst = sample
+        if len(self._samples) > 200:
+            oldest = self._samples.popleft()
+            self.seconds, self._count = self.seconds - oldest[0], self._count - oldest[1]
+            if oldest is self._worst:
+                self._worst = max(self._samples, key=_each)
+        if len(self._samples) >= 3:
+            self.each = max(0.0, self.seconds - self._worst[0]) / (self._count - self._worst[1])
 
-    @property
-    def seconds(self) -> float:
-        return sum(seconds for seconds, _ in list(self._samples))
 
-    @property
-    def each(self) -> float | None:
-        samples = list(self._samples)
-        if len(samples) < 3:
-            return None
-        worst = max(samples, key=lambda sample: sample[0] / sample[1])
-        seconds, count = (sum(column) for column in zip(*samples))
-        return max(0.0, seconds - worst[0]) / (count - worst[1])
+def _each(sample: tuple[float, int]) -> float:
+    return sample[0] / sample[1]
 
 
 class Pace:

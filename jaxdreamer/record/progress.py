@@ -125,9 +125,11 @@ class Progress:
 
     def _tell_span(self) -> None:
         """Once updates have begun: what the run will take here. Who started five million frames is to know soon."""
+        if self._told or self._left is None or self._pace.learned < 3:
+            return
         frame, update = self._pace.costs()
-        work, seconds = self._left, self._pace.seconds(self._left) if self._left else None
-        if self._told or work is None or seconds is None or update is None or self._pace.learned < 3:
+        work, seconds = self._left, self._pace.seconds(self._left)
+        if seconds is None or update is None:
             return
         self._told = True
         frames = "" if frame is None else f", {work.frames:,} frames of {short(frame)}"
