@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxdreamer.errors import ConfigError
+from jaxdreamer.errors import ConfigError, nearest
 from jaxdreamer.files import FileUnusable, open_file, read_text, shown
 from jaxdreamer.record.extras import require
 from jaxdreamer.saving import append_to, storing, write_text
@@ -248,7 +248,8 @@ def make_sinks(
 ) -> list[Sink]:
     """Sinks by name, ``tensorboard`` and ``wandb``; one that is no name is a sink already.
 
-    Raises MissingExtra, with the pip line, or ValueError.
+    ``resume_frames`` is where a resumed run goes on; None begins anew, whatever an earlier run left in the folder.
+    Raises MissingExtra, with the pip line, or ConfigError.
     """
     makers = {"tensorboard": tensorboard_sink, "wandb": wandb_sink}
     sinks: list[Sink] = []
@@ -257,27 +258,27 @@ def make_sinks(
             sinks.append(name)
             continue
         if name not in makers:
-            raise ValueError(f"unknown metrics sink {name!r}; there are: {', '.join(makers)}")
+            raise ConfigError(f"unknown metrics sink {name!r}{nearest(name, makers)}; there are: {', '.join(makers)}")
         sinks.append(makers[name](folder, resume_frames))
     return sinks
 
 
 def tensorboard_sink(folder: str | os.PathLike[str], resume_frames: int | None = None) -> Sink:
-    """Event files in ``folder/tensorboard``. Points after ``resume_frames``, of a killed run, are hidden."""
+    """Event files in ``folder/tensorboard``. Points after ``resume_frames``, or all older ones, are hidden."""
     module = require("tensorboardX", "tensorboard", "TensorBoard logging")
     return _TensorBoard(module, Path(folder), resume_frames)
 
 
 def wandb_sink(folder: str | os.PathLike[str], resume_frames: int | None = None) -> Sink:
-    """A Weights & Biases run, continued where ``folder`` has one already."""
-    return _Wandb(require("wandb", "wandb", "Weights & Biases logging"), Path(folder))
+    """A Weights & Biases run; a resumed run continues the one that ``folder`` has already."""
+    return _Wandb(require("wandb", "wandb", "Weights & Biases logging"), Path(folder), resume_frames is not None)
 
 
 class _TensorBoard:
     name = "tensorboard"
 
     def __init__(self, module: Any, folder: Path, resume_frames: int | None):
-        purge = None if resume_frames is None else resume_frames + 1
+        purge = 0 if resume_frames is None else resume_frames + 1
         self._writer = module.SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
 
     def write(self, record: Mapping[str, Any], step: int) -> None:
@@ -295,10 +296,10 @@ class _TensorBoard:
 class _Wandb:
     name = "wandb"
 
-    def __init__(self, module: Any, folder: Path):
+    def __init__(self, module: Any, folder: Path, resuming: bool):
         self._module = module
         marker = folder / "wandb_id.txt"
-        known = read_text(marker, 1000).strip() if marker.exists() else None
+        known = read_text(marker, 1000).strip() if resuming and marker.exists() else None
         if known is not None and not re.fullmatch(r"[\w-]{1,128}", known):
             raise FileUnusable(f"{marker} holds no id of a Weights & Biases run, but {shown(known)}: remove it")
         # Seeds trained side by side have runs of their own, in one process.

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -190,9 +190,7 @@ def _on_host(
             _say_what_is_not_done(progress, config, can_render=envs.can_render)
             with MetricsLog(rundir.metrics) as metrics:
                 trainer = HostTrainer(config, envs, make_envs, rundir, metrics, progress)
-                _begin(trainer, resuming, entry, [rundir], [metrics])
-                metrics.add_sinks(make_sinks(sinks, rundir.path, trainer.env_frames if resuming else None))
-                # Only now is nothing left that could refuse: a failed start must not leave its settings behind.
+                _begin(trainer, resuming, entry, [rundir], [metrics], sinks)
                 write_json(rundir.config, configs.to_dict(config))
                 write_spec(rundir, envs.spec, envs.spaces)
                 for line in trainer.header(trainer.state.params, str(rundir.path)):
@@ -236,9 +234,8 @@ def _on_device(
         logs = [stack.enter_context(MetricsLog(rundir.metrics)) for rundir in folders]
         runs = [Run(one.seed, rundir, log) for one, rundir, log in zip(each, folders, logs)]
         trainer = DeviceTrainer(config, env, runs, progress)
-        _begin(trainer, resuming[0], entry, folders, logs)
-        for one, rundir, log in zip(each, folders, logs):
-            log.add_sinks(make_sinks(sinks, rundir.path, trainer.env_frames if resuming[0] else None))
+        _begin(trainer, resuming[0], entry, folders, logs, sinks)
+        for one, rundir in zip(each, folders):
             write_json(rundir.config, configs.to_dict(one))
             write_spec(rundir, env.spec, None)
         for line in trainer.header(trainer.state.params, ", ".join(str(rundir.path) for rundir in folders)):
@@ -302,24 +299,29 @@ def _begin(
     trainer: HostTrainer | DeviceTrainer,
     resuming: bool,
     entry: _Entry,
-    folders: Iterable[RunDir],
-    logs: Iterable[MetricsLog],
+    folders: Sequence[RunDir],
+    logs: Sequence[MetricsLog],
+    sinks: Iterable[str | Sink],
 ) -> None:
+    """Restore the run, or clear its folder for a new one; after this nothing is left that could refuse to start."""
     trainer.on_save = entry.on_save
     if resuming:
         try:
             trainer.restore(entry.drop_damaged_replay)
         except checkpoint.CheckpointDamaged as error:
             raise checkpoint.CheckpointDamaged(
-                f"{error}. To begin anew there and delete the run: --start-over"
+                f"{error}. To delete the run and begin anew there: --start-over"
             ) from error
-        return
-    if entry.start is not None:
+    elif entry.start is not None:
         trainer.begin_with(entry.start)
-    for rundir in folders:  # what a start left that never came to a checkpoint, or what is to be discarded
-        rundir.clear()
-    for metrics in logs:
-        metrics.truncate(0)
+    for rundir, metrics in zip(folders, logs):
+        metrics.add_sinks(make_sinks(sinks, rundir.path, trainer.env_frames if resuming else None))
+    if not resuming:
+        # Last, because a start that is refused must not have deleted anything. What is there comes from a start that
+        # never came to a checkpoint, or is to be discarded.
+        for rundir, metrics in zip(folders, logs):
+            rundir.clear()
+            metrics.truncate(0)
 
 
 def _say_stopped(progress: Progress, trainer: HostTrainer | DeviceTrainer, words: str) -> None:

@@ -245,7 +245,7 @@ def test_a_missing_extra_names_the_pip_line(tmp_path, monkeypatch):
     for name in ("tensorboard", "wandb"):
         with pytest.raises(MissingExtra, match=rf"pip install 'jaxdreamer\[{name}\]'"):
             make_sinks([name], tmp_path)
-    with pytest.raises(ValueError, match="tensorboard, wandb"):
+    with pytest.raises(ConfigError, match="tensorboard, wandb"):
         make_sinks(["comet"], tmp_path)
 
 
@@ -272,11 +272,12 @@ def test_wandb_gets_finite_values_and_continues_its_run(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", Wandb())
     folder = tmp_path / "ant" / "seed-1"
     folder.mkdir(parents=True)
-    for _ in range(2):
-        with MetricsLog(folder / "m.jsonl", [metrics.wandb_sink(folder)], clock=lambda: 1.0) as log:
+    for resume_frames in (None, 10, None):
+        with MetricsLog(folder / "m.jsonl", [metrics.wandb_sink(folder, resume_frames)], clock=lambda: 1.0) as log:
             log.write({"loss": 1, "bad": float("nan")}, **AT)
-    assert asked == [("ant-seed-1", None), ("ant-seed-1", "abc")]
-    assert Run.logged == [(AT | {"loss": 1, "time/unix": 1.0}, 10), "finished"] * 2
+    # One that begins anew in the folder is another run there, too.
+    assert asked == [("ant-seed-1", None), ("ant-seed-1", "abc"), ("ant-seed-1", None)]
+    assert Run.logged == [(AT | {"loss": 1, "time/unix": 1.0}, 10), "finished"] * 3
 
 
 @pytest.mark.parametrize("why", ["No API key configured", "deadline exceeded\nno such host"])

@@ -131,6 +131,13 @@ def test_deleted_checkpoints_ask_before_the_run_is_begun_anew(run):
     assert max(record["env_frames"] for record in metrics.read(run / "metrics.jsonl")) == 60
 
 
+def test_a_start_over_that_is_refused_deletes_nothing(run):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "lock"}
+    with pytest.raises(ConfigError, match="metrics sink 'tensorbord'.*tensorboard"):
+        go_on(run, start_over=True, sinks=["tensorbord"])
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "lock"} == before
+
+
 def test_a_damaged_chunk_can_be_gone_on_without(run):
     oldest = min((run / "replay").iterdir())
     oldest.write_bytes(oldest.read_bytes()[:-1] + b"?")
