@@ -133,7 +133,7 @@ def test_deleted_checkpoints_ask_before_the_run_is_begun_anew(run):
 
 def test_a_start_over_that_is_refused_deletes_nothing(run):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "lock"}
-    with pytest.raises(ConfigError, match="metrics sink 'tensorbord'.*tensorboard"):
+    with pytest.raises(ConfigError, match=r"metrics sink .tensorbord.*tensorboard"):
         go_on(run, start_over=True, sinks=["tensorbord"])
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "lock"} == before
 
