@@ -355,20 +355,26 @@ def _check_env(options: CheckEnvOptions, settings: Mapping[str, Any]) -> int:
     config = base.env
     from jaxdreamer.envs.check import check_env
     from jaxdreamer.envs.instance import as_env
+    from jaxdreamer.envs.outcome import told
     from jaxdreamer.envs.registry import imported, make_env
     from jaxdreamer.envs.trust import foreign
 
     if options.make or foreign(config):
         _see_modules_here()
     function = imported("--make", options.make) if options.make else None
-    told = False
+    announced = False
 
     def make() -> Any:
-        nonlocal told
-        env = make_env(config) if function is None else as_env(function(), config)
-        if not told:
+        nonlocal announced
+        if function is None:
+            env = make_env(config)
+        else:
+            with told(options.make):
+                made = function()
+            env = as_env(made, config)
+        if not announced:
             print("\n".join(_about(env, config, options.make)), flush=True)
-        told = True
+        announced = True
         return env
 
     report = check_env(make)

@@ -13,12 +13,11 @@ from jaxdreamer.envs.base import Env, EnvError
 from jaxdreamer.envs.instance import as_env, check_apart
 from jaxdreamer.envs.outcome import told
 from jaxdreamer.envs.pictures import NOT_FINITE, picture_axes
+from jaxdreamer.envs.scale import ill_scaled
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.types import ActionSpec, ArraySpec, Timestep
 
 _NUMBER = re.compile(r"-?\b(\d[\d.e+-]*|nan|inf)\b")
-FEW_LEVELS = 16
-"""Of 255: a picture that shows no more is nearly of one colour."""
 
 
 class Finding(NamedTuple):
@@ -117,7 +116,7 @@ class _Check:
 
     def report(self) -> Report:
         low, high = (min(self.rewards), max(self.rewards)) if self.rewards else (0.0, 0.0)
-        mean = float(np.mean(self.rewards)) if self.rewards else 0.0
+        mean = float(np.mean(self.rewards)) if self.rewards and np.isfinite([low, high]).all() else low + high
         return Report(list(self.found.values()), self.done, self.episodes, self.terminal, (low, mean, high))
 
     def _check_specs(self) -> None:
@@ -158,7 +157,8 @@ class _Check:
                 self.strayed.add(key)
                 self.warn(f"observation {key!r} {why}")
         if not np.isfinite(entry.reward):
-            cause = next((f", as its picture {key!r} {why}" for key, why in strays.items() if why == NOT_FINITE), "")
+            cause = ", or one that float32 cannot hold" if np.isinf(entry.reward) else ""
+            cause = next((f", as its picture {key!r} {why}" for key, why in strays.items() if why == NOT_FINITE), cause)
             self.error(f"{where} returns the reward {entry.reward}{cause}; such episodes are cut and not learned from")
         if set(entry.obs) != set(self.env.spec.obs):
             self.error(
@@ -197,7 +197,8 @@ class _Check:
     def _check_experience(self, steps: int) -> None:
         if not self.episodes:
             self.warn(f"no episode ended within {steps} steps; set env.time_limit if none ever does")
-        size = float(np.mean(np.abs(self.rewards))) if self.rewards else 0.0
+        finite = np.abs([reward for reward in self.rewards if np.isfinite(reward)])
+        size = float(np.mean(finite)) if finite.size else 1.0
         if size == 0:
             self.warn("random actions brought no reward at all; where rewards are that rare, learning is slow")
         elif not 0.001 < size < 20:
@@ -205,28 +206,20 @@ class _Check:
         for key, spec in self.env.spec.obs.items():
             if spec.shape != () and not (self.high[key] > self.low[key]).any():
                 self.warn(f"{key!r} never changed: it teaches nothing (env.exclude={key} leaves it out)")
-            elif spec.kind == "image" and (seen := self.high[key].max() - self.low[key].min()) < FEW_LEVELS:
-                self.warn(
-                    f"{key!r} is nearly of one colour{' (black)' if self.high[key].max() < FEW_LEVELS else ''}: it uses "
-                    f"{seen:g} of 255 levels. Where its numbers are symbols, give its space their own lowest and highest as "
-                    "bounds: they become 0 and 255"
-                )
             elif spec.kind == "vector" and picture_axes(spec.shape, whole=False):
                 self.warn(
                     f"{key!r} {list(spec.shape)} has the shape of a picture but no bounds, so it goes through dense layers "
                     "as it is: give its space finite bounds, such as 0 and 1"
                 )
-            elif spec.kind == "vector" and np.max(np.abs([self.low[key], self.high[key]])) > 1e3:
-                self.warn(
-                    f"{key!r} reaches {np.max(np.abs([self.low[key], self.high[key]])):.3g}: set model.symlog_inputs"
-                )
+            elif text := ill_scaled(key, spec, self.low[key], self.high[key]):
+                self.warn(text)
 
 
 def _draw(rng: np.random.Generator, spec: ActionSpec, extreme: bool) -> np.ndarray:
     parts = []
     for part in spec.parts:
         if part.kind == "discrete":
-            parts.append(np.eye(part.size)[rng.integers(part.size)])
+            parts.append(np.arange(part.size) == rng.integers(part.size))
         else:
             parts.append(rng.choice([-1.0, 1.0], part.size) if extreme else rng.uniform(-1, 1, part.size))
     return np.concatenate(parts).astype(np.float32)

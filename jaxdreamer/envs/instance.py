@@ -21,7 +21,7 @@ from jaxdreamer.envs.base import Env, EnvError, SpaceError
 from jaxdreamer.envs.images import resize, to_rgb
 from jaxdreamer.envs.libraries import missing_extras, warnings_logged
 from jaxdreamer.envs.observations import ObservationMap, found
-from jaxdreamer.envs.outcome import flag_of, reward_of, told
+from jaxdreamer.envs.outcome import flag_of, name_of, reward_of, told
 from jaxdreamer.envs.render import sized_drawing
 from jaxdreamer.envs.spaces import children, kind_of, understood
 from jaxdreamer.envs.wrappers import AgentEnv
@@ -72,8 +72,8 @@ def check_apart(envs: Sequence[Env]) -> None:
     seen = {id(innermost(env)) for env in envs}
     if len(seen) < len(envs):
         raise ConfigError(
-            f"{innermost(envs[-1])} was given twice, and each lane and each evaluation needs an instance of its own: "
-            "make it inside the function, as in make=lambda: MyEnv()"
+            f"{name_of(innermost(envs[-1]))} was given twice, and each lane and each evaluation needs an instance of its "
+            "own: make it inside the function, as in make=lambda: MyEnv()"
         )
 
 
@@ -100,6 +100,15 @@ def _check_is_environment(env: Any) -> None:
         raise ConfigError(
             f"expected a gymnasium environment, found {name}, which has no {' and no '.join(lacking)}{hint}"
         )
+    for part in ("observation_space", "action_space"):
+        space = getattr(env, part)
+        if space is None:
+            raise ConfigError(f"{name} has no {part} (None): an environment must have it before its first reset")
+        if inspect.isroutine(space):
+            raise ConfigError(
+                f"{part} of {name} is a function, as where there are several agents: expected a space of one agent's, so "
+                "wrap it so that one of them is seen"
+            )
 
 
 class GymnasiumSimulator:
@@ -108,7 +117,7 @@ class GymnasiumSimulator:
     def __init__(self, env: Any, config: EnvConfig) -> None:
         """ConfigError where pixels are asked of an instance that cannot render, SpaceError for its spaces."""
         self._env = self.instance = env
-        self._name = str(env)
+        self._name = name_of(env)
         self._stepping = told(f"step of {self._name}")
         self._observation: Any = None
         self._rendered = self._warned = False
@@ -139,7 +148,9 @@ class GymnasiumSimulator:
         self._seedable = _takes(env, "reset", "seed")
         self._draw_at, self._note = sized_drawing(env, config.render_quality, config.camera)
         if config.camera and self._draw_at is None:
-            raise ConfigError(f"env.camera={config.camera}: {env} is not drawn by MuJoCo, and has no cameras to choose")
+            raise ConfigError(
+                f"env.camera={config.camera}: {self._name} is not drawn by MuJoCo, and has no cameras to choose"
+            )
 
     def reset(self, seed: int | None) -> None:
         """Begin an episode; the seed goes to ``reset``, or to ``seed`` where ``reset`` takes none."""
@@ -158,7 +169,7 @@ class GymnasiumSimulator:
         if seed is not None and callable(getattr(self._env, "seed", None)):
             self._env.seed(seed)
         elif seed is not None and not self._warned:
-            logger.warning("%s cannot be seeded: its reset takes no seed, and it has no seed method", self._env)
+            logger.warning("%s cannot be seeded: its reset takes no seed, and it has no seed method", self._name)
             self._warned = True
 
     def to_env(self, action: np.ndarray) -> Any:

@@ -33,6 +33,9 @@ from jaxdreamer.envs.pictures import NOT_FINITE, Picture, picture_of, stretchabl
 from jaxdreamer.envs.spaces import LEAVES, SUPPORTED, children, kind_of, understood
 from jaxdreamer.types import ArraySpec, Observation
 
+MOST_CLASSES = 2**16
+"""Of a discrete observation: it is one-hot to the networks."""
+
 
 class _Leaf(NamedTuple):
     key: str
@@ -125,7 +128,9 @@ def found(value: Any) -> str:
         array = np.asarray(value)
     except ValueError:
         array = np.array(None)
-    return type(value).__name__ if array.dtype.kind in "OUS" else f"{type(value).__name__} of shape {array.shape}"
+    if array.dtype.kind in "OUS":
+        return type(value).__name__
+    return f"{type(value).__name__} of {'' if array.dtype.kind in 'biuf' else f'{array.dtype} and '}shape {array.shape}"
 
 
 def split(key: str, values: Any, count: int) -> list[Any]:
@@ -173,6 +178,11 @@ def _observation_leaf(
         shape, classes = tuple(space.shape), 2
     else:
         shape, classes = tuple(np.shape(space.nvec)), int(np.max(space.nvec))
+    if classes > MOST_CLASSES:
+        raise SpaceError(
+            f"observation {key!r} is one of {classes:,} choices, each of which would be an input of its own, and "
+            f"{MOST_CLASSES:,} are the most: make its space a Box, or leave it out with env.exclude={key}"
+        )
     start = np.asarray(getattr(space, "start", 0))
     return ArraySpec(shape, "int32", "discrete", classes), lambda value: read_discrete(value, key, start, classes)
 

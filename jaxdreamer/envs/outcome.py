@@ -59,8 +59,9 @@ def _shown(value: Any) -> str:
 class told:
     """Around a call of others' code: what it raises becomes EnvError, with which call it was, what was raised, and where.
 
-    The library's own errors, and those of the types ``passing``, go through as they are. It can be used again and again: on
-    the way of every step, making a new one (or a generator) would cost as much as a small environment's step.
+    A program's end (SystemExit) is such an error: others' code does not end this one. The library's own errors, and those
+    of the types ``passing``, go through as they are. It can be used again and again: on the way of every step, making a new
+    one would cost as much as a small environment's step. So would a generator, which moreover lets StopIteration through.
     """
 
     def __init__(self, call: str, *passing: type[Exception]) -> None:
@@ -69,8 +70,16 @@ class told:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
-        if not isinstance(error, Exception) or isinstance(error, (JaxdreamerError, *self._passing)):
+        if not isinstance(error, (Exception, SystemExit)) or isinstance(error, (JaxdreamerError, *self._passing)):
             return
         line = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise EnvError(f"{self._call} raised {text} ({line.filename}, line {line.lineno}, in {line.name})") from error
+
+
+def name_of(env: Any) -> str:
+    """What an environment calls itself, on one line; its class where it cannot say that (yet)."""
+    try:
+        return " ".join(str(env).split())
+    except Exception:  # a board that is there after the first reset only, say: a name is no reason to fail
+        return f"<{type(env).__name__}>"

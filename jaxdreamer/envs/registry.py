@@ -236,7 +236,7 @@ class _Made:
         if self.twice:
             other = self._one()
             check_apart([env, other])
-            other.close()
+            VectorEnv([other]).close()  # which minds no failure of that
         return env
 
     def _one(self) -> Env:

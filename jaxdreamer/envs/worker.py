@@ -210,6 +210,10 @@ class _Lines(logging.Handler):
         return lines
 
 
+class _Asked(BaseException):
+    """The process was asked to end. Not SystemExit, which in the midst of an environment's code would be that one's."""
+
+
 def work(pipe: Any, make: bytes, lanes: list[int]) -> None:
     """A worker process: make the lanes' environments, then do as told until the pipe closes."""
     for number in _TERMINAL:
@@ -221,7 +225,7 @@ def work(pipe: Any, make: bytes, lanes: list[int]) -> None:
         # A scheduler sends this to every process of a job. Only where the parent has asked to close, or is gone, it is
         # meant for this one: through the lines below that close environments.
         if pipe.poll():
-            sys.exit(143)
+            raise _Asked
 
     signal.signal(signal.SIGTERM, terminate)
     heard = _Lines()
@@ -271,6 +275,8 @@ def work(pipe: Any, make: bytes, lanes: list[int]) -> None:
             pipe.send(("done", answer, heard.take(), notes))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
+    except _Asked:
+        sys.exit(143)
     except Exception as error:
         kind = "refused" if isinstance(error, ConfigError) and memory is None else "failed"
         text = str(error) if kind == "refused" else f"{traceback.format_exc().rstrip()}\n{at}"

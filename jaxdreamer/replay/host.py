@@ -162,6 +162,11 @@ class HostReplay:
         """The oldest row that a window may contain when ``total`` rows have been added."""
         return max(self._first, total + self.guard - self.rows_max)
 
+    def ranges(self, rows: int = 1000) -> dict[str, tuple[float, float]]:
+        """The least and the greatest number of each observation, in the first ``rows`` of the ring."""
+        seen = {key: self._arrays[f"obs/{key}"][: min(self.rows, rows)] for key in self.spec.obs}
+        return {key: (float(value.min()), float(value.max())) for key, value in seen.items() if value.size}
+
     # ---- writing -------------------------------------------------------------------------------------------------
 
     def add(self, timestep: Timestep, action: Any) -> None:

@@ -14,6 +14,7 @@ from jaxdreamer.agent.learner import make_learner, update_many
 from jaxdreamer.agent.policy import make_policy
 from jaxdreamer.agent.report import open_loop
 from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.envs.scale import ill_scaled
 from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.files import FileUnusable, list_of, natural, number, require
 from jaxdreamer.nets.networks import make_networks
@@ -181,8 +182,18 @@ class HostTrainer(Loop[Evaluation]):
         if self.pretrained:
             self.owed = self.every["train"].count(steps) * run.updates
         elif self.replay.can_sample:  # the prefill may be shorter than a sequence
+            self._look_at_observations()
             self.pretrained, self.owed = True, run.pretrain
             self.every["train"].start(steps)
+
+    def _look_at_observations(self) -> None:
+        """Say of the prefill's observations what keeps them from being learned."""
+        model = self.config.model
+        for key, (low, high) in self.replay.ranges().items():
+            squashed = model.symlog_inputs and max(abs(low), abs(high)) > 1
+            mended = self.spec.obs[key].kind == "vector" and (model.normalize_inputs or squashed)
+            if not mended and (text := ill_scaled(key, self.spec.obs[key], low, high)):
+                self.progress.log(f"observation {text}")
 
     def _tell_progress(self) -> None:
         self.progress.update(

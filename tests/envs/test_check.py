@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import numpy as np
@@ -175,6 +176,37 @@ def test_pictures_are_looked_at(space, value, says):
     assert "reset returns a reward" not in said and "different episodes" not in said
 
 
+@pytest.mark.parametrize(
+    ("space", "largest", "says"),
+    [
+        (spaces.Box(0, 255, (7, 7, 3), np.uint8), 10, "'state' stays within 0.039 of 0.*model.normalize_inputs=true"),
+        (spaces.Box(0, 10_000, (4,), np.int32), 4, "'state' stays within 0.0004 of 0"),
+        (spaces.Box(-np.inf, np.inf, (4,), np.float32), 0.05, "'state' stays within 0.05 of 0"),
+        (spaces.Box(-np.inf, np.inf, (4,), np.float32), 5000, "'state' reaches 5e.03: set model.symlog_inputs"),
+        (spaces.Box(0, 10, (7, 7, 3), np.uint8), 10, ""),
+        (spaces.Box(0, 255, (128,), np.uint8), 255, ""),
+    ],
+)
+def test_vectors_far_from_unit_scale_are_warned_of(space, largest, says):
+    def value(time):
+        return np.full(space.shape, largest if int(time) % 2 else 0, space.dtype)
+
+    _, said = texts(lambda: wrap(Shown(space, value)))
+    found = "\n".join(line for line in said.splitlines() if "'state'" in line)
+    assert re.search(says, found) if says else not found, said
+
+
+def test_rewards_that_are_not_finite_are_one_finding_and_no_advice_on_their_size():
+    class Endless(CountingEnv):
+        def step(self, action):
+            obs, _, *rest = super().step(action)
+            return obs, (np.inf, -np.inf, np.float64(1e300), 0.5)[self.time % 4], *rest
+
+    report, said = texts(lambda: wrap(Endless(truncate_at=7)))
+    assert not report.ok and "error: step returns the reward -inf, or one that float32 cannot hold" in said
+    assert "reward_scale" not in said
+
+
 def test_two_instances_that_differ():
     made = iter([good(), good(action="box")])
     report = check_env(lambda: next(made))
@@ -194,6 +226,11 @@ def broken():
     return env
 
 
+def raising():
+    """One that cannot be made."""
+    raise ValueError("no licence")
+
+
 def test_the_command_line(capsys):
     from jaxdreamer import cli
 
@@ -209,6 +246,8 @@ def test_the_command_line(capsys):
     assert "error: step returns the reward nan" in said and "has to be mended" in said
     assert cli.main(["check-env", "backend=toy", "--env", "chain"]) == 0
     assert cli.main(["check-env", "--make", "tests.envs.test_check:gone"]) == 2
+    assert cli.main(["check-env", "--make", "tests.envs.test_check:raising"]) == 2
+    assert "tests.envs.test_check:raising raised ValueError: no licence (" in capsys.readouterr().err
     assert cli.main(["check-env", "--help"]) == 0 and "--make MODULE:FUNCTION" in capsys.readouterr().out
 
 

@@ -1,6 +1,7 @@
 """Environments of others: whatever they return for a number or a flag, what they do wrong, and what they are given as."""
 
 import logging
+import sys
 from decimal import Decimal
 from fractions import Fraction
 
@@ -13,7 +14,7 @@ from gymnasium import spaces
 from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs import EnvError, VectorEnv, WorkerVectorEnv, make_env, make_vector, register, registry, wrap
 from jaxdreamer.envs.check import check_env
-from jaxdreamer.envs.outcome import flag_of, reward_of
+from jaxdreamer.envs.outcome import flag_of, name_of, reward_of
 from jaxdreamer.envs.pure import counting
 from jaxdreamer.envs.toy import CountingEnv
 from tests.envs.troubled import Troubled, troubled
@@ -110,6 +111,8 @@ def test_flags_that_are_none_are_refused(value):
             lambda: Doing(step=lambda action: 1 / 0),
             r"step of <Doing.* raised ZeroDivisionError.*test_instance.py, line",
         ),
+        (lambda: Doing(step=lambda action: next(iter(()))), "step of <Doing.* raised StopIteration .*test_instance.py"),
+        (lambda: Doing(step=lambda action: sys.exit("no licence")), "step of <Doing.* raised SystemExit: no licence"),
         (lambda: Doing(reset=lambda seed=None: None), "reset of <Doing.* returned no observation"),
         (lambda: Doing(reset=lambda seed=None: {}["goal"]), "reset of <Doing.* raised KeyError: 'goal'"),
         (lambda: Doing(reset=lambda **all: [].pop(0)), "reset of <Doing.* raised IndexError"),
@@ -154,6 +157,7 @@ def test_one_lane_that_cannot_be_closed_keeps_none_from_it(caplog):
     assert closed == [1] and "lane 0 could not be closed: close of <Doing" in caplog.text
     lanes.close()
     assert closed == [1]  # once
+    assert make_vector(EnvConfig(), 1, make=lambda: Doing(close=lambda: 1 / 0), apart=True).num_envs == 1
 
 
 def test_environments_that_nobody_wrapped_are_wrapped():
@@ -185,6 +189,11 @@ def test_environments_that_nobody_wrapped_are_wrapped():
         (counting(), "found FunctionalEnv: pure functions are given themselves"),
         (type("Dmc", (), {"observation_spec": 0, "reset": 0, "step": 0})(), "env.backend=dmc"),
         (type("Zoo", (), {"possible_agents": ["a"]})(), "has several agents"),
+        (
+            Doing(observation_space=lambda agent: None),
+            "observation_space of .* is a function, as where there are several",
+        ),
+        (Doing(action_space=None), r"has no action_space \(None\): an environment must have it before its first reset"),
     ],
 )
 def test_what_is_no_environment_is_refused_with_what_to_give(made, says):
@@ -197,6 +206,19 @@ def test_a_maker_is_a_function_and_what_it_raises_is_told():
         make_vector(EnvConfig(), 1, make=CountingEnv())
     with pytest.raises(EnvError, match=r"the function that makes the environment raised ZeroDivisionError"):
         make_vector(EnvConfig(), 1, make=lambda: 1 / 0)
+    with pytest.raises(EnvError, match=r"the function that makes the environment raised SystemExit: no licence"):
+        make_vector(EnvConfig(), 1, make=lambda: sys.exit("no licence"))
+
+
+def test_an_environment_that_cannot_say_its_name_yet_has_its_classs():
+    class Board(Doing):
+        def __str__(self):
+            return self.board  # there is one from the first reset on
+
+    with pytest.raises(EnvError, match=r"^step of <Board> raised KeyError"):
+        (env := wrap(Board(step=lambda action: {}["goal"]))).reset(0)
+        env.step(ACTION)
+    assert name_of(type("Drawn", (), {"__str__": lambda self: "+-+\n|x|\n"})()) == "+-+ |x|"
 
 
 @pytest.mark.parametrize("hide", [lambda env: env, wrap, lambda env: gymnasium.wrappers.TimeLimit(env, 9)])

@@ -68,6 +68,10 @@ def test_unsupported_spaces_are_named():
     assert list(ObservationMap(space, (64, 64), ["task.name"]).spec) == ["pos"]
     with pytest.raises(SpaceError, match=r"'state'.*Sequence"):
         ObservationMap(spaces.Sequence(spaces.Discrete(2)), (64, 64))
+    with pytest.raises(
+        SpaceError, match=r"'state' is one of 1,099,511,627,776 choices.*65,536 are the most: make .* a Box"
+    ):
+        ObservationMap(spaces.Discrete(2**40), (64, 64))
     with pytest.raises(SpaceError, match=r"'a\.b'"):
         ObservationMap(spaces.Dict({"a.b": spaces.Discrete(2), "a": spaces.Dict({"b": spaces.Discrete(2)})}), (64, 64))
 

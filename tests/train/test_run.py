@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from gymnasium import spaces
 from rich.console import Console
 
 from jaxdreamer import config as configs
@@ -438,15 +439,23 @@ def test_a_task_that_cannot_be_drawn_is_evaluated_all_the_same(tmp_path, caplog)
 
 
 def test_what_a_bare_environment_leaves_undone_is_said_at_the_start_and_a_shared_one_is_refused(tmp_path):
-    said, config = (
-        Console(file=io.StringIO(), width=200),
-        tiny("frames=12", "eval_episodes=1", "action_bound=2", "video=true"),
-    )
-    result = train_agent(
-        config, tmp_path / "run", make=lambda: CountingEnv(truncate_at=9, render_mode=None), console=said
-    )
+    class Symbols(CountingEnv):
+        def __init__(self):
+            super().__init__(truncate_at=9, render_mode=None)
+            self.observation_space = spaces.Box(0, 255, (3,), np.uint8)
+
+        def _observe(self):
+            return np.full(3, self.time, np.uint8)
+
+    said = Console(file=io.StringIO(), width=300)
+    config = tiny("frames=19", "prefill=12", "pretrain=0", "eval_episodes=1", "action_bound=2", "video=true")
+    result = train_agent(config, tmp_path / "run", make=Symbols, console=said)
     assert result.finished
-    for line in ("no films are made: this environment cannot be drawn", "env.action_bound=2 is not used"):
+    for line in (
+        "no films are made: this environment cannot be drawn",
+        "env.action_bound=2 is not used",
+        "observation 'state' stays within 0.035 of 0",
+    ):
         assert said.file.getvalue().count(line) == 1
     shared = CountingEnv(truncate_at=9)
     with pytest.raises(ConfigError, match="was given twice"):
