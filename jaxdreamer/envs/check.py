@@ -14,6 +14,7 @@ from jaxdreamer.envs.instance import as_env, check_apart
 from jaxdreamer.envs.outcome import told
 from jaxdreamer.envs.pictures import NOT_FINITE, picture_axes
 from jaxdreamer.envs.scale import ill_scaled
+from jaxdreamer.envs.vector import episode_seed
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.types import ActionSpec, ArraySpec, Timestep
 
@@ -46,8 +47,9 @@ def check_env(make: Callable[[], Any], *, steps: int = 300, seed: int = 0) -> Re
     """Play two instances side by side with random actions for ``steps`` agent steps each, and look at everything.
 
     Looked at: what spec and spaces say against what comes; reset and step in their order; flags at an episode's end;
-    rewards; whether a seed decides an episode; whether arrays are fresh. What the environment raises, or returns that cannot
-    be, ends the check and is what was found. What ``make`` raises is raised; gymnasium's environments are wrapped.
+    rewards; whether a seed, of 31 bits as in training, decides an episode; whether arrays are fresh. What the environment
+    raises, or returns that cannot be, ends the check and is what was found. What ``make`` raises is raised; gymnasium's
+    environments are wrapped.
     """
     check = _Check(as_env(make()), as_env(make()), seed)
     with check.finding():
@@ -126,8 +128,8 @@ class _Check:
             self.error(f"frame_rate must be above 0, found {self.env.frame_rate}")
 
     def _check_seeds(self) -> None:
-        one = self.env.reset(self.seed).obs
-        if all(_equal(one, self.env.reset(self.seed + index).obs) for index in range(1, 6)):
+        one, *others = (self.env.reset(episode_seed(self.seed, 0, episode)).obs for episode in range(6))
+        if all(_equal(one, other) for other in others):
             self.warn("six seeds begin with one and the same observation: an agent sees only one start")
 
     def _check_order(self, action: np.ndarray) -> None:
@@ -138,7 +140,7 @@ class _Check:
         self.error("a step after the episode's end is taken without a word; raise EnvError there")
 
     def _reset(self, episode: int) -> tuple[Timestep, Timestep]:
-        entry, other = (item.reset(self.seed + episode) for item in (self.env, self.twin))
+        entry, other = (item.reset(episode_seed(self.seed, 0, episode)) for item in (self.env, self.twin))
         self._check_entry(entry, first=True)
         self._check_same(entry, other, 0)
         return entry, other

@@ -11,6 +11,7 @@ import logging
 import os
 import reprlib
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,8 @@ def wrap(env: Any, config: EnvConfig | None = None) -> AgentEnv:
     imported. The instance belongs to the result from here on: closing the result closes it.
     """
     config = EnvConfig() if config is None else config
-    _check_is_environment(env)
+    with told(f"looking at {name_of(env)}"):  # spaces may be properties
+        _check_is_environment(env)
     simulator = GymnasiumSimulator(env, config)
     return AgentEnv(simulator, action_repeat=config.action_repeat, time_limit=config.time_limit)
 
@@ -142,9 +144,7 @@ class GymnasiumSimulator:
             "observation": None if self._own is None else observation_space,
             "action": action_space,
         }
-        metadata = getattr(env, "metadata", None) or {}
-        rate = metadata.get("render_fps") or metadata.get("video.frames_per_second")
-        self.frame_rate = float(rate or _DEFAULT_FRAME_RATE)
+        self.frame_rate = _frame_rate(env, self._name)
         self._seedable = _takes(env, "reset", "seed")
         self._draw_at, self._note = sized_drawing(env, config.render_quality, config.camera)
         if config.camera and self._draw_at is None:
@@ -265,6 +265,16 @@ class GymnasiumSimulator:
         if wanted == "render":
             raise EnvError(f"{self._name} cannot be rendered: {found}; {_RENDER_HELP}")
         raise ConfigError(f"env.obs={wanted} needs rendered frames of {self._name}, but {found}; {_RENDER_HELP}")
+
+
+def _frame_rate(env: Any, name: str) -> float:
+    """Steps per second of the task's own time, by gymnasium's metadata or old gym's."""
+    metadata = getattr(env, "metadata", None)
+    given = metadata if isinstance(metadata, Mapping) else {}
+    rate = given.get("render_fps") or given.get("video.frames_per_second") or _DEFAULT_FRAME_RATE
+    if not isinstance(rate, Real) or not 0 < float(rate) < np.inf:
+        raise ConfigError(f"metadata['render_fps'] of {name} must be a number above 0, found {reprlib.repr(rate)}")
+    return float(rate)
 
 
 def _takes(env: Any, method: str, parameter: str) -> bool:

@@ -36,6 +36,8 @@ from jaxdreamer.types import ArraySpec, Observation
 MOST_CLASSES = 2**16
 """Of a discrete observation: it is one-hot to the networks."""
 
+_SHORT_FLOATS = ("bfloat16", "float8_e4m3fn", "float8_e5m2")  # JAX's, which numpy does not count among its numbers
+
 
 class _Leaf(NamedTuple):
     key: str
@@ -121,16 +123,19 @@ class ObservationMap:
 
 
 def found(value: Any) -> str:
-    """What a value is, for an error message: a mapping's keys, an array's shape, or else the type."""
+    """What a value is, for an error message: a mapping's keys, an array's shape, a list's members, or else the type."""
     if isinstance(value, Mapping):
         return f"a dictionary with the keys {[str(key) for key in value]}"
     try:
         array = np.asarray(value)
     except ValueError:
         array = np.array(None)
-    if array.dtype.kind in "OUS":
-        return type(value).__name__
-    return f"{type(value).__name__} of {'' if array.dtype.kind in 'biuf' else f'{array.dtype} and '}shape {array.shape}"
+    kind = type(value).__name__
+    if array.dtype.kind in "biuf":
+        return f"{kind} of shape {array.shape}"
+    if isinstance(value, list | tuple):
+        return f"a {kind} of {', '.join(type(item).__name__ for item in value[:5])}{', ...' if len(value) > 5 else ''}"
+    return f"{kind} of {array.dtype} and shape {array.shape}" if isinstance(value, np.ndarray) else kind
 
 
 def split(key: str, values: Any, count: int) -> list[Any]:
@@ -217,6 +222,8 @@ def read_discrete(value: Any, key: str, start: Any, classes: int) -> np.ndarray:
 
 def _numbers(value: Any, dtype: Any) -> np.ndarray:
     array = np.asarray(value)
+    if array.dtype.kind == "V" and array.dtype.name in _SHORT_FLOATS:
+        array = array.astype(np.float32)
     if array.dtype.kind not in "biufO" or (array.dtype.kind == "O" and any(item is None for item in array.flat)):
         raise TypeError(f"{array.dtype} are no numbers")
     if array.dtype == dtype:

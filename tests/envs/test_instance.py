@@ -31,6 +31,11 @@ class Doing(CountingEnv):
             setattr(self, name, change)
 
 
+def refuse_long_seeds(seed=None):
+    assert seed is None or seed < 2**16, "a seed of 16 bits, please"
+    return np.zeros(3), {}
+
+
 def stepping(**changes):
     """A step that returns these instead of the right values, by their place."""
     places = {"obs": 0, "reward": 1, "terminated": 2, "truncated": 3, "info": 4}
@@ -114,6 +119,8 @@ def test_flags_that_are_none_are_refused(value):
         (lambda: Doing(step=lambda action: next(iter(()))), "step of <Doing.* raised StopIteration .*test_instance.py"),
         (lambda: Doing(step=lambda action: sys.exit("no licence")), "step of <Doing.* raised SystemExit: no licence"),
         (lambda: Doing(reset=lambda seed=None: None), "reset of <Doing.* returned no observation"),
+        (lambda: Doing(reset=lambda seed=None: (np.zeros(3), {}, False)), "found a tuple of ndarray, dict, bool"),
+        (lambda: Doing(reset=refuse_long_seeds), "raised AssertionError: a seed of 16 bits, please"),
         (lambda: Doing(reset=lambda seed=None: {}["goal"]), "reset of <Doing.* raised KeyError: 'goal'"),
         (lambda: Doing(reset=lambda **all: [].pop(0)), "reset of <Doing.* raised IndexError"),
         (lambda: Doing(close=lambda: 1 / 0), "close of <Doing.* raised ZeroDivisionError"),
@@ -123,7 +130,7 @@ def test_what_an_environment_does_wrong_is_a_sentence_and_a_finding(env, says):
     if "close" not in says:
         wrapped = wrap(env())
         with pytest.raises(EnvError, match=says):
-            wrapped.reset(0)
+            wrapped.reset(2**31 - 1)
             wrapped.step(ACTION)
     report = check_env(env, steps=4)
     assert not report.ok
@@ -219,6 +226,20 @@ def test_an_environment_that_cannot_say_its_name_yet_has_its_classs():
         (env := wrap(Board(step=lambda action: {}["goal"]))).reset(0)
         env.step(ACTION)
     assert name_of(type("Drawn", (), {"__str__": lambda self: "+-+\n|x|\n"})()) == "+-+ |x|"
+
+
+def test_a_space_that_cannot_be_had_and_a_frame_rate_that_is_none_are_told():
+    class Later(Doing):
+        observation_space = property(lambda self: self.sensors, lambda self, space: None)
+        sensors = property(lambda self: {}["camera"])
+
+    with pytest.raises(EnvError, match=r"looking at <Later.* raised KeyError: 'camera' .*test_instance.py, line"):
+        wrap(Later())
+    for rate in ("fast", -5, np.inf):
+        with pytest.raises(ConfigError, match=r"metadata\['render_fps'\] of <Doing.* must be a number above 0, found"):
+            wrap(Doing(metadata={"render_fps": rate}))
+    assert wrap(Doing(metadata=["rgb_array"])).frame_rate == 30
+    assert wrap(Doing(metadata={"video.frames_per_second": np.int32(50)})).frame_rate == 50
 
 
 @pytest.mark.parametrize("hide", [lambda env: env, wrap, lambda env: gymnasium.wrappers.TimeLimit(env, 9)])

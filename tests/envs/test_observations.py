@@ -3,6 +3,7 @@
 from collections import namedtuple
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -321,6 +322,13 @@ def test_whole_numbers_of_a_vector_are_scaled_by_their_bounds():
     limits = np.iinfo(np.int64)
     assert read(limits.min, limits.max, [3, -4], np.int64) == [3, -4]
     assert ObservationMap(spaces.Box(0, 200, (2,)), (8, 8))(np.array([50.0, 0.5]))["state"].tolist() == [50, 0.5]
+
+
+def test_jaxs_short_floats_are_numbers():
+    observations = ObservationMap(spaces.Box(-1, 1, (2,)), (8, 8))
+    assert observations(jnp.array([0.5, -1], jnp.bfloat16))["state"].tolist() == [0.5, -1]
+    with pytest.raises(EnvError, match=r"found ndarray of complex64 and shape \(2,\)"):
+        observations(np.zeros(2, np.complex64))
 
 
 @pytest.mark.parametrize("value", [None, [0.0, None, 1.0], ["0", "1", "2"], [1j, 0, 0]])
