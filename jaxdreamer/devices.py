@@ -1,12 +1,18 @@
-"""The devices that jax computes on; one sentence where those that were asked for are not there."""
+"""The devices that jax computes on, and where it keeps what it compiles for them; a sentence where there are none."""
 
 from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
 
 import jax
 
 from jaxdreamer.errors import JaxdreamerError
 
-__all__ = ["DeviceError", "devices"]
+__all__ = ["DeviceError", "devices", "how_often", "keep_compiled"]
+
+logger = logging.getLogger(__name__)
 
 
 class DeviceError(JaxdreamerError, RuntimeError):
@@ -24,3 +30,31 @@ def devices() -> list[jax.Device]:
             f"JAX_PLATFORMS={asked}: jax cannot use that here ({reason}); unset it to compute on what there is, or "
             "install what it needs, such as pip install 'jax[cuda13]' for an NVIDIA GPU"
         ) from error
+
+
+def keep_compiled() -> None:
+    """Keep compiled programs between runs, unless jax was told where already.
+
+    In ``$JAX_COMPILATION_CACHE_DIR``, or ``jaxdreamer`` in the user's cache folder; a warning where that cannot be written.
+    """
+    if jax.config.values.get("jax_compilation_cache_dir") is not None:
+        return
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdreamer" / "xla"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written")
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        logger.warning(
+            "what is compiled is not kept for the next run (%s): let JAX_COMPILATION_CACHE_DIR name a folder for it",
+            error,
+        )
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def how_often() -> str:
+    """How often the same program is compiled, in words."""
+    kept = jax.config.values.get("jax_compilation_cache_dir") is not None
+    return "once: it is kept" if kept else "for this run"

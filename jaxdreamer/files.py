@@ -13,6 +13,7 @@ import re
 import reprlib
 import stat
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from jaxdreamer.errors import JaxdreamerError
@@ -21,6 +22,7 @@ __all__ = [
     "MOST",
     "FileMissing",
     "FileUnusable",
+    "at_home",
     "list_of",
     "natural",
     "number",
@@ -54,6 +56,19 @@ class FileUnusable(JaxdreamerError, ValueError):
 
 class FileMissing(FileUnusable):
     """There is no such file."""
+
+
+def at_home(path: str | os.PathLike[str]) -> Path:
+    """The path, with a leading ``~`` as the home folder; whoever has a folder called ``~x`` means that."""
+    path = Path(path)
+    if path.parts[:1] != ("~",):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise FileUnusable(
+            f"{path}: the home folder is not known: let HOME name it, or write the whole path"
+        ) from error
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import jax
 import pytest
+
+from jaxdreamer.devices import how_often, keep_compiled
 
 CHILD = """
 import sys
@@ -42,3 +46,30 @@ def test_a_platform_that_is_not_there_is_one_sentence_everywhere(platform, tmp_p
     parts = [part.strip() for part in done.stderr.split("--\n")]
     assert all(part.startswith(f"jaxdreamer: JAX_PLATFORMS={platform}: ") and "\n" not in part for part in parts[:4])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("home", ["closed", "unknown", "open"])
+def test_programs_are_compiled_without_a_home_too_and_a_line_says_that_they_are_not_kept(
+    home, tmp_path, monkeypatch, caplog
+):
+    def unknown():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    (tmp_path / "closed").write_text("a file, below which no folder can be made, whoever asks")
+    monkeypatch.setenv("HOME", str(tmp_path / home))
+    if home == "unknown":
+        monkeypatch.setattr(Path, "home", unknown)
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: jax.config.values[name] for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        keep_compiled()
+        assert how_often() == ("once: it is kept" if home == "open" else "for this run")
+        assert jax.config.values["jax_compilation_cache_dir"] == (
+            str(tmp_path / "open/.cache/jaxdreamer/xla") if home == "open" else None
+        )
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    assert ("what is compiled is not kept for the next run (" in caplog.text) == (home != "open")

@@ -13,6 +13,7 @@ from typing import Any
 from jaxdreamer.config import ConfigError, MissingExtra, is_model, nearest
 from jaxdreamer.envs import versions
 from jaxdreamer.envs.base import EnvError
+from jaxdreamer.files import at_home
 
 _MJB_ID = 54321
 
@@ -48,7 +49,7 @@ def load_model(
             raise
         raise MissingExtra("jaxdreamer[mujoco]", f"backend mujoco needs mujoco: {error.__cause__}") from error
     source = xml_path if binary_path is None else binary_path
-    path = Path() if source is None else Path(source).expanduser()
+    path = Path() if source is None else at_home(source)
     if source is not None:
         _check_file(path)
     with warnings_caught() as warned:
@@ -105,7 +106,7 @@ def _hint(root: str | None, told: str) -> str:
 
 def check_actuators(model: Any, source: Mapping[str, Any]) -> None:
     """ConfigError for a URDF, which can have none, with an MJCF that gives it some."""
-    path = Path(source.get("xml_path", "robot.urdf")).expanduser()
+    path = at_home(source.get("xml_path", "robot.urdf"))
     if model.nu or "binary_path" in source or root_of(path, source.get("xml_string")) != "robot":
         return
     bodies = [model.body(index).name for index in range(1, model.nbody) if model.body_parentid[index] == 0]

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from jaxdreamer.config import ConfigError
+from jaxdreamer.files import at_home
 from jaxdreamer.record.extras import require
 from jaxdreamer.record.metrics import curve, read
 from jaxdreamer.record.rundir import runs_of
@@ -44,7 +45,7 @@ def read_curves(
     Raises ConfigError where a run has no such metric; the message names those it has.
     """
     found: dict[Path, Points] = {}
-    for source in [item for logdir in logdirs for item in _sources(Path(logdir).expanduser())]:
+    for source in [item for logdir in logdirs for item in _sources(at_home(logdir))]:
         records = read(source)
         points = curve(records, y, x)
         if not points:
@@ -60,7 +61,7 @@ def draw(
     curves: Mapping[str, Points], path: str | os.PathLike[str], x: str = "env_frames", y: str = "eval/return"
 ) -> Path:
     """A picture of curves. Raises MissingExtra without matplotlib, ConfigError for a file that is no picture."""
-    path = Path(path).expanduser()
+    path = at_home(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"a picture of curves is {', '.join(SUFFIXES)}, found {path}")
     require("matplotlib", "plot", f"the picture {path}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdreamer.errors import ConfigError, JaxdreamerError
-from jaxdreamer.files import FileUnusable, read_json
+from jaxdreamer.files import FileUnusable, at_home, read_json
 from jaxdreamer.saving import append_to, storing, write_text
 
 try:
@@ -51,9 +51,7 @@ class RunDir:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        # A leading ~ alone is the home; whoever has a folder called ~x means that.
-        own = Path(path).parts[:1] == ("~",)
-        self.path = (Path(path).expanduser() if own else Path(path)).absolute()
+        self.path = at_home(path).absolute()
         self._locked = False
 
     @property
@@ -114,8 +112,11 @@ class RunDir:
             return
         inside = runs_of(self.path)
         hint = f"; give one of the runs in it, such as {inside[0]}" if inside != [self.path] else ""
-        where = "it" if self.path.is_dir() else "there is no such folder, and it"
-        raise ConfigError(f"{self.path} holds no run: {where} has no {self.config.name}{hint}")
+        if self.path.is_dir():
+            why = f"it has no {self.config.name}"
+        else:
+            why = "it is a file, give the folder" if self.path.is_file() else "there is no such folder"
+        raise ConfigError(f"{self.path} holds no run: {why}{hint}")
 
     @property
     def train_command(self) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxdreamer.config import MissingExtra
+from jaxdreamer.files import at_home
 from jaxdreamer.record.extras import require
 from jaxdreamer.saving import StorageError, storing
 
@@ -30,7 +31,7 @@ def save_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float = 20
 
     Pillow stores a run of equal GIF frames as one longer frame; it plays the same.
     """
-    path = Path(path).expanduser()
+    path = at_home(path)
     frames = _checked(frames, 4, "frames [T, H, W, 3]")
     if not len(frames):
         raise ValueError(f"{path}: no frames to save")

@@ -13,6 +13,7 @@ from jaxdreamer.agent.learner import make_learner
 from jaxdreamer.agent.policy import make_policy
 from jaxdreamer.agent.report import open_loop
 from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.devices import how_often
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.functional import FunctionalEnv, make_lanes
 from jaxdreamer.files import FileUnusable, natural, require
@@ -204,7 +205,7 @@ class DeviceTrainer(Loop[list[Evaluation]]):
     def _compile(self, plan: Plan) -> Callable[[Carry, Plan], tuple[Carry, Report]]:
         lanes = f"{self.config.env.num_envs} environments"
         seeds = f" for {len(self.runs)} seeds" if self._many else ""
-        with self.progress.status(f"compiling the loop: {lanes} and {self.config.preset}{seeds}, once: it is kept"):
+        with self.progress.status(f"compiling the loop: {lanes} and {self.config.preset}{seeds}, {how_often()}"):
             self._call = jax.jit(self._call_function, donate_argnums=0).lower(self.carry, plan).compile()
         return self._call
 

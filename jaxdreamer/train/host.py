@@ -14,6 +14,7 @@ from jaxdreamer.agent.learner import make_learner, update_many
 from jaxdreamer.agent.policy import make_policy
 from jaxdreamer.agent.report import open_loop
 from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.devices import how_often
 from jaxdreamer.envs.scale import ill_scaled
 from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.files import FileUnusable, list_of, natural, number, require
@@ -245,7 +246,7 @@ class HostTrainer(Loop[Evaluation]):
             return state, jax.tree.map(jnp.nanmean, metrics), told
 
         updates = f"{self.per_call} update{'s' if self.per_call > 1 else ''}"
-        name = f"compiling {updates} of {self.config.preset}, once: it is kept"
+        name = f"compiling {updates} of {self.config.preset}, {how_often()}"
         with self.progress.status(name):
             self._train = jax.jit(train, donate_argnums=0).lower(self.state, batch).compile()
         return self._train

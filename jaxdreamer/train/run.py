@@ -17,7 +17,7 @@ from rich.console import Console
 from jaxdreamer import config as configs
 from jaxdreamer.agent.policy import make_policy
 from jaxdreamer.config import Config, ConfigError, EnvConfig
-from jaxdreamer.devices import devices
+from jaxdreamer.devices import devices, keep_compiled
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.functional import FunctionalEnv
 from jaxdreamer.envs.registry import is_functional, located, make_functional, make_vector
@@ -92,7 +92,7 @@ def train_agent(
         Diverged: 20 updates in a row were not finite.
     """
     devices()
-    enable_compilation_cache()
+    keep_compiled()
     if make is not None:
         config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
     entry = _Entry(start, on_save, start_over, drop_damaged_replay)
@@ -122,7 +122,7 @@ def train_seeds(
     :func:`train_agent`.
     """
     devices()
-    enable_compilation_cache()
+    keep_compiled()
     if not 1 <= seeds <= _MOST_SEEDS:
         raise ConfigError(f"seeds must be 1 to {_MOST_SEEDS}, found {seeds}")
     if make is not None:
@@ -356,7 +356,7 @@ def evaluate_agent(
     if film is not None and Path(film).suffix not in (".gif", ".mp4"):
         raise ConfigError(f"a film is .gif or .mp4, found {film}")
     devices()
-    enable_compilation_cache()
+    keep_compiled()
     config, spec = load_run(logdir)
     if make is None and not trust:
         refuse_untrusted(config.env, RunDir(logdir).config)
@@ -407,14 +407,3 @@ def _check_film(wanted: bool, can_render: bool) -> None:
             "no film can be made: this environment cannot be drawn (gymnasium's need render_mode='rgb_array'); evaluate it "
             "without one"
         )
-
-
-def enable_compilation_cache() -> None:
-    """Keep compiled programs between runs, unless jax was told where already.
-
-    In ``$JAX_COMPILATION_CACHE_DIR``, or ``jaxdreamer`` in the user's cache folder.
-    """
-    if jax.config.values.get("jax_compilation_cache_dir") is None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(base / "jaxdreamer" / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -5,12 +5,15 @@ import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from jaxdreamer.files import read_json
+from jaxdreamer.files import FileUnusable, read_json
 from jaxdreamer.record import rundir
 from jaxdreamer.record.rundir import RunDir, RunLocked
+from jaxdreamer.record.video import save_video
 from jaxdreamer.saving import StorageError, write_json, write_text
 
 HOLD = """
@@ -124,6 +127,15 @@ def test_a_tilde_is_the_home_alone_or_before_a_slash(tmp_path, monkeypatch):
     assert RunDir("~/runs").path == tmp_path / "home" / "runs"
     assert RunDir("~nobody/runs").path == tmp_path / "~nobody" / "runs"
     assert RunDir("a/~").path == tmp_path / "a" / "~"
+    frames = np.zeros((2, 4, 4, 3), np.uint8)
+    assert save_video("~nobody/film.gif", frames, 30) == Path("~nobody/film.gif")
+
+    def unknown(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    with pytest.raises(FileUnusable, match="~/runs: the home folder is not known: let HOME name it"):
+        RunDir("~/runs")
 
 
 def test_the_command_that_goes_on_can_be_pasted(tmp_path):
