@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,8 +49,26 @@ def is_model(text: str) -> bool:
     return text.lstrip().startswith("<") or text.lower().endswith(MODEL_SUFFIXES)
 
 
+class _Typed:
+    """Settings whose values become those of their types, whichever library's they were; ConfigError where they cannot."""
+
+    def __post_init__(self) -> None:
+        own: Any = type(self)
+        for name, kind in _hints(own).items():
+            value = getattr(self, name)
+            if not dataclasses.is_dataclass(kind):
+                object.__setattr__(self, name, values.convert(kind, name, value))  # as frozen dataclasses do it
+            elif not isinstance(value, kind):  # type: ignore[arg-type]
+                raise ConfigError(f"{name}: expected {kind.__name__}, found {shown(value)}")  # type: ignore[union-attr]
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 @dataclass(frozen=True)
-class EnvConfig:
+class EnvConfig(_Typed):
     """Which environment, and how it is seen and stepped."""
 
     id: str = "Pendulum-v1"
@@ -130,7 +149,7 @@ class EnvConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(_Typed):
     """Sizes and kinds of the networks."""
 
     stoch_size: int = 30
@@ -185,7 +204,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(_Typed):
     """World-model loss."""
 
     kl_loss_coeff: float = 1.0
@@ -209,7 +228,7 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
-class BehaviorConfig:
+class BehaviorConfig(_Typed):
     """Actor, critic and exploration."""
 
     imagine_horizon: int = 15
@@ -240,7 +259,7 @@ class BehaviorConfig:
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(_Typed):
     """Adam for the three parts."""
 
     model_learning_rate: float = 6e-4
@@ -258,7 +277,7 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class ReplayConfig:
+class ReplayConfig(_Typed):
     """Experience and batches."""
 
     capacity: int = 1_000_000
@@ -273,7 +292,7 @@ class ReplayConfig:
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(_Typed):
     """Budget and cadence. Steps are agent steps unless they say frames; frames = agent steps x action_repeat."""
 
     frames: int = 5_000_000
@@ -307,7 +326,7 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(_Typed):
     """Everything a run depends on; written beside it as config.json."""
 
     preset: str = "dreamer_v1"
@@ -371,15 +390,18 @@ def fields(config: Any = None, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def resolve_name(name: str) -> str:
-    """The dotted name of a setting given with or without its group; ``env`` alone is the environment's id."""
+def resolve_name(name: str, others: Iterable[str] = ()) -> str:
+    """The dotted name of a setting given with or without its group; ``env`` alone is the environment's id.
+
+    Raises ConfigError, with the nearest names, where there is none; ``others`` are what else may be meant.
+    """
     known, aliases = _names()
     key = name.strip().replace("-", "_").lstrip("_")
     if key in known:
         return key
     if key in aliases:
         return aliases[key]
-    hint = nearest(key, [*known, *aliases])
+    hint = nearest(key, [*others, *known, *aliases])
     raise ConfigError(f"unknown setting {shown(name)}{hint}; `jaxdreamer train --help` lists them all")
 
 
@@ -394,7 +416,7 @@ def parse_words(words: Iterable[str]) -> dict[str, Any]:
     """Settings, by dotted name, of ``key=value`` words."""
     settings: dict[str, Any] = {}
     for word in words:
-        key, found, text = word.partition("=")
+        key, found, text = word.partition("=") if isinstance(word, str) else ("", "", "")
         if not found:
             raise ConfigError(f"expected key=value, found {shown(word)}")
         settings[resolve_name(key)] = parse(resolve_name(key), text)
@@ -430,9 +452,9 @@ def replace(config: Config, changes: Mapping[str, Any]) -> Config:
 def types() -> dict[str, Any]:
     """The type of every setting, by dotted name."""
     found: dict[str, Any] = {}
-    for name, kind in get_type_hints(Config).items():
+    for name, kind in _hints(Config).items():
         if dataclasses.is_dataclass(kind):
-            found |= {f"{name}.{leaf}": hint for leaf, hint in get_type_hints(kind).items()}
+            found |= {f"{name}.{leaf}": hint for leaf, hint in _hints(kind).items()}  # type: ignore[arg-type]
         else:
             found[name] = kind
     return found
@@ -506,9 +528,14 @@ def load(path: str | Path) -> Config:
 def _read_yaml(path: Path) -> Any:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Takes 1e-3 for a number, as JSON and YAML 1.2 do."""
+
+    exponent = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+.0123456789"))
     text = read_text(path, _MOST)
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the 30th of February
         raise FileUnusable(f"{path} is not valid YAML ({error}): mend it, or choose another file") from error
 

@@ -12,6 +12,7 @@ import os
 import re
 import warnings
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -101,7 +102,7 @@ def _optional(kind: Any) -> tuple[Any, bool]:
 
 
 def _as_number(inner: Any, kind: Any, name: str, value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real | Decimal):
         raise _wrong(kind, name, value)
     try:
         number = inner(value)
@@ -142,8 +143,8 @@ def _strings(text: str) -> list[Any]:
             with suppress(ValueError, SyntaxError, RecursionError, MemoryError), warnings.catch_warnings():
                 warnings.simplefilter("ignore", SyntaxWarning)  # a backslash that escapes nothing is a backslash
                 value = read(text)
-                if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-                    return list(value)
+                if isinstance(value, list | tuple) and not all(isinstance(item, int | float) for item in value):
+                    return list(value)  # bare numbers are words like any other
     return [part.strip() for part in _unwrapped(text).split(",") if part.strip()]
 
 

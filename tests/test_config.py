@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from decimal import Decimal
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxdreamer import config as configs
@@ -94,6 +97,30 @@ def test_configurations_are_frozen_and_hashable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.seed = 3
     assert hash(config) == hash(Config(preset="dreamer_v1", env=config.env, replay=config.replay))
+
+
+def test_values_of_other_libraries_become_plain_ones_however_a_configuration_is_made():
+    env = configs.EnvConfig(image_size=np.array([16, 24]), num_envs=np.int64(2), id=Path("a.xml"), exclude=["b"])
+    config = dataclasses.replace(Config(seed=np.uint8(3), env=env), preset=np.str_("tiny"))
+    assert config.env == configs.EnvConfig(image_size=(16, 24), num_envs=2, id="a.xml", exclude=("b",))
+    assert type(config.seed) is int and type(config.preset) is str
+    assert hash(config) == hash(configs.from_dict(json.loads(json.dumps(configs.to_dict(config)))))
+    assert configs.LossConfig(kl_balance=Decimal("0.5")).kl_balance == 0.5
+    with pytest.raises(ConfigError, match="image_size: expected 2 of int, as in 64x64, found 64"):
+        configs.EnvConfig(image_size=64)
+    with pytest.raises(ConfigError, match=r"env: expected EnvConfig, found \{'id': 'x'\}"):
+        Config(env={"id": "x"})
+    with pytest.raises(ConfigError, match=r"expected key=value, found \['frames=5'\]"):
+        configs.preset("tiny", ["frames=5"])
+
+
+def test_yaml_holds_what_json_holds(tmp_path):
+    config = configs.preset("tiny", actor_learning_rate=8e-5, adam_epsilon=1e-20, frames=7)
+    configs.save(config, tmp_path / "c.yaml")
+    assert configs.load(tmp_path / "c.yaml") == config
+    (tmp_path / "c.yml").write_text("preset: tiny\nrun: {frames: 1e6}\noptimizer.adam_epsilon: 1e-3\nenv: 3e-5-v0")
+    config = configs.load(tmp_path / "c.yml")
+    assert (config.run.frames, config.optimizer.adam_epsilon, config.env.id) == (1_000_000, 1e-3, "3e-5-v0")
 
 
 def test_differences_are_named():
