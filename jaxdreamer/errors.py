@@ -26,5 +26,6 @@ class MissingExtra(ConfigError, ImportError):
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """`` (did you mean a, b?)`` with the most similar known names, or nothing where none is similar."""
-    matches = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    by_small = {item.lower(): item for item in known}
+    matches = [by_small[item] for item in difflib.get_close_matches(name.lower(), by_small, n=count, cutoff=0.5)]
     return f" (did you mean {', '.join(matches)}?)" if matches else ""

@@ -81,20 +81,16 @@ class _Reader:
             word = self.pending.pop(0)
             if word in ("-h", "--help"):
                 return Read(given, settings, help=True)
-            if word == "--" and self.bare:
-                loose, self.pending = [*loose, *self.pending], []
+            if word == "--":  # what follows is no flag; a setting is written as a word, too
+                loose, self.pending = ([*loose, *self.pending], []) if self.bare else (loose, self.pending)
             elif word.startswith("-") and len(word) > 1:
                 flag, has_value, text = word.partition("=")
                 name, is_setting = self._named(flag)
-                kind = configs.types()[name] if is_setting else self.kinds[name]
-                spelled = name if is_setting else flag
-                value = values.parse(kind, spelled, text) if has_value else self._value(kind, flag, spelled)
+                value = self._parse(name, is_setting, text) if has_value else self._value(name, is_setting, flag)
                 (settings if is_setting else given)[name] = value
             elif found := self._assigned(word):
                 name, is_setting, text = found
-                kind = configs.types()[name] if is_setting else self.kinds[name]
-                value = values.parse(kind, name if is_setting else f"--{name}", text)
-                (settings if is_setting else given)[name] = value
+                (settings if is_setting else given)[name] = self._parse(name, is_setting, text)
             else:
                 loose.append(word)
         if loose and self.bare in given:
@@ -110,12 +106,14 @@ class _Reader:
         name = flag.lstrip("-").replace("-", "_")
         if flag.startswith("--") and name in self.flags:
             return name, False
+        if not self.settings and _is_setting(flag):
+            raise ConfigError(f"{self.command} takes no settings, found {flag}; see `jaxdreamer {self.command} --help`")
         if not flag.startswith("--") or not self.settings:
             known = [f"--{option.replace('_', '-')}" for option in self.flags]
             known += [f"--{key.replace('_', '-')}" for key in configs.types()] if self.settings else []
             hint = nearest(f"--{flag.lstrip('-')}", known)
             raise ConfigError(f"unknown flag {shown(flag)}{hint}; see `jaxdreamer {self.command} --help`")
-        return configs.resolve_name(name), True
+        return configs.resolve_name(name, self.flags), True
 
     def _assigned(self, word: str) -> tuple[str, bool, str] | None:
         """Name and text of ``key=value``, where that is what a word is."""
@@ -125,10 +123,20 @@ class _Reader:
         name = match[1].replace("-", "_")
         if name in self.flags:
             return name, False, match[2]
-        return (configs.resolve_name(name), True, match[2]) if self.settings else None
+        return (configs.resolve_name(name, self.flags), True, match[2]) if self.settings else None
 
-    def _value(self, kind: Any, flag: str, spelled: str) -> Any:
+    def _parse(self, name: str, is_setting: bool, text: str, spelled: str = "") -> Any:
+        """The value of an option or a setting. A setting's text may be empty; an option that says nothing is left out."""
+        if is_setting:
+            return values.parse(configs.types()[name], name, text)
+        kind, spelled = self.kinds[name], spelled or f"--{name.replace('_', '-')}"
+        if not text.strip():
+            raise ConfigError(f"{spelled} needs a value: {values.describe(kind)}")
+        return values.parse(kind, spelled, text)
+
+    def _value(self, name: str, is_setting: bool, flag: str) -> Any:
         """The value of a flag that brings none: of the next word, or for several of those up to the next flag."""
+        kind, spelled = (configs.types()[name], name) if is_setting else (self.kinds[name], flag)
         if kind is bool:
             following = self.pending[0].lower() if self.pending and not self.bare else ""
             return values.parse(bool, spelled, self.pending.pop(0)) if following in values.TRUTH else True
@@ -139,7 +147,7 @@ class _Reader:
         if self._is_flag(first if several else first.partition("=")[0]):
             raise ConfigError(f"{flag} needs a value, found the flag {first}; write {flag}={first} where that is meant")
         if not several:
-            return values.parse(kind, spelled, first)
+            return self._parse(name, is_setting, first)
         words = [first]
         while self.pending and not self._begins_anew(self.pending[0]):
             words.append(self.pending.pop(0))
@@ -170,8 +178,20 @@ class _Reader:
         if get_origin(kind) is tuple:
             return tuple(values.parse(get_args(kind)[0], name, word) for word in loose)
         if len(loose) > 1:
-            raise ConfigError(f"{self.command} takes one {name}, found {len(loose)}: {', '.join(map(shown, loose))}")
-        return values.parse(kind, name, loose[0])
+            settings = [word for word in loose if _ASSIGNED.fullmatch(word) and _is_setting(word)]
+            hint = f"; it takes no settings such as {settings[0]}" if settings else ""
+            raise ConfigError(
+                f"{self.command} takes one {name}, found {len(loose)}: {', '.join(map(shown, loose))}{hint}"
+            )
+        return self._parse(self.bare, False, loose[0], name)
+
+
+def _is_setting(word: str) -> bool:
+    """Whether a flag, or a word ``key=value``, names a setting."""
+    try:
+        return bool(configs.resolve_name(word.partition("=")[0].lstrip("-")))
+    except ConfigError:
+        return False
 
 
 @functools.cache

@@ -102,6 +102,8 @@ def test_plotting_what_is_not_there_is_told(capsys, tmp_path):
 def test_evaluating_nothing_is_told(capsys, tmp_path):
     assert f"{tmp_path} holds no run: it has no config.json" in fails(capsys, "evaluate", str(tmp_path))
     assert "holds no run: there is no such folder" in fails(capsys, "evaluate", str(tmp_path / "nothing"))
+    (tmp_path / "config.yaml").touch()
+    assert "holds no run: it is a file, give the folder" in fails(capsys, "evaluate", str(tmp_path / "config.yaml"))
     (tmp_path / "seed-3").mkdir()
     (tmp_path / "seed-3" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"give one of the runs in it, such as .*seed-3"):

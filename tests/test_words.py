@@ -33,6 +33,42 @@ def test_a_value_in_a_word_of_its_own_may_be_anything_but_a_flag(text):
     assert setting("env.id", "--env", text, "seed=4") == setting("env.id", "--env.id", text, "--seed", "4") == text
 
 
+@pytest.mark.parametrize("line", ["--preset=", "--preset ''", "preset=", "--logdir=", "--seeds ' '", "--wandb="])
+def test_an_option_that_says_nothing_is_not_taken_for_none(line):
+    with pytest.raises(ConfigError, match=r"--\w+ needs a value: (a text|a path|int|true or false)$"):
+        cli.parse_train(shlex.split(line))
+
+
+def test_two_dashes_alone_are_no_flag():
+    assert setting("run.frames", "--preset", "tiny", "--", "frames=5") == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--log-dir a", "unknown setting 'log_dir' .did you mean logdir"),
+        ("--LOGDIR a", "did you mean logdir"),
+        ("Frames=5", "did you mean frames, run.frames"),
+        ("tensorbord=true", "did you mean tensorboard"),
+    ],
+)
+def test_names_that_are_nearly_right_are_told_the_options_and_the_settings_in_any_case(line, expected):
+    with pytest.raises(ConfigError, match=expected):
+        cli.parse_train(shlex.split(line))
+
+
+@pytest.mark.parametrize("line", ["run --frames 5", "run --env.id=x", "run frames=5", "--episodes 1 run obs=pixels"])
+def test_a_command_that_takes_no_settings_says_so(line):
+    with pytest.raises(ConfigError, match=r"takes no settings(, found --| such as )"):
+        words.read(shlex.split(line), "evaluate", cli.EvaluateOptions)
+
+
+@pytest.mark.parametrize("text", ["(('a',),'b')", "[[1, 2]]", '["a", 1]', '["a", {}]'])
+def test_a_list_of_texts_holds_nothing_else(text):
+    with pytest.raises(ConfigError, match=r"env\.exclude: expected a list of texts"):
+        cli.parse_train([f"exclude={text}"])
+
+
 def test_a_flag_is_not_taken_for_a_value():
     for line in ("--env --preset tiny", "--logdir --wandb", "--logdir --seed=3", "--env.exclude --preset tiny"):
         with pytest.raises(ConfigError, match="needs a value, found the flag --"):
@@ -167,7 +203,7 @@ def test_folders_with_an_equals_sign_are_folders():
         ("evaluate a --episodes 2.5", "--episodes: expected int or none, found '2.5'"),
         ("evaluate", "evaluate needs LOGDIR: the run's folder"),
         ("evaluate ~nobody-of-this-name/a", "names a user whose home folder is not known"),
-        ("evaluate --logdir=", "--logdir: expected a path, found ''"),
+        ("evaluate --logdir=", "--logdir needs a value: a path"),
         ("doctor now", "doctor: unexpected word 'now'"),
         ("presets tiyn", "unknown preset 'tiyn' .did you mean tiny"),
         ("envs gmy", "unknown backend 'gmy' .did you mean gym"),
