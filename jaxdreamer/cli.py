@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import shlex
 import sys
 import textwrap
 import time
@@ -24,7 +23,7 @@ from jaxdreamer import config as configs
 from jaxdreamer import words
 from jaxdreamer.config import Config, ConfigError, EnvConfig, nearest
 from jaxdreamer.errors import JaxdreamerError
-from jaxdreamer.files import shown
+from jaxdreamer.files import shell_word, shown
 
 if TYPE_CHECKING:
     from jaxdreamer.record.rundir import RunDir
@@ -277,7 +276,7 @@ def _tell(result: Any, console: Any, trust: str) -> None:
     scores = result.evaluation.metrics()
     points = metrics.curve(metrics.read(result.logdir / "metrics.jsonl"), "eval/return")
     films = sorted((result.logdir / "videos").glob("policy-*"))
-    quoted = shlex.quote(str(result.logdir))
+    quoted = shell_word(result.logdir)
     lines = [
         *_curve_line(points),
         f"final evaluation of {len(result.evaluation.returns)} episodes without exploration: mean return "

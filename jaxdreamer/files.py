@@ -11,6 +11,7 @@ import json
 import os
 import re
 import reprlib
+import shlex
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -33,6 +34,7 @@ __all__ = [
     "read_text",
     "require",
     "safe_name",
+    "shell_word",
     "shown",
     "unique_name",
 ]
@@ -178,6 +180,16 @@ def unique_name(text: str) -> str:
     if name == text and not re.search("-[0-9a-f]{12}$", text):
         return name
     return f"{name}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:12]}"
+
+
+def shell_word(path: str | os.PathLike[str]) -> str:
+    """A path as one word that can be copied into a shell, whatever a terminal makes of the bytes of its name."""
+    text = os.fspath(path)
+    if text.isprintable():
+        return shlex.quote(text)
+    # A byte that is no text, or ends the line, is written by its number.
+    parts = (c if c.isprintable() and c not in "'\\" else "".join(f"\\x{b:02x}" for b in os.fsencode(c)) for c in text)
+    return f"$'{''.join(parts)}'"
 
 
 def shown(value: Any, most: int = 200) -> str:

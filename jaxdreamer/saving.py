@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.files import FileUnusable
 
-__all__ = ["StorageError", "append_to", "storing", "sync_folder", "write_json", "write_text"]
+__all__ = ["StorageError", "append_to", "remove", "storing", "sync_folder", "write_json", "write_text"]
 
 
 class StorageError(JaxdreamerError, OSError):
@@ -95,6 +96,14 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], data: Any) -> None:
     """:func:`write_text` of indented JSON."""
     write_text(path, json.dumps(data, indent=2) + "\n")
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a folder with all that is in it, or a link, but not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:

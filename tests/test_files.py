@@ -1,6 +1,8 @@
 """The one reader of a run's files: ordinary files of a bounded size, or a sentence; never a wait."""
 
 import os
+import shutil
+import subprocess
 import time
 
 import pytest
@@ -14,6 +16,7 @@ from jaxdreamer.files import (
     read_json,
     read_text,
     safe_name,
+    shell_word,
     shown,
     unique_name,
 )
@@ -123,3 +126,11 @@ def test_names_made_of_data_stay_in_their_folder_and_apart(tmp_path):
         assert name and (tmp_path / name).resolve().parent == tmp_path.resolve()
         (tmp_path / name).write_text("")
     assert [safe_name(text) for text in ("Pendulum-v1", "ALE/Pong-v5")] == ["Pendulum-v1", "ALE-Pong-v5"]
+
+
+@pytest.mark.parametrize("name", [b"plain", b"it's two", b"bad\xff\xc3", b"new\nline'\\7", "\u200bé\u00a0".encode()])
+def test_a_path_is_a_word_that_a_shell_reads_as_it_was(name):
+    word = shell_word(os.fsdecode(name))
+    assert word.isprintable()
+    bash = shutil.which("bash") or pytest.skip("no bash")
+    assert subprocess.run([bash, "-c", f"printf %s {word}"], capture_output=True).stdout == name

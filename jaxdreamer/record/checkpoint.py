@@ -17,7 +17,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,7 +29,7 @@ import numpy as np
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.files import FileUnusable, natural, open_file, read_json, require
 from jaxdreamer.record.arrays import CheckpointDamaged, CheckpointMismatch, Leaf, read_arrays, write_arrays
-from jaxdreamer.saving import StorageError, storing, sync_folder
+from jaxdreamer.saving import StorageError, remove, storing, sync_folder
 
 __all__ = [
     "CheckpointDamaged",
@@ -86,15 +85,15 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, host: dict[str, A
             temporary.mkdir()
             _write(temporary, step, tree, host_text)
             final, replaced = _places(folder, step)
-            if final.exists():  # a folder cannot be renamed onto another
-                shutil.rmtree(replaced, ignore_errors=True)
+            if os.path.lexists(final):  # a folder cannot be renamed onto another, nor onto a file or a link
+                _discard(replaced)
                 final.rename(replaced)  # where it is found as long as there is no new one
             temporary.rename(final)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _discard(temporary)
             raise
         sync_folder(folder)
-    _prune(folder, step, keep)
+        _prune(folder, step, keep)
     return final
 
 
@@ -251,7 +250,7 @@ def _prune(folder: Path, step: int, keep: int) -> None:
             _path(folder, candidate).rename(doomed)
     for path in folder.iterdir():
         if path.name.startswith(_REPLACED) and (folder / path.name.removeprefix(_REPLACED)).exists():
-            shutil.rmtree(path, ignore_errors=True)
+            _discard(path)
     _clear(folder)
 
 
@@ -259,7 +258,13 @@ def _clear(folder: Path) -> None:
     """Delete what an interrupted save left."""
     for leftover in folder.iterdir():
         if leftover.name.startswith(".tmp-"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            _discard(leftover)
+
+
+def _discard(path: Path) -> None:
+    """Delete what is not needed any more; where that cannot be, it stays until the next time."""
+    with contextlib.suppress(OSError):
+        remove(path)
 
 
 def _write(path: Path, step: int, tree: Any, host_text: str) -> None:

@@ -20,6 +20,7 @@ __all__ = ["Points", "draw", "plot_curves", "read_curves", "spark"]
 Points = list[tuple[float, float]]
 SUFFIXES = (".png", ".svg", ".pdf")
 _WIDTH = 50
+_LONGEST = 60  # characters of a run's name in a picture
 
 
 def plot_curves(
@@ -73,9 +74,7 @@ def draw(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for name, points in curves.items():
-        label = name.replace("$", r"\$")  # or what is between two is a formula
-        label = f" {label}" if label.startswith("_") else label  # or it is left out
-        axes.plot(*zip(*points), label=label, marker="o" if len(points) == 1 else None)
+        axes.plot(*zip(*points), label=_label(name), marker="o" if len(points) == 1 else None)
     axes.set_xlabel(x.replace("$", r"\$"))
     axes.set_ylabel(y.replace("$", r"\$"))
     axes.grid(alpha=0.3)
@@ -95,6 +94,14 @@ def spark(values: Sequence[float]) -> str:
     blocks = "▁▂▃▄▅▆▇█"
     steps = [blocks[int((value - low) / ((high - low) or 1) * (len(blocks) - 1))] for value in values]
     return f"{low:.0f} {''.join(steps)} {high:.0f}"
+
+
+def _label(name: str) -> str:
+    """A folder's name as the legend can show it: of a long one the end."""
+    text = "".join(character if character.isprintable() else "?" for character in name)
+    text = text if len(text) <= _LONGEST else f"...{text[-_LONGEST:]}"
+    text = text.replace("$", r"\$")  # or what is between two is a formula
+    return f" {text}" if text.startswith("_") else text  # or it is left out
 
 
 def _sources(path: Path) -> list[Path]:

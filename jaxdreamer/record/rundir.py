@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import shutil
 import socket
 from pathlib import Path
 from typing import Any
 
 from jaxdreamer.errors import ConfigError, JaxdreamerError
-from jaxdreamer.files import FileUnusable, at_home, read_json
-from jaxdreamer.saving import append_to, storing, write_text
+from jaxdreamer.files import FileUnusable, at_home, read_json, shell_word
+from jaxdreamer.saving import append_to, remove, storing, write_text
 
 try:
     import fcntl
@@ -98,7 +96,7 @@ class RunDir:
         """Delete checkpoints, replay, films and the mark of a run that is begun anew; the caller holds the lock."""
         for folder in (self.checkpoints, self.replay, self.videos):
             for path in folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                remove(path)
         (self.path / "saved").unlink(missing_ok=True)
 
     @property
@@ -121,7 +119,7 @@ class RunDir:
     @property
     def train_command(self) -> str:
         """What goes on with this run, ready for a shell."""
-        return f"jaxdreamer train --logdir {shlex.quote(str(self.path))}"
+        return f"jaxdreamer train --logdir {shell_word(self.path)}"
 
     def create(self) -> RunDir:
         """Make the folders."""

@@ -23,7 +23,7 @@ import numpy as np
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.files import FileUnusable, list_of, natural, read_bytes
 from jaxdreamer.replay.host import HostReplay
-from jaxdreamer.saving import storing, sync_folder
+from jaxdreamer.saving import remove, storing, sync_folder
 
 __all__ = ["CHUNK_BYTES", "FORM", "ReplayDamaged", "load", "problems", "prune", "save"]
 
@@ -190,7 +190,8 @@ def prune(folder: str | os.PathLike[str], manifests_to_keep: Iterable[dict[str, 
     removed = []
     for path in sorted(Path(folder).glob("chunk-*")):
         if path.name not in wanted:
-            path.unlink(missing_ok=True)
+            with storing(path):
+                remove(path)
             removed.append(path.name)
     return removed
 

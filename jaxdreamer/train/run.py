@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from jaxdreamer.envs.functional import FunctionalEnv
 from jaxdreamer.envs.registry import is_functional, located, make_functional, make_vector
 from jaxdreamer.envs.trust import refuse_untrusted, trust_word
 from jaxdreamer.envs.vector import VectorEnv
+from jaxdreamer.files import shell_word
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog, Sink, make_sinks
@@ -198,7 +198,7 @@ def _on_host(
                 with signals.saving(trainer):
                     evaluation = trainer.run()
                 if evaluation is None:
-                    _say_stopped(progress, trainer, shlex.quote(str(rundir.path)))
+                    _say_stopped(progress, trainer, shell_word(rundir.path))
                 return Result(rundir.path, evaluation is not None, evaluation, trainer.state)
     finally:
         (trainer or envs).close()
@@ -244,7 +244,7 @@ def _on_device(
             evaluations = trainer.run()
         if evaluations is None:
             first, many = folders[0].path, len(folders)
-            quoted = shlex.quote(str(first.parent if many > 1 else first))
+            quoted = shell_word(first.parent if many > 1 else first)
             _say_stopped(progress, trainer, f"{quoted} --seeds {many}" if many > 1 else quoted)
         states = [trainer.state_of(index) for index in range(len(folders))]
         found: list[Any] = list(evaluations) if evaluations else [None] * len(folders)

@@ -267,6 +267,24 @@ def test_killed_between_an_old_checkpoint_and_a_new_one_of_its_step(tmp_path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["000000000005"]
 
 
+@pytest.mark.parametrize("kind", ["file", "dangling link", "link", "pipe"])
+def test_whatever_lies_in_a_checkpoints_place_gives_way_and_nothing_else(tmp_path, kind):
+    elsewhere, place = tmp_path / "elsewhere", tmp_path / "run" / "000000000002"
+    checkpoint.save(tmp_path / "run", 1, {"a": jnp.ones(2)}, {})
+    (tmp_path / "elsewhere").mkdir()
+    (elsewhere / "kept").touch()
+    {
+        "file": place.touch,
+        "dangling link": lambda: place.symlink_to("nowhere"),
+        "link": lambda: place.symlink_to(elsewhere),
+        "pipe": lambda: os.mkfifo(place),
+    }[kind]()
+    checkpoint.save(tmp_path / "run", 2, {"a": jnp.zeros(2)}, {})
+    assert checkpoint.restore(tmp_path / "run", {"a": jnp.ones(2)})[2] == 2
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"000000000001", "000000000002"}
+    assert (elsewhere / "kept").exists()
+
+
 def test_host_takes_plain_values_only(tmp_path):
     checkpoint.save(tmp_path, 1, jnp.ones(1), {"big": 2**120, "bool": np.bool_(True)})
     assert checkpoint.read_host(tmp_path, 1) == {"big": 2**120, "bool": True}

@@ -142,3 +142,11 @@ def test_odd_names_are_drawn_and_odd_pictures_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="there is a file where a folder is needed"):
         draw(curves, tmp_path / "file" / "curve.png")
+
+
+@pytest.mark.parametrize("name", [b"bad\xff", b"new\nline", b"x" * 255, b"_$a$", b"\x1b[31m"])
+def test_a_curve_is_drawn_whatever_its_folder_is_called(tmp_path, name):
+    pytest.importorskip("matplotlib")
+    folder = tmp_path / os.fsdecode(name)
+    write_run(folder, [1, 2])
+    assert plot_curves([folder], tmp_path / "a.png").exists()  # a warning of matplotlib's is an error here

@@ -139,8 +139,8 @@ def test_a_tilde_is_the_home_alone_or_before_a_slash(tmp_path, monkeypatch):
 
 
 def test_the_command_that_goes_on_can_be_pasted(tmp_path):
-    words = shlex.split(RunDir(tmp_path / "team [1]; $HOME 'x'\n").train_command)
-    assert words == ["jaxdreamer", "train", "--logdir", str(tmp_path / "team [1]; $HOME 'x'\n")]
+    words = shlex.split(RunDir(tmp_path / "team [1]; $HOME 'x'").train_command)
+    assert words == ["jaxdreamer", "train", "--logdir", str(tmp_path / "team [1]; $HOME 'x'")]
 
 
 def test_clearing_takes_what_is_ours_and_no_more(tmp_path):
