@@ -97,8 +97,10 @@ def test_what_a_killed_run_wrote_later_is_not_seen(tmp_path):
     feed.add_many(9)
     disk.save(replay, tmp_path, manifest)
     (tmp_path / "chunk-000000000030-000000000040-0a0b0c0d.77.tmp").write_bytes(b"half")
+    (tmp_path / "chunk-of-wood").mkdir()
     assert loaded(tmp_path, manifest).content_hash() == content
-    assert len(disk.prune(tmp_path, [manifest])) == 2
+    assert len(disk.prune(tmp_path, [manifest])) == 3
+    assert len(list(tmp_path.iterdir())) == len(manifest["chunks"])
 
 
 def test_a_missing_chunk_is_written_again(tmp_path):
