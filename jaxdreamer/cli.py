@@ -361,22 +361,23 @@ def _check_env(options: CheckEnvOptions, settings: Mapping[str, Any]) -> int:
     if options.make or foreign(config):
         _see_modules_here()
     function = imported("--make", options.make) if options.make else None
-    announced = False
+    envs: list[Any] = []
 
     def make() -> Any:
-        nonlocal announced
         if function is None:
             env = make_env(config)
         else:
             with told(options.make):
                 made = function()
             env = as_env(made, config)
-        if not announced:
+        if not envs:
             print("\n".join(_about(env, config, options.make)), flush=True)
-        announced = True
+        envs.append(env)
         return env
 
-    report = check_env(make)
+    report = check_env(make, seed=base.seed)
+    for note in getattr(envs[0], "notes", []):
+        print(f"note: {note}")
     for finding in report.findings:
         print(f"{finding.level}: {finding.text}")
     low, mean, high = report.reward

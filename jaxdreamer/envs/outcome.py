@@ -72,6 +72,8 @@ class told:
     def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
         if not isinstance(error, (Exception, SystemExit)) or isinstance(error, (JaxdreamerError, *self._passing)):
             return
+        if isinstance(error, SystemExit) and type(error) is not SystemExit:  # our own: a worker that is asked to end
+            return
         line = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise EnvError(f"{self._call} raised {text} ({line.filename}, line {line.lineno}, in {line.name})") from error

@@ -140,6 +140,13 @@ def imported_module(setting: str, name: str) -> ModuleType:
     try:
         return import_module(name)
     except (Exception, SystemExit) as error:
+        if name.endswith(".py") or os.sep in name:
+            there = os.path.normpath(name).removesuffix(".py")
+            as_imported = os.path.basename(there) if os.path.isabs(name) else there.replace(os.sep, ".")
+            raise ConfigError(
+                f"{setting}: expected the name of a module, found {name!r}, which is a file's: give {as_imported!r}, and "
+                "start from the folder that it is imported from"
+            ) from error
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             beside = "" if os.getcwd() in sys.path or "" in sys.path else f", and {os.getcwd()} is not on Python's path"
             raise ConfigError(f"{setting}: there is no module {name!r}: {error}{beside}") from error

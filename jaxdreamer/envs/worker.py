@@ -210,8 +210,8 @@ class _Lines(logging.Handler):
         return lines
 
 
-class _Asked(BaseException):
-    """The process was asked to end. Not SystemExit, which in the midst of an environment's code would be that one's."""
+class _Asked(SystemExit):
+    """The process was asked to end. A plain SystemExit, in the midst of an environment's code, would be that one's."""
 
 
 def work(pipe: Any, make: bytes, lanes: list[int]) -> None:
@@ -225,7 +225,7 @@ def work(pipe: Any, make: bytes, lanes: list[int]) -> None:
         # A scheduler sends this to every process of a job. Only where the parent has asked to close, or is gone, it is
         # meant for this one: through the lines below that close environments.
         if pipe.poll():
-            raise _Asked
+            raise _Asked(143)
 
     signal.signal(signal.SIGTERM, terminate)
     heard = _Lines()
@@ -275,8 +275,6 @@ def work(pipe: Any, make: bytes, lanes: list[int]) -> None:
             pipe.send(("done", answer, heard.take(), notes))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
-    except _Asked:
-        sys.exit(143)
     except Exception as error:
         kind = "refused" if isinstance(error, ConfigError) and memory is None else "failed"
         text = str(error) if kind == "refused" else f"{traceback.format_exc().rstrip()}\n{at}"

@@ -13,6 +13,7 @@ from jaxdreamer.config import EnvConfig
 from jaxdreamer.envs import make_env, wrap
 from jaxdreamer.envs.check import check_env
 from jaxdreamer.envs.toy import CountingEnv
+from jaxdreamer.envs.vector import episode_seed
 
 
 def good(**options):
@@ -213,9 +214,20 @@ def test_two_instances_that_differ():
     assert not report.ok and "two instances differ" in report.findings[0].text and report.steps == 0
 
 
+seeds = []
+
+
+class Seeded(CountingEnv):
+    """Notes its seeds."""
+
+    def reset(self, seed=None, **options):
+        seeds.append(seed)
+        return super().reset(seed=seed, **options)
+
+
 def dictionary():
     """A gymnasium environment for the command line."""
-    return CountingEnv(obs="dict", truncate_at=5)
+    return Seeded(obs="dict", truncate_at=5)
 
 
 def broken():
@@ -245,6 +257,9 @@ def test_the_command_line(capsys):
     assert said.count("played with random actions, each for one step\n") == 1
     assert "error: step returns the reward nan" in said and "has to be mended" in said
     assert cli.main(["check-env", "backend=toy", "--env", "chain"]) == 0
+    assert cli.main(["check-env", "--make", "tests.envs.test_check:dictionary", "action_bound=3", "seed=7"]) == 0
+    assert "\nnote: env.action_bound=3 is not used" in capsys.readouterr().out
+    assert seeds[-1] == episode_seed(7, 0, 60)  # the sixtieth episode of five steps
     assert cli.main(["check-env", "--make", "tests.envs.test_check:gone"]) == 2
     assert cli.main(["check-env", "--make", "tests.envs.test_check:raising"]) == 2
     assert "tests.envs.test_check:raising raised ValueError: no licence (" in capsys.readouterr().err

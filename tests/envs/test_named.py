@@ -36,6 +36,8 @@ def modules(tmp_path, monkeypatch):
         ),
         ("jd_gone:f", r"there is no module 'jd_gone'.* is not on Python's path"),
         (".relative:f", "the module '.relative' cannot be imported: TypeError"),
+        ("jd_plain.py:f", "found 'jd_plain.py', which is a file's: give 'jd_plain', and start from the folder"),
+        ("./tasks/jd_mine.py:f", r"found './tasks/jd_mine.py', which is a file's: give 'tasks.jd_mine'"),
         ("jd_plain:rewrad", r"jd_plain.py has no 'rewrad' \(did you mean reward\?\)"),
         ("jd_plain:number", "is no function, but int"),
         ("jd_plain", "expected module:function"),

@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from jaxdreamer.config import ConfigError, EnvConfig
-from jaxdreamer.envs import EnvError, VectorEnv, WorkerVectorEnv, make_vector, register, registry, wrap
+from jaxdreamer.envs import EnvError, VectorEnv, WorkerVectorEnv, make_vector, register, registry, worker, wrap
+from jaxdreamer.envs.outcome import told
 from jaxdreamer.envs.toy import CountingEnv
 from tests.envs.test_vector import assert_same
 from tests.envs.troubled import Slow, Spying, refused, troubled
@@ -227,6 +228,12 @@ def test_ctrl_c_is_the_parents(workers):
     run(env, 2)
     os.kill(env._workers[0].process.pid, signal.SIGINT)
     assert run(env, 2)["time"].tolist() == [[2, 3]] and env.restarts == 0
+
+
+def test_a_worker_that_is_asked_to_end_in_the_midst_of_a_step_is_not_told_as_its_environments_fault():
+    with pytest.raises(worker._Asked) as asked, told("step of <Env>"):
+        raise worker._Asked(143)
+    assert asked.value.code == 143  # multiprocessing ends the process by it, without a traceback
 
 
 def test_episodes_are_played_again_from_their_seeds(workers):
