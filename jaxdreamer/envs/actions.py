@@ -113,7 +113,7 @@ def _bounded(space: Any, key: str, action_bound: float) -> _Box:
         lowest, highest = min(low[i] for i in free), max(high[i] for i in free)
         raise SpaceError(
             f"{key!r} has the space {space}, and {len(free)} of its {len(low)} dimensions have no finite bounds, or huge "
-            f"ones ({lowest:g} to {highest:g}; {HUGE:g} and more counts as none): set env.action_bound to the half-width "
+            f"ones ({lowest:g} to {highest:g}; {huge:g} and more counts as none): set env.action_bound to the half-width "
             "they shall get, as in env.action_bound=1"
         )
     for i in free:

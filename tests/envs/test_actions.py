@@ -124,6 +124,11 @@ def test_missing_and_huge_bounds_are_refused_then_replaced_with_one_note(bound):
         np.testing.assert_array_equal(actions.to_env(np.full(2, end))["arm"], [3.0 * end, end])
 
 
+def test_the_largest_of_a_short_type_counts_as_no_bound_and_the_error_says_so():
+    with pytest.raises(SpaceError, match=r"\(-65504 to 65504; 65504 and more counts as none\)"):
+        ActionMap(spaces.Box(-65504, 65504, (1,), np.float16))
+
+
 @pytest.mark.parametrize("huge", [np.inf, FLOAT32, 1e10])
 def test_one_sided_bounds_get_the_width_from_the_side_that_is_there(huge):
     actions = ActionMap(spaces.Box(np.float32([0, -huge, -huge]), np.float32([huge, 2, huge])), action_bound=1.0)
