@@ -122,8 +122,17 @@ class RunDir:
         return f"jaxdreamer train --logdir {shell_word(self.path)}"
 
     def create(self) -> RunDir:
-        """Make the folders."""
+        """Make the folders.
+
+        A link in a folder's place is refused: a run that was sent by somebody may name a folder of the user's by it, where
+        files would be written and old ones deleted. The run's whole folder may be a link, which the user made.
+        """
         for folder in (self.checkpoints, self.replay, self.videos):
+            if folder.is_symlink():
+                raise FileUnusable(
+                    f"{folder} is a link, and a run writes to folders of its own only: put what it leads to in its place, "
+                    "or have the run's whole folder elsewhere and link that"
+                )
             with storing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
         return self
@@ -136,6 +145,7 @@ class RunDir:
 
         Raises:
             RunLocked: another process (its pid is named), or this one, holds the lock.
+            FileUnusable: something in the folder is a link.
             StorageError: nothing can be written here.
         """
         self.create()

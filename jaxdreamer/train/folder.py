@@ -86,7 +86,8 @@ def check_spec(rundir: RunDir, spec: EnvSpec) -> str | None:
     if stored != spec:
         raise ConfigError(
             f"{rundir.path}: the environment is not what the run was trained on: observations and actions were "
-            f"{stored.to_dict()}, now {spec.to_dict()}; is it another task, or another version of its library?"
+            f"{stored.to_dict()}, now {spec.to_dict()}; is it another task, or another version of its library? "
+            f"Where only {rundir.spec.name} was changed, delete it: it is written anew"
         )
     return None
 

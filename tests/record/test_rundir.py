@@ -156,3 +156,18 @@ def test_clearing_takes_what_is_ours_and_no_more(tmp_path):
     run.clear()
     assert not run.saved and not [*run.checkpoints.iterdir(), *run.replay.iterdir(), *run.videos.iterdir()]
     assert (run.path / "notes.txt").exists() and (tmp_path / "elsewhere" / "film.gif").exists()
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "replay", "videos"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_that_is_a_link_is_neither_written_to_nor_cleared(tmp_path, name, there):
+    (tmp_path / "run").mkdir()
+    if there:
+        (tmp_path / "mine").mkdir()
+    (tmp_path / "run" / name).symlink_to(tmp_path / "mine")
+    with pytest.raises(FileUnusable, match=f"{name} is a link, .* have the run's whole folder elsewhere"):
+        RunDir(tmp_path / "run").acquire()
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "link").symlink_to("whole")
+    with RunDir(tmp_path / "link"):
+        assert (tmp_path / "whole" / name).is_dir()
