@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train an agent, or go on with the run that --logdir holds.
+    """Train an agent, or resume the run in --logdir.
 
-    What is not set comes from a preset; where a run goes on, from the run.
+    Settings that are not given come from the preset, or from the run that is resumed.
     """
 
     preset: str | None = field(default=None, metadata={"takes": "NAME[,NAME...]"})
-    """Where the settings start from: dreamer_v1 where nothing is said, or several that stack, as in dreamer_v2,small.
+    """The preset that settings start from, or several that stack, as in dreamer_v2,small. Default: dreamer_v1.
     `jaxdreamer presets` lists them."""
     logdir: Path | None = None
-    """Where the run is written; a run that is there already goes on. A new folder in runs/ where nothing is said."""
+    """Where to write the run; a run that is already there is resumed. Default: a new folder in runs/."""
     seeds: int = 0
     """Train this many agents side by side on the device, each in LOGDIR/seed-K. 0: one, in the folder itself."""
     tensorboard: bool = False
@@ -48,13 +48,13 @@ class TrainOptions:
     wandb: bool = False
     """Write metrics to Weights & Biases, too."""
     trust: bool = False
-    """Let a run that goes on import the modules and start the programs that its config.json names. What is named here needs
-    no such word."""
+    """Let a resumed run import the modules and start the programs that its config.json names. Those named on this command
+    line need no permission."""
 
     start_over: bool = False
-    """Begin anew where LOGDIR holds a run already: its checkpoints, metrics, replay and films are deleted."""
+    """Start over if LOGDIR already holds a run: its checkpoints, metrics, replay and films are deleted."""
     drop_damaged_replay: bool = False
-    """Go on without those parts of the stored replay that are damaged or gone."""
+    """Resume without the parts of the stored replay that are damaged or missing."""
 
     @property
     def sinks(self) -> tuple[str, ...]:
@@ -67,11 +67,11 @@ class EvaluateOptions:
     """Play the newest checkpoint of a run without exploration and print the returns."""
 
     logdir: Path = field(metadata=words.BARE)
-    """The run's folder; or the one that --seeds made, whose runs are all played."""
+    """The run's folder, or one that --seeds made, of which every run is played."""
     episodes: int | None = None
-    """How many episodes; the run's own number where nothing is said."""
+    """How many episodes. Default: the run's own number."""
     seed: int | None = None
-    """Seed of the environments; the run's own where nothing is said, which repeats its evaluation exactly."""
+    """Seed of the environments. Default: the run's own, which repeats its evaluation exactly."""
     film: Path | None = None
     """Save a film of the first episode there: .gif, or .mp4 with the extra `video`."""
     trust: bool = False
@@ -80,10 +80,10 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class PlotOptions:
-    """Draw a metric of one or more runs against env frames: here, and as a picture."""
+    """Plot a metric of one or more runs against env frames, in the terminal and as a picture."""
 
     logdirs: tuple[Path, ...] = field(metadata=words.BARE)
-    """Folders of runs, or those that --seeds made, or metrics.jsonl files."""
+    """Folders of runs, folders that --seeds made, or metrics.jsonl files."""
     out: Path = Path("curve.png")
     """The picture: .png, .svg or .pdf."""
     y: str = "eval/return"
@@ -95,7 +95,7 @@ class PresetsOptions:
     """List the presets and what each sets."""
 
     name: str = field(default="", metadata=words.BARE)
-    """This one only, or several that stack, as in dreamer_v2,small."""
+    """Only this one, or several that stack, as in dreamer_v2,small."""
 
 
 @dataclass(frozen=True)
@@ -103,34 +103,34 @@ class EnvsOptions:
     """List the environments that are installed."""
 
     backend: str = field(default="", metadata=words.BARE)
-    """Of this one only; of all whose libraries are there where nothing is said."""
+    """Only this one's. Default: those of every backend whose library is installed."""
 
 
 @dataclass(frozen=True)
 class CheckEnvOptions:
     """Look for what is wrong with an environment.
 
-    Plays two instances side by side with random actions and says what is wrong with them: spaces, types, ranges, order of
-    calls, flags at the end, rewards, seeds. The exit status is 1 where something has to be mended.
+    Plays two instances side by side with random actions and reports what is wrong: spaces, types, ranges, order of calls,
+    flags at an episode's end, rewards, seeds. The exit status is 1 if something needs mending.
     """
 
     preset: str | None = field(default=None, metadata={"takes": "NAME[,NAME...]"})
-    """Where the settings start from, as for train; where nothing is said, each action is for one step."""
+    """The preset that settings start from, as for train. Without one, each action is played for one step."""
     make: str = field(default="", metadata={"takes": "MODULE:FUNCTION"})
-    """A function that takes nothing and returns an environment, where it is registered nowhere."""
+    """A function without arguments that returns an environment, for one that is not registered."""
 
 
 @dataclass(frozen=True)
 class DoctorOptions:
-    """Say what works here, and what to install for the rest: devices, drawing, versions, environments."""
+    """Report what works here and what to install for the rest: devices, drawing, versions, environments."""
 
 
 @dataclass(frozen=True)
 class HelpOptions:
-    """Say what a command does and takes."""
+    """Describe a command and its options."""
 
     command: str = field(default="", metadata=words.BARE)
-    """Of this one."""
+    """The command to describe."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -383,9 +383,9 @@ def _check_env(options: CheckEnvOptions, settings: Mapping[str, Any]) -> int:
     low, mean, high = report.reward
     print(
         f"{report.steps} steps, {report.episodes} episodes ended, {report.terminal} of them by the task itself; rewards "
-        f"{low:.3g} to {high:.3g}, {mean:.3g} in the mean"
+        f"{low:.3g} to {high:.3g}, {mean:.3g} on average"
     )
-    print("nothing has to be mended" if report.ok else "what is called an error above has to be mended")
+    print("nothing needs mending" if report.ok else "the errors above need mending")
     return 0 if report.ok else 1
 
 
@@ -416,7 +416,7 @@ def _help(options: HelpOptions) -> int:
         return _run(options.command, ["--help"])
     print("usage: jaxdreamer COMMAND [...]\n")
     print("\n".join(f"  {name:10} {command.summary}" for name, command in COMMANDS.items()))
-    print("\n`jaxdreamer COMMAND --help` tells more.")
+    print("\n`jaxdreamer COMMAND --help` says more.")
     return 0
 
 
@@ -431,14 +431,14 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "train": Command(_train, TrainOptions, "train an agent, or go on with a run", configs.preset),
+    "train": Command(_train, TrainOptions, "train an agent, or resume a run", configs.preset),
     "evaluate": Command(_evaluate, EvaluateOptions, "play a run's newest checkpoint without exploration"),
     "plot": Command(_plot, PlotOptions, "draw learning curves of one or more runs"),
     "presets": Command(_presets, PresetsOptions, "list the presets and what each sets"),
     "envs": Command(_envs, EnvsOptions, "list the environments that are installed"),
     "check-env": Command(_check_env, CheckEnvOptions, "look for what is wrong with an environment", Config),
-    "doctor": Command(_doctor, DoctorOptions, "say what works here, and what to install for the rest"),
-    "help": Command(_help, HelpOptions, "say what a command does and takes"),
+    "doctor": Command(_doctor, DoctorOptions, "report what works here and what to install for the rest"),
+    "help": Command(_help, HelpOptions, "describe a command and its options"),
 }
 
 

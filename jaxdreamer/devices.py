@@ -27,7 +27,7 @@ def devices() -> list[jax.Device]:
         asked = jax.config.values.get("jax_platforms") or ""
         reason = (str(error).splitlines() or ["jax does not say why"])[0].partition(" (set JAX_PLATFORMS")[0]
         raise DeviceError(
-            f"JAX_PLATFORMS={asked}: jax cannot use that here ({reason}); unset it to compute on what there is, or "
+            f"JAX_PLATFORMS={asked}: jax cannot use that here ({reason}); unset it to use what is here, or "
             "install what it needs, such as pip install 'jax[cuda13]' for an NVIDIA GPU"
         ) from error
 

@@ -98,7 +98,7 @@ def read_bytes(path: str | os.PathLike[str], most: int = MOST) -> bytes:
         except OSError as error:
             raise FileUnusable(f"{path} cannot be read ({error.strerror}): {_MEND}") from error
     if len(data) > most:
-        raise FileUnusable(f"{path} has more than {most:,} bytes, which it never should: {_MEND}")
+        raise FileUnusable(f"{path} has more than {most:,} bytes, more than it ever should: {_MEND}")
     return data
 
 
@@ -107,7 +107,7 @@ def read_text(path: str | os.PathLike[str], most: int = MOST) -> str:
     try:
         return read_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FileUnusable(f"{path} is no text in UTF-8 (byte {error.start} is {error.reason}): {_MEND}") from error
+        raise FileUnusable(f"{path} is not UTF-8 text (byte {error.start} is {error.reason}): {_MEND}") from error
 
 
 def read_json(path: str | os.PathLike[str], most: int = MOST) -> Any:
@@ -227,7 +227,7 @@ def _problem(data: Any) -> str:
                 try:
                     value.encode()
                 except UnicodeEncodeError:
-                    return f"has half a character in {shown(value.encode(errors='replace').decode())}"
+                    return f"contains an incomplete character in {shown(value.encode(errors='replace').decode())}"
         if not deeper:
             return ""
         level = deeper

@@ -17,7 +17,7 @@ def refuse_beyond_memory(what: str, nbytes: int, mend: str) -> None:
     available = available_memory()
     if nbytes > available:
         raise TooLarge(
-            f"{what} would take {human(nbytes)} ({nbytes:,} bytes), and {human(available)} are available: {mend}"
+            f"{what} would take {human(nbytes)} ({nbytes:,} bytes), but only {human(available)} is available: {mend}"
         )
 
 

@@ -47,9 +47,9 @@ def storing(path: str | os.PathLike[str]) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
-        reason, advice = _REASONS.get(error.errno or 0, (error.strerror or str(error), "mend that"))
+        reason, advice = _REASONS.get(error.errno or 0, (error.strerror or str(error), "solve that"))
         raise StorageError(
-            f"{os.fspath(path)} cannot be written: {reason}. What was saved before is whole: {advice}, then give the "
+            f"{os.fspath(path)} cannot be written: {reason}. What was saved before is intact: {advice}, then run the "
             "same command again"
         ) from error
 
@@ -63,13 +63,13 @@ def append_to(path: str | os.PathLike[str]) -> FileIO:
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     if os.path.islink(path):
         raise FileUnusable(
-            f"{path} is a link, and a run writes to files of its own only: replace it by a file, or remove it"
+            f"{path} is a link, but a run writes only to its own files: replace it with a file, or remove it"
         )
     with storing(path):
         handle = os.open(path, flags, 0o666)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise FileUnusable(f"{path} is no ordinary file: remove it, or choose another folder")
+        raise FileUnusable(f"{path} is not a regular file: remove it, or choose another folder")
     return open(handle, "rb+", buffering=0)  # what could not be written must not be tried again at the end
 
 

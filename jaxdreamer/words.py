@@ -95,7 +95,7 @@ class _Reader:
                 loose.append(word)
         if loose and self.bare in given:
             raise ConfigError(
-                f"{self.command}: --{self.bare} is given, and {', '.join(map(shown, loose))} without a flag too"
+                f"{self.command}: --{self.bare} is given, and so is {', '.join(map(shown, loose))} without a flag"
             )
         if loose:
             given[self.bare] = self._bare(loose)
@@ -145,7 +145,9 @@ class _Reader:
         first = self.pending.pop(0)
         several = get_origin(kind) is tuple
         if self._is_flag(first if several else first.partition("=")[0]):
-            raise ConfigError(f"{flag} needs a value, found the flag {first}; write {flag}={first} where that is meant")
+            raise ConfigError(
+                f"{flag} needs a value, found the flag {first}; write {flag}={first} if that is what you mean"
+            )
         if not several:
             return self._parse(name, is_setting, first)
         words = [first]

@@ -146,7 +146,7 @@ class Agent:
         )
         if not np.all(sound):
             where = "" if self.lanes is None else f" in lane {np.argmin(sound)}"
-            raise EnvError(f"what the networks make of it is not finite{where}: {_largest(arrays)}")
+            raise EnvError(f"the networks' answer is not finite{where}: {_largest(arrays)}")
         vectors = np.asarray(action)
         self.state, self._keys, self._fresh = state, keys, False
         if self._actions is None:
@@ -278,8 +278,8 @@ def _largest(arrays: Observation) -> str:
         ((key, float(np.abs(array.astype(np.float64)).max())) for key, array in arrays.items()), key=itemgetter(1)
     )
     if size > LARGE:
-        return f"observation {key!r} holds {size:.3g}, which is more than the networks can count with"
-    return "the observations are; look at the parameters"
+        return f"observation {key!r} holds {size:.3g}, which is too large for the networks"
+    return "the observations are finite; look at the parameters"
 
 
 def _stack(values: list[Any]) -> Any:

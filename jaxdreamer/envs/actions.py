@@ -112,17 +112,17 @@ def _bounded(space: Any, key: str, action_bound: float) -> _Box:
     if action_bound <= 0:
         lowest, highest = min(low[i] for i in free), max(high[i] for i in free)
         raise SpaceError(
-            f"{key!r} has the space {space}, and {len(free)} of its {len(low)} dimensions have no finite bounds, or huge "
-            f"ones ({lowest:g} to {highest:g}; {huge:g} and more counts as none): set env.action_bound to the half-width "
-            "they shall get, as in env.action_bound=1"
+            f"{key!r} has the space {space}, in which {len(free)} of the {len(low)} dimensions have no finite bounds, or "
+            f"huge ones ({lowest:g} to {highest:g}; {huge:g} and more counts as none): set env.action_bound to the "
+            "half-width to give them, as in env.action_bound=1"
         )
     for i in free:
         half = int(action_bound) if dtype.kind in "iu" else action_bound
         low[i], high[i] = _stand_in(low[i], high[i], half, huge)
     if dtype.kind == "f" and max(map(abs, (*low, *high))) > float(np.finfo(dtype).max):
-        raise SpaceError(f"env.action_bound={action_bound:g} is beyond what {dtype} can hold, which {key!r} is of")
+        raise SpaceError(f"env.action_bound={action_bound:g} is more than {dtype}, the type of {key!r}, can hold")
     if dtype.kind in "iu" and any(low[i] == high[i] for i in free):
-        raise SpaceError(f"env.action_bound={action_bound:g} leaves {key!r} one integer only; give it 1 or more")
+        raise SpaceError(f"env.action_bound={action_bound:g} leaves {key!r} a single integer; make it 1 or more")
     told = f"{key!r}: {len(free)} of the {len(low)} dimensions have no bounds and get the half-width {action_bound:g}"
     return _Box(low, high, shape, dtype, [told])
 

@@ -74,8 +74,8 @@ def check_apart(envs: Sequence[Env]) -> None:
     seen = {id(innermost(env)) for env in envs}
     if len(seen) < len(envs):
         raise ConfigError(
-            f"{name_of(innermost(envs[-1]))} was given twice, and each lane and each evaluation needs an instance of its "
-            "own: make it inside the function, as in make=lambda: MyEnv()"
+            f"{name_of(innermost(envs[-1]))} was given twice, but each lane and each evaluation needs its own "
+            "instance: make it inside the function, as in make=lambda: MyEnv()"
         )
 
 
@@ -83,19 +83,19 @@ def _check_is_environment(env: Any) -> None:
     """ConfigError, with what to give instead, for what cannot be wrapped."""
     name = reprlib.repr(env)
     if env is None:
-        raise ConfigError("expected an environment, found None; does a `return` lack in the function that makes it?")
+        raise ConfigError("expected an environment, found None; is a `return` missing in the function that makes it?")
     if isinstance(env, type) or inspect.isfunction(env):
         raise ConfigError(f"expected an environment, found {name}, which makes one: call it, as in {env.__name__}()")
     if isinstance(getattr(env, "spec", None), EnvSpec):
-        raise ConfigError(f"{name} is an environment of the library's already: use it as it is")
+        raise ConfigError(f"{name} is already one of jaxdreamer's environments: use it as it is")
     if hasattr(env, "single_observation_space"):
         raise ConfigError(
-            f"{name} holds several environments, and each lane needs one of its own: make a single one, as in "
+            f"{name} holds several environments, but each lane needs its own: make a single one, as in "
             "gymnasium.make(id) instead of gymnasium.make_vec(id), and set env.num_envs, or give VectorEnv a list of "
             "functions that each make one"
         )
     if hasattr(env, "possible_agents"):
-        raise ConfigError(f"{name} has several agents, and one is expected: wrap it so that one of them is seen")
+        raise ConfigError(f"{name} has several agents, but one is expected: wrap it so that only one of them is seen")
     lacking = [part for part in ("observation_space", "action_space", "reset", "step") if not hasattr(env, part)]
     if lacking:
         hint = "; for dm_control's tasks use env.backend=dmc" if hasattr(env, "observation_spec") else ""
@@ -149,7 +149,7 @@ class GymnasiumSimulator:
         self._draw_at, self._note = sized_drawing(env, config.render_quality, config.camera)
         if config.camera and self._draw_at is None:
             raise ConfigError(
-                f"env.camera={config.camera}: {self._name} is not drawn by MuJoCo, and has no cameras to choose"
+                f"env.camera={config.camera}: {self._name} is not drawn by MuJoCo and has no cameras to choose from"
             )
 
     def reset(self, seed: int | None) -> None:
@@ -198,7 +198,7 @@ class GymnasiumSimulator:
     def observe(self) -> Observation:
         """The agent's view of the last observation; draws a frame where pixels are part of it."""
         if self._own is not None and self._observation is None:
-            raise EnvError(f"{self._where} of {self._name} returned no observation (None); does a `return` lack?")
+            raise EnvError(f"{self._where} of {self._name} returned no observation (None); is a `return` missing?")
         obs = {} if self._own is None else self._own(self._observation)
         if self._size is not None:
             obs["image"] = self._frame() if self._draw_at is None else self._draw_at(self._size)

@@ -37,7 +37,7 @@ def missing_extras(name: str) -> Iterator[None]:
             raise
         text = str(error)
         if "only supported on" in text:  # another version of a library is missing, not the library
-            raise ConfigError(f"env.id: {name} cannot be had: {text}; use {_newest(name)}") from error
+            raise ConfigError(f"env.id: {name} is not available: {text}; use {_newest(name)}") from error
         if "mujoco" in text.lower():
             requirement = "jaxdreamer[mujoco]"
         elif "pygame" in text.lower():

@@ -52,7 +52,7 @@ def _single(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    missing = "; does a `return` lack?" if value is None else ""
+    missing = "; is a `return` missing?" if value is None else ""
     return f"{reprlib.repr(value)} ({found(value)}){missing}"
 
 

@@ -65,7 +65,7 @@ class Picture:
         if self._dtype.kind != "f" and not np.array_equal(image, np.rint(image)):
             fraction = image[image != np.rint(image)].flat[0]
             raise EnvError(
-                f"observation {key!r}: its space has whole numbers, {self._dtype} from {self._bounds}, and found was "
+                f"observation {key!r}: its space has whole numbers ({self._dtype}, {self._bounds}), but found "
                 f"{image.dtype} with fractions such as {fraction:g}: give the space the dtype and bounds of what is returned"
             )
 
@@ -74,7 +74,7 @@ class Picture:
         if not self._told and (levels.min() < -0.5 or levels.max() > 255.5):  # closer than half a level is a rounding
             self._told = True
             logger.warning(
-                "observation %r holds %g to %g, its space says %s: what is outside is cut; give the space the right bounds",
+                "observation %r holds %g to %g, but its space says %s: the rest is clipped; give the space the right bounds",
                 key,
                 image.min(),
                 image.max(),

@@ -131,7 +131,7 @@ def imported(setting: str, text: str) -> Callable[..., Any]:
         raise ConfigError(f"{setting}: {text!r} cannot be imported: {where} has no {attribute!r}{hint}")
     function = getattr(module, attribute)
     if not callable(function):
-        raise ConfigError(f"{setting}: {text!r} is no function, but {type(function).__name__}")
+        raise ConfigError(f"{setting}: {text!r} is not a function but {type(function).__name__}")
     return function
 
 
@@ -200,7 +200,7 @@ def make_vector(
     if make is not None and not callable(make):
         raise ConfigError(
             f"make must be a function that makes an environment, found {reprlib.repr(make)}: each lane and each evaluation "
-            "needs an instance of its own, so give make=lambda: MyEnv()"
+            "needs its own instance, so give make=lambda: MyEnv()"
         )
     if make is None and (name := _resolve(config.backend)) in _LANES:
         return _load(_LANES[name])(config, count, seed)

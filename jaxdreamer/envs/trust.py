@@ -60,6 +60,6 @@ def refuse_untrusted(config: EnvConfig, source: str | os.PathLike[str], own: Col
     if wanted:
         does = ", ".join(f"{does} ({name})" for name, does in wanted.items())
         raise Untrusted(
-            f"{os.fspath(source)} would {does}, which is not jaxdreamer's. Nothing of it was run: where you know who made "
-            "this run, allow it with --trust, or trust=True in Python"
+            f"{os.fspath(source)} would {does}, which is not part of jaxdreamer. Nothing was run. If you trust whoever "
+            "made this run, allow it with --trust, or trust=True in Python"
         )

@@ -124,8 +124,8 @@ class MetricsLog:
             for line in kept:
                 self._append(line)
         return (
-            f"{self._path} is not as the checkpoint knew it: it has {len(data):,} bytes and should have {offset:,}. What "
-            f"is gone of the curve is gone; the run goes on after the {len(kept)} records that are left"
+            f"{self._path} is not what it was at the checkpoint: it has {len(data):,} bytes instead of {offset:,}. The "
+            f"missing part of the curve is lost; the run continues after the {len(kept)} remaining records"
         )
 
     def close(self) -> None:
@@ -154,7 +154,7 @@ class MetricsLog:
     def _append(self, line: bytes) -> None:
         with storing(self._path):
             if not _is_at(self._file, self._path):
-                _log.warning("%s was removed while the run wrote to it: it goes on in a new one", self._path)
+                _log.warning("%s was removed during the run: its metrics continue in a new file", self._path)
                 self._file.close()
                 self._file = append_to(self._path)
             before, rest = os.fstat(self._file.fileno()).st_size, memoryview(line)
@@ -215,7 +215,7 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     if damaged and not records:
         raise FileUnusable(f"{path}: none of its {damaged} lines is a record of metrics: restore it from a copy")
     if damaged:
-        _log.warning("%s: %d damaged lines are left out, the first is line %d", path, damaged, first)
+        _log.warning("%s: %d damaged lines are skipped, the first is line %d", path, damaged, first)
     return records
 
 

@@ -21,7 +21,7 @@ _log = logging.getLogger("jaxdreamer")
 def read_config(rundir: RunDir) -> Config:
     """The configuration in the run's folder; where ``config.json`` is gone, that of its newest checkpoint."""
     if not rundir.exists and (trained := trained_config(rundir)) is not None:
-        _log.warning("%s is gone: the settings are those of the newest checkpoint", rundir.config)
+        _log.warning("%s is missing: the newest checkpoint's settings are used", rundir.config)
         return trained
     rundir.check_exists()
     try:
@@ -29,7 +29,7 @@ def read_config(rundir: RunDir) -> Config:
     except JaxdreamerError as error:
         if not checkpoint.steps(rundir.checkpoints):
             raise
-        raise type(error)(f"{error}; where it is deleted, the settings of the newest checkpoint are taken") from error
+        raise type(error)(f"{error}; if you delete it, the newest checkpoint's settings are used") from error
 
 
 def trained_config(rundir: RunDir) -> Config | None:
@@ -47,7 +47,7 @@ def warn_if_edited(rundir: RunDir, config: Config, host: dict[str, Any]) -> None
     """Log which settings are not those that the checkpoint with this ``host`` was trained with."""
     if isinstance(host.get("config"), dict):
         for key, (old, new) in configs.difference(configs.from_dict(host["config"]), config).items():
-            _log.warning("%s says %s=%r, and the checkpoint was trained with %r", rundir.config, key, new, old)
+            _log.warning("%s says %s=%r, but the checkpoint was trained with %r", rundir.config, key, new, old)
 
 
 @contextlib.contextmanager
@@ -56,4 +56,4 @@ def telling_how_to_mend(rundir: RunDir) -> Iterator[None]:
     try:
         yield
     except JaxdreamerError as error:
-        raise type(error)(f"{error}; or have it written anew with: {rundir.train_command}") from error
+        raise type(error)(f"{error}; or have it rewritten by: {rundir.train_command}") from error

@@ -150,7 +150,7 @@ def _set_aside(timestep: Timestep, envs: VectorEnv, lane: int) -> Timestep:
 
 def _warn_of_cut(steps: int, broken: bool) -> None:
     if not steps:
-        _log.warning("an evaluation episode began with numbers that are not finite: another is played instead")
+        _log.warning("an evaluation episode began with numbers that are not finite; another one is played instead")
         return
     why = "what followed was not finite" if broken else "it did not end; set env.time_limit"
     _log.warning("an evaluation episode was cut after %d steps: %s", steps, why)
@@ -225,7 +225,7 @@ def make_device_evaluate(config: Config, env: FunctionalEnv, policy: Policy) -> 
             )
         if found.missed.any():
             _log.warning(
-                "%d evaluation episodes began with numbers that are not finite: others are played instead",
+                "%d evaluation episodes began with numbers that are not finite; others are played instead",
                 found.missed.sum(),
             )
         if found.broken.any():

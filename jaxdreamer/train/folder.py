@@ -52,15 +52,15 @@ def settle_config(rundir: RunDir, config: Config, start_over: bool) -> tuple[Con
         if rundir.path.is_dir() and any(rundir.path.iterdir()) and not ours:
             if seeds := [path.name for path in sorted(rundir.path.glob("seed-*")) if RunDir(path).exists]:
                 raise ConfigError(
-                    f"{rundir.path} holds the runs of several seeds: go on with all by --seeds {len(seeds)}, or with one by "
-                    f"--logdir {rundir.path / seeds[0]}"
+                    f"{rundir.path} holds the runs of several seeds: resume all of them with --seeds {len(seeds)}, or one "
+                    f"with --logdir {rundir.path / seeds[0]}"
                 )
             raise ConfigError(f"{rundir.path} is not empty and holds no run of jaxdreamer: choose another --logdir")
         return config, {}
     if not steps and rundir.saved and not start_over:
         raise ConfigError(
-            f"{rundir.path} holds a run whose checkpoints are gone: restore {rundir.checkpoints.name}/, choose another "
-            "--logdir, or begin anew there with --start-over, which deletes the run's metrics, replay and films"
+            f"{rundir.path} holds a run whose checkpoints are missing: restore {rundir.checkpoints.name}/, choose another "
+            "--logdir, or start over there with --start-over, which deletes the run's metrics, replay and films"
         )
     if not steps or start_over:
         return config, {}  # it ended before its first checkpoint: there is nothing to go on with, and nothing to lose
@@ -72,7 +72,7 @@ def settle_config(rundir: RunDir, config: Config, start_over: bool) -> tuple[Con
         lines = "\n".join(f"  {key}: the run has {old!r}, asked for {new!r}" for key, (old, new) in refused.items())
         raise ConfigError(
             f"{rundir.path} holds another run; these settings cannot change within one:\n{lines}\n"
-            "choose another --logdir, or leave them out to go on with the run's own"
+            "choose another --logdir, or leave them out to keep the run's own"
         )
     return config, changes
 
@@ -82,7 +82,7 @@ def check_spec(rundir: RunDir, spec: EnvSpec) -> str | None:
     try:
         stored = read_spec(rundir.spec)
     except JaxdreamerError as error:
-        return f"{rundir.spec.name} is written anew ({error})"
+        return f"{rundir.spec.name} is rewritten ({error})"
     if stored != spec:
         raise ConfigError(
             f"{rundir.path}: the environment is not what the run was trained on: observations and actions were "
@@ -97,7 +97,7 @@ def check_loop(rundir: RunDir, loop: str) -> None:
     for host in checkpoint.hosts(rundir.checkpoints).values():
         if host.get("loop") in ({"host", "device"} - {loop}):
             raise ConfigError(
-                f"{rundir.path} was trained by the loop on the {host['loop']} and cannot go on with that on the {loop}: "
+                f"{rundir.path} was trained by the loop on the {host['loop']}, which the loop on the {loop} cannot resume: "
                 f"set run.loop={host['loop']}, or choose another --logdir"
             )
 

@@ -394,7 +394,7 @@ class HostTrainer(Loop[Evaluation]):
                 return wrong
             if drop_damaged or not (found := disk.problems(self.rundir.replay, host["replay"])):
                 return None
-            return "; ".join(found) + "; to go on without what is damaged of the replay: --drop-damaged-replay"
+            return "; ".join(found) + "; to resume without the damaged parts: --drop-damaged-replay"
 
         tree, host, step = checkpoint.restore(self.rundir.checkpoints, self._tree(), check=check)
         self.state, self.collector.acting = tree["train"], tree["acting"]
@@ -422,7 +422,7 @@ class HostTrainer(Loop[Evaluation]):
         """Fill the replay; whether all of it is there."""
         dropped = disk.load(self.replay, self.rundir.replay, manifest, drop_damaged)
         for line in dropped:
-            self.progress.log(f"the replay goes on without a part of it: {line}")
+            self.progress.log(f"the run continues without part of its replay: {line}")
         if not dropped:
             self._manifest = manifest  # else rows have other numbers: all are written again
         elif not self.replay.can_sample:

@@ -123,7 +123,7 @@ def spared() -> Iterator[None]:
     try:
         yield
     except StorageError as error:
-        _log.warning("the run goes on without a picture: %s", error)
+        _log.warning("the run continues without a picture: %s", error)
 
 
 def save_open_loop(

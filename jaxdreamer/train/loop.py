@@ -24,9 +24,9 @@ Evaluated = TypeVar("Evaluated")
 _IN_WORDS = {
     "collect": "the environments' step",
     "sample": "the next batch",
-    "train": "the call of updates under way",
-    "device": "the call of the compiled loop under way",
-    "evaluate": "the evaluation's step",
+    "train": "the current call of updates",
+    "device": "the current call of the compiled loop",
+    "evaluate": "the current step of the evaluation",
     "save": "writing a checkpoint",
 }
 """By the clock's names."""
@@ -55,7 +55,7 @@ class Loop(abc.ABC, Generic[Evaluated]):
         self.finished_at: int | None = None
         self.stop_requested = False
         if not {"classic", "tiny", "small"} & set(config.preset.split(",")):
-            progress.advice = "; it can be stopped and gone on with at any time, and --preset classic is a small one"
+            progress.advice = "; it can be stopped and resumed at any time, and --preset classic is a much smaller one"
         self.saved_at: int | None = None  # env frames at the newest checkpoint
         self.on_save: Callable[[TrainState, int], None] | None = None  # see train_agent
 
@@ -191,7 +191,7 @@ class Loop(abc.ABC, Generic[Evaluated]):
         """What is trained, on what, and for how long; ``where`` it is written."""
         config, device = self.config, jax.devices()[0]
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
-        done = f"; {self.counted:,} frames are done" if self.position else ""
+        done = f"; {self.counted:,} frames are already done" if self.position else ""
         return [
             f"training {config.env.task} (env.backend={config.env.backend}) with {config.preset}, seed {config.seed}, on "
             f"{device.device_kind} ({device.platform}), written to {where}",
@@ -214,12 +214,12 @@ class Loop(abc.ABC, Generic[Evaluated]):
 
     def under_way(self) -> str:
         """What has to end before the run can be saved, in words."""
-        return self.progress.doing or _IN_WORDS.get(self.clock.now, "the step under way")
+        return self.progress.doing or _IN_WORDS.get(self.clock.now, "the current step")
 
     def kept(self) -> str:
         """What of the run is on disk, in words."""
         if self.saved_at is None:
-            return "and nothing of this run was saved yet"
+            return "with nothing of this run saved yet"
         return f"with the checkpoint at {self.saved_at:,} frames"
 
     @property

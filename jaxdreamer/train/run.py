@@ -130,7 +130,7 @@ def train_seeds(
     pure = _pure(config, make)
     if pure is None:
         raise ConfigError(
-            f"seeds side by side need an environment of pure functions on the device, and env.backend={config.env.backend} "
+            f"seeds side by side need an environment of pure functions on the device, but env.backend={config.env.backend} "
             "steps its environments on the host: start a run for each seed instead (--seed N)"
         )
     each = [configs.replace(config, {"seed": config.seed + index}) for index in range(seeds)]
@@ -162,7 +162,7 @@ def _refuse_host_settings(env: EnvConfig) -> None:
     for name in ("exclude", "workers"):
         if getattr(env, name) != getattr(EnvConfig, name):
             raise ConfigError(
-                f"env.{name}={getattr(env, name)} is for environments stepped on the host, and env.backend={env.backend} "
+                f"env.{name}={getattr(env, name)} is for environments stepped on the host, but env.backend={env.backend} "
                 "is trained on the device: leave it out, or set run.loop=host"
             )
 
@@ -230,7 +230,7 @@ def _on_device(
         _say_what_is_not_done(progress, config, can_render=env.render is not None, bounded=True)
         if len(set(resuming)) > 1:
             there = ", ".join(str(rundir.path) for rundir, holds in zip(folders, resuming) if holds)
-            raise ConfigError(f"only some of the seeds have a run to go on with: {there}; choose another --logdir")
+            raise ConfigError(f"only some of the seeds have a run to resume: {there}; choose another --logdir")
         logs = [stack.enter_context(MetricsLog(rundir.metrics)) for rundir in folders]
         runs = [Run(one.seed, rundir, log) for one, rundir, log in zip(each, folders, logs)]
         trainer = DeviceTrainer(config, env, runs, progress)
@@ -290,7 +290,7 @@ def _announce(
 def _say_what_is_not_done(progress: Progress, config: Config, *, can_render: bool, bounded: bool = False) -> None:
     """Settings that this environment leaves without effect; ``bounded``: all of its actions have bounds."""
     if config.run.video and not can_render:
-        progress.log("no films are made: this environment cannot be drawn (gymnasium's need render_mode='rgb_array')")
+        progress.log("no films are made: this environment cannot be drawn (in gymnasium, set render_mode='rgb_array')")
     if config.env.action_bound and bounded:
         progress.log(f"env.action_bound={config.env.action_bound:g} is not used: every action has bounds of its own")
 
@@ -309,9 +309,7 @@ def _begin(
         try:
             trainer.restore(entry.drop_damaged_replay)
         except checkpoint.CheckpointDamaged as error:
-            raise checkpoint.CheckpointDamaged(
-                f"{error}. To delete the run and begin anew there: --start-over"
-            ) from error
+            raise checkpoint.CheckpointDamaged(f"{error}. To delete the run and start over: --start-over") from error
     elif entry.start is not None:
         trainer.begin_with(entry.start)
     for rundir, metrics in zip(folders, logs):
@@ -326,7 +324,7 @@ def _begin(
 
 def _say_stopped(progress: Progress, trainer: HostTrainer | DeviceTrainer, words: str) -> None:
     words += trust_word(trainer.config.env)
-    progress.log(f"stopped and saved at {trainer.counted:,} frames; go on with: jaxdreamer train --logdir {words}")
+    progress.log(f"stopped and saved at {trainer.counted:,} frames; resume with: jaxdreamer train --logdir {words}")
 
 
 def evaluate_agent(
@@ -364,7 +362,7 @@ def evaluate_agent(
         evaluation = _evaluate(RunDir(logdir), config, spec, episodes, seed, make, film is not None)
     if film is not None:
         if evaluation.frames is None:
-            raise EnvError(f"{film} is not written: drawing the environment failed, as was said above")
+            raise EnvError(f"{film} was not written: drawing the environment failed (see above)")
         video.save_video(film, evaluation.frames, evaluation.frame_rate)
     return evaluation
 
@@ -404,6 +402,6 @@ def _evaluate(
 def _check_film(wanted: bool, can_render: bool) -> None:
     if wanted and not can_render:
         raise ConfigError(
-            "no film can be made: this environment cannot be drawn (gymnasium's need render_mode='rgb_array'); evaluate it "
-            "without one"
+            "no film can be made: this environment cannot be drawn (in gymnasium, set "
+            "render_mode='rgb_array'); evaluate it without one"
         )

@@ -22,8 +22,8 @@ def check_size(config: Config, spec: EnvSpec) -> None:
     entries = replay.batch_size * replay.batch_length
     dreams = 4 * entries * (horizon + 1) * (model.deter_size + stoch)
     refuse_beyond_memory(
-        f"one update on {replay.batch_size:,} sequences of {replay.batch_length:,} entries, each dreamed on from for "
-        f"{horizon:,} steps,",
+        f"one update on {replay.batch_size:,} sequences of {replay.batch_length:,} entries, each continued by "
+        f"{horizon:,} imagined steps,",
         dreams,
         "lower replay.batch_size, replay.batch_length, behavior.imagine_horizon or the sizes in model",
     )

@@ -116,7 +116,7 @@ class Signals:
             running.stop_requested = self._asked = True
             say(
                 self._console,
-                f"stopping: the run is saved when {running.under_way()} ends; Ctrl-C again leaves now, {running.kept()}",
+                f"stopping: the run will be saved after {running.under_way()}; Ctrl-C again leaves now, {running.kept()}",
             )
         elif number == signal.SIGINT or not self._asked:  # a terminal that closes may say so more than once
             self._leaving = True

@@ -116,7 +116,7 @@ FLOAT32, FLOAT64 = (float(np.finfo(dtype).max) for dtype in (np.float32, np.floa
 @pytest.mark.parametrize("bound", [np.inf, FLOAT32, FLOAT64, 1e30, 1e10, 1e6])
 def test_missing_and_huge_bounds_are_refused_then_replaced_with_one_note(bound):
     space = spaces.Dict({"arm": spaces.Box(np.array([-bound, -1]), np.array([bound, 1]), dtype=np.float64)})
-    with pytest.raises(SpaceError, match=r"'action\.arm'.*1 of its 2 dimensions.*1e\+06 and more.*env\.action_bound"):
+    with pytest.raises(SpaceError, match=r"'action\.arm'.*1 of the 2 dimensions.*1e\+06 and more.*env\.action_bound"):
         ActionMap(space)
     actions = ActionMap(space, action_bound=3.0)
     assert actions.notes == ["'action.arm': 1 of the 2 dimensions have no bounds and get the half-width 3"]
@@ -145,9 +145,9 @@ def test_large_bounds_that_tasks_have_are_kept(bound):
 
 def test_a_stand_in_never_leaves_the_space_or_its_type():
     np.testing.assert_array_equal(ActionMap(spaces.Box(-1e10, 1e10, (1,)), 1e11).to_env(np.ones(1)), np.float32([1e10]))
-    with pytest.raises(SpaceError, match="action_bound=1e\\+39 is beyond what float32"):
+    with pytest.raises(SpaceError, match="action_bound=1e\\+39 is more than float32"):
         ActionMap(spaces.Box(-np.inf, np.inf, (1,)), 1e39)
-    with pytest.raises(SpaceError, match="one integer only"):
+    with pytest.raises(SpaceError, match="a single integer"):
         ActionMap(spaces.Box(-(2**31), 2**31 - 1, (1,), np.int32), 0.5)
 
 
@@ -180,7 +180,7 @@ def test_integers_at_their_types_limits(dtype):
     if limits.max < 1e6:  # a byte's range is a range
         assert [int(value) for value in ActionMap(whole).to_env(np.array([-1, 1]))] == [limits.min, limits.max]
         return
-    with pytest.raises(SpaceError, match=r"2 of its 2 dimensions.*env\.action_bound"):
+    with pytest.raises(SpaceError, match=r"2 of the 2 dimensions.*env\.action_bound"):
         ActionMap(whole)
     low = max(-3, limits.min)
     actions = ActionMap(whole, action_bound=3)

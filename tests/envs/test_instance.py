@@ -77,7 +77,7 @@ def test_rewards_that_are_tensors():
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (None, r"None \(NoneType\); does a `return` lack\?"), ("x", r"'x' \(str\)"), ("1.5", "'1.5'"), (b"1", "bytes"),
+        (None, r"None \(NoneType\); is a `return` missing\?"), ("x", r"'x' \(str\)"), ("1.5", "'1.5'"), (b"1", "bytes"),
         (np.zeros(2), r"array\(\[0., 0.\]\) \(ndarray of shape \(2,\)\)"), ([], "list of shape"), ([1, 2], "list"),
         (1j, "1j"), (np.complex128(1), "complex"), ({"a": 1}, "dictionary"), (np.array("x"), "ndarray"), (object, "type"),
         (10**400, "int"), (np.array([None]), "ndarray"), (lambda: 1.0, "function"), (jnp.zeros(3), "shape"),
@@ -190,7 +190,7 @@ def test_environments_that_nobody_wrapped_are_wrapped():
 @pytest.mark.parametrize(
     ("made", "says"),
     [
-        (None, "found None; does a `return` lack"),
+        (None, "found None; is a `return` missing"),
         (CountingEnv, r"which makes one: call it, as in CountingEnv\(\)"),
         (7, "found 7, which has no observation_space and no action_space"),
         (counting(), "found FunctionalEnv: pure functions are given themselves"),

@@ -39,7 +39,7 @@ def modules(tmp_path, monkeypatch):
         ("jd_plain.py:f", "found 'jd_plain.py', which is a file's: give 'jd_plain', and start from the folder"),
         ("./tasks/jd_mine.py:f", r"found './tasks/jd_mine.py', which is a file's: give 'tasks.jd_mine'"),
         ("jd_plain:rewrad", r"jd_plain.py has no 'rewrad' \(did you mean reward\?\)"),
-        ("jd_plain:number", "is no function, but int"),
+        ("jd_plain:number", "is not a function but int"),
         ("jd_plain", "expected module:function"),
     ],
 )

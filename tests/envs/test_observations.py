@@ -147,7 +147,7 @@ def test_float_images_are_rounded_and_kept_in_range(caplog):
     for _ in range(2):
         assert observations(image)["image"][0, :2, 0].tolist() == [255, 0]
     (record,) = caplog.records  # once
-    assert "'image' holds -0.5 to 1.5, its space says 0 to 1: what is outside is cut" in record.getMessage()
+    assert "'image' holds -0.5 to 1.5, but its space says 0 to 1: the rest is clipped" in record.getMessage()
 
 
 PICTURES = {  # shape, dtype, low, high -> channels
@@ -257,7 +257,7 @@ def test_gymnasiums_own_frame_stack():
 def test_floats_are_not_cut_to_whole_numbers():
     observations = ObservationMap(spaces.Dict({"eye": spaces.Box(0, 255, (8, 8, 3), np.uint8)}), (8, 8))
     with pytest.raises(
-        EnvError, match=r"'eye': its space has whole numbers, uint8 from 0 to 255.*float64.* such as 0\.5"
+        EnvError, match=r"'eye': its space has whole numbers \(uint8, 0 to 255\).*float64.* such as 0\.5"
     ):
         observations({"eye": np.full((8, 8, 3), 0.5)})
     for dtype in (np.float32, np.int64, np.uint8):  # whole numbers within the bounds are what was asked for

@@ -99,7 +99,7 @@ def test_a_log_that_is_not_the_checkpoints_keeps_what_it_has_and_says_so(tmp_pat
         told = log.truncate(offset, env_frames=5)
         log.write({}, agent_steps=6, env_frames=6, updates=6)
     left = {"deleted": [], "emptied": [], "halved": [0, 1, 2], "edited": [0, 1, 2, 3, 4, 5]}[damage]
-    assert f"goes on after the {len(left)} records that are left" in told and str(path) in told
+    assert f"continues after the {len(left)} remaining records" in told and str(path) in told
     assert [record["env_frames"] for record in read(path)] == [*left, 6]
 
 
@@ -110,7 +110,7 @@ def test_a_log_removed_while_it_is_written_goes_on_in_a_new_file(tmp_path, caplo
         path.unlink()
         log.write({}, **AT)
         assert log.offset == path.stat().st_size > 0
-    assert len(read(path)) == 1 and "was removed while the run wrote to it" in caplog.text
+    assert len(read(path)) == 1 and "was removed during the run" in caplog.text
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_no_half_line(tmp_path):
@@ -128,7 +128,7 @@ with MetricsLog({str(tmp_path / "m.jsonl")!r}) as log:
         print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "cannot be written: the file is larger than is allowed here. What was saved before is whole" in done.stdout
+    assert "cannot be written: the file is larger than is allowed here. What was saved before is intact" in done.stdout
     assert (tmp_path / "m.jsonl").read_bytes().endswith(b"\n") and 1 <= len(read(tmp_path / "m.jsonl")) < 9
 
 
@@ -153,7 +153,7 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path, caplog):
     path.write_bytes(b"\n".join([b'{"a": 1}', *bad, b'{"a": 2, "b": null}']) + b'\n{"a": 3}')
     assert read(path) == [{"a": 1}, {"a": 2, "b": None}]
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}: {len(bad)} damaged lines are left out, the first is line 2"
+        f"{path}: {len(bad)} damaged lines are skipped, the first is line 2"
     ]
 
 
@@ -171,7 +171,7 @@ def test_what_is_no_file_is_neither_read_nor_written_to(tmp_path):
     (tmp_path / "link").symlink_to(mine)
     (tmp_path / "zero").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / "pipe")
-    for name, told in (("link", "is a link"), ("zero", "is a link"), ("pipe", "is no ordinary file")):
+    for name, told in (("link", "is a link"), ("zero", "is a link"), ("pipe", "is not a regular file")):
         with pytest.raises(FileUnusable, match=told):
             MetricsLog(tmp_path / name)
     for name, told in (("zero", "is a device"), ("pipe", "is a pipe")):

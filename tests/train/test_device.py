@@ -277,7 +277,7 @@ def test_stopping_anywhere_changes_nothing(straight, tmp_path):
     finished = train_agent(config, tmp_path / "run", console=console)
     assert finished.finished
     shown = console.file.getvalue()
-    assert f"go on with: jaxdreamer train --logdir {tmp_path / 'run'}" in shown.replace("\n", "")
+    assert f"resume with: jaxdreamer train --logdir {tmp_path / 'run'}" in shown.replace("\n", "")
     assert "resumed at 132 frames, update 19" in shown, shown
     assert_same_run(straight, tmp_path / "run")
 
@@ -375,7 +375,7 @@ def test_seeds_are_resumed_together_from_the_folder(four, tmp_path, capsys):
     ends = [metrics.read(tmp_path / "more" / f"seed-{seed}" / "metrics.jsonl")[-1] for seed in range(4)]
     assert {end["updates"] for end in ends} == {3 + 2 * 18} and len({end["eval/return"] for end in ends}) == 4
     with pytest.raises(
-        ConfigError, match=r"only some of the seeds have a run to go on with: .*seed-0, .*seed-3; choose an"
+        ConfigError, match=r"only some of the seeds have a run to resume: .*seed-0, .*seed-3; choose an"
     ):
         train_seeds(tiny("frames=240"), tmp_path / "more", 5, console=quiet())
     with pytest.raises(ConfigError, match=r"more holds the runs of several seeds: .* by --seeds 4, or .*more/seed-0$"):
@@ -465,9 +465,7 @@ def test_a_registered_backend_and_the_choice_of_the_loop(tmp_path):
         hosted = train_agent(tiny(*words), tmp_path / "host", console=quiet())
         assert hosted.evaluation.lengths == [17] and list((tmp_path / "host" / "replay").iterdir())
         assert not list((tmp_path / "device" / "replay").iterdir())  # it is in the checkpoints
-        with pytest.raises(
-            ConfigError, match="was trained by the loop on the host and cannot go on with that on the de"
-        ):
+        with pytest.raises(ConfigError, match="was trained by the loop on the host, which the loop on the de"):
             train_agent(tiny(*words, "loop=auto"), tmp_path / "host", console=quiet())
     finally:
         registry._FUNCTIONAL.pop("mine")

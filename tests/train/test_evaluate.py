@@ -88,7 +88,7 @@ def test_an_episode_that_breaks_ends_at_its_last_good_entry(caplog, bad):
     ] * 2
 
 
-BEGAN = "an evaluation episode began with numbers that are not finite: another is played instead"
+BEGAN = "an evaluation episode began with numbers that are not finite; another one is played instead"
 
 
 def test_an_episode_that_begins_broken_is_none_and_another_is_played(caplog):

@@ -82,24 +82,24 @@ def test_an_agent_is_loaded_or_the_file_named(run, name, damage, caplog):
     spoil(path, damage)
     try:
         assert load_agent(run).step == 120
-        assert name not in ("config.json", "spec.json") or "is gone" in caplog.text
+        assert name not in ("config.json", "spec.json") or "is missing" in caplog.text
     except JaxdreamerError as error:
         assert name in ("config.json", "spec.json") and str(path) in str(error)
         # The way on that the message names.
         if name == "config.json":
-            assert "where it is deleted, the settings of the newest checkpoint are taken" in str(error)
+            assert "if you delete it, the newest checkpoint's settings are used" in str(error)
             spoil(path, "delete")
-            assert load_agent(run).step == 120 and "is gone" in caplog.text
+            assert load_agent(run).step == 120 and "is missing" in caplog.text
         else:
-            assert "written anew with: jaxdreamer train --logdir" in str(error)
+            assert "rewritten by: jaxdreamer train --logdir" in str(error)
 
 
 @pytest.mark.parametrize(
     ("name", "damage", "told"),
     [
-        ("metrics.jsonl", "delete", "it has 0 bytes and should have"),
-        ("metrics.jsonl", "half", "What is gone of the curve is gone"),
-        ("spec.json", "half", "spec.json is written anew"),
+        ("metrics.jsonl", "delete", "it has 0 bytes instead of"),
+        ("metrics.jsonl", "half", "missing part of the curve is lost"),
+        ("spec.json", "half", "spec.json is rewritten"),
         ("videos", "delete", "resumed at agent step 120"),
         ("config.json", "delete", "resumed at agent step 120"),
     ],
@@ -123,7 +123,7 @@ def test_a_folder_in_a_files_place_is_a_sentence(run):
 def test_deleted_checkpoints_ask_before_the_run_is_begun_anew(run):
     shutil.rmtree(run / "checkpoints")
     before = (run / "metrics.jsonl").read_bytes()
-    with pytest.raises(ConfigError, match=r"holds a run whose checkpoints are gone.*--start-over"):
+    with pytest.raises(ConfigError, match=r"holds a run whose checkpoints are missing.*--start-over"):
         go_on(run)
     assert (run / "metrics.jsonl").read_bytes() == before
     go_on(run, frames=60, start_over=True)
@@ -144,7 +144,7 @@ def test_a_damaged_chunk_can_be_gone_on_without(run):
     with pytest.raises(CheckpointDamaged, match=rf"{oldest.name} was altered.*--drop-damaged-replay.*--start-over"):
         go_on(run, frames=150)
     told = go_on(run, frames=150, drop_damaged_replay=True)
-    assert "the replay goes on without a part of it" in told and oldest.name in told
+    assert "the run continues without part of its replay" in told and oldest.name in told
     assert "resumed at agent step 150" in go_on(run, frames=150)  # and needs no such word again
 
 
@@ -162,7 +162,7 @@ def test_settings_edited_by_hand_are_shown_or_refused(run, caplog):
     data["run"]["log_every"] = 55
     (run / "config.json").write_text(json.dumps(data))
     load_agent(run)
-    assert "run.log_every=55, and the checkpoint was trained with 50" in caplog.text
+    assert "run.log_every=55, but the checkpoint was trained with 50" in caplog.text
     console = quiet()
     train_agent(read_config(RunDir(run)), run, console=console)
     assert "changed since the run began: run.log_every 50 -> 55" in console.file.getvalue()
@@ -179,7 +179,7 @@ def test_a_film_that_cannot_be_written_does_not_cost_the_run(tmp_path, monkeypat
     monkeypatch.setattr("PIL.Image.Image.save", refuse)
     config = configs.replace(settings(60), {"run.video": True})
     assert train_agent(config, tmp_path / "run", console=quiet()).finished
-    assert "the run goes on without a picture" in caplog.text and "the disk is full" in caplog.text
+    assert "the run continues without a picture" in caplog.text and "the disk is full" in caplog.text
     assert not list((tmp_path / "run" / "videos").iterdir())
 
 

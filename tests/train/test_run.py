@@ -314,7 +314,7 @@ def test_interrupted_runs_save_say_how_to_go_on_and_do(tmp_path):
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate(timeout=120)
     assert child.returncode == 130
-    assert f"go on with: jaxdreamer train --logdir {tmp_path}" in errors
+    assert f"resume with: jaxdreamer train --logdir {tmp_path}" in errors
     step = checkpoint.steps(tmp_path / "checkpoints")[-1]
     more = subprocess.run(
         [sys.executable, "-c", CHILD, "train", "--logdir", str(tmp_path), f"frames={step + 30}"],

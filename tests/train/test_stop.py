@@ -89,7 +89,7 @@ def test_a_first_ctrl_c_amid_a_compile_is_answered_at_once_and_a_second_leaves(s
     asked = time.monotonic()
     os.killpg(child.pid, signal.SIGINT)
     said = read_until(child, "stopping")[-1]
-    assert time.monotonic() - asked < 2 and "saved when compiling 2 updates ends" in said
+    assert time.monotonic() - asked < 2 and "saved after compiling 2 updates" in said
     assert "Ctrl-C again leaves now, with the checkpoint at 30 frames" in said
     asked = time.monotonic()
     os.killpg(child.pid, signal.SIGINT)

@@ -89,7 +89,7 @@ def test_modules_of_the_working_folder_are_seen_only_where_one_is_named(tmp_path
 
 def test_a_stopped_run_says_the_word_that_it_goes_on_with():
     lines = []
-    trainer = SimpleNamespace(config=configs.preset("classic", env="mine:Foo-v0"), env_frames=7)
+    trainer = SimpleNamespace(config=configs.preset("classic", env="mine:Foo-v0"), counted=7)
     run._say_stopped(SimpleNamespace(log=lines.append), trainer, "runs/x")
     trainer.config = configs.preset("classic")
     run._say_stopped(SimpleNamespace(log=lines.append), trainer, "runs/x")
