@@ -228,7 +228,7 @@ def test_a_spec_that_asks_for_more_than_there_is_memory(tmp_path, place, value, 
     entry[place[-1]] = value
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(data))
-    with pytest.raises(JaxdreamerError, match=r"would take .* bytes\), and 4\.29 GB are available"):
+    with pytest.raises(JaxdreamerError, match=r"would take .* bytes\), but only 4\.29 GB is available"):
         (read_spaces if place[0] == "spaces" else read_spec)(path)
 
 

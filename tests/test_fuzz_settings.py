@@ -100,7 +100,7 @@ def test_a_number_past_its_limits_is_refused_by_name(key):
 )
 def test_what_memory_would_not_hold_is_refused_by_name(key, value):
     config = configs.preset("tiny", "capacity=1e12", "actor_layers=2", **{key: value})
-    with pytest.raises(JaxdreamerError, match=rf"would take .* are available: lower .*{key}"):
+    with pytest.raises(JaxdreamerError, match=rf"would take .* is available: lower .*{key}"):
         check_trainable(config, STATE)
 
 

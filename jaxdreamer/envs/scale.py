@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from jaxdreamer.types import ArraySpec
 
 FEW_LEVELS = 16
-"""Of 255: a picture that shows no more is nearly of one colour."""
+"""Of 255: a picture that shows no more is almost a single colour."""
 SMALL, LARGE = 0.1, 1e3
 """Vectors that stay within the first or reach the second are far from unit scale."""
 
@@ -23,8 +23,8 @@ def ill_scaled(key: str, spec: ArraySpec, low: ArrayLike, high: ArrayLike) -> st
         return ""
     if spec.kind == "image" and greatest - least < FEW_LEVELS:
         return (
-            f"{key!r} is nearly of one colour{' (black)' if greatest < FEW_LEVELS else ''}: it uses {greatest - least:g} of "
-            "255 levels. Where its numbers are symbols, give its space their own lowest and highest as bounds: they become "
+            f"{key!r} is almost a single colour{' (black)' if greatest < FEW_LEVELS else ''}: it uses {greatest - least:g} of "
+            "255 levels. If its numbers are symbols, give its space their own lowest and highest as bounds, which become "
             "0 and 255"
         )
     reach = max(abs(least), abs(greatest))
