@@ -57,4 +57,4 @@ def keep_compiled() -> None:
 def how_often() -> str:
     """How often the same program is compiled, in words."""
     kept = jax.config.values.get("jax_compilation_cache_dir") is not None
-    return "once: it is kept" if kept else "for this run"
+    return "once: the result is cached" if kept else "for this run"

@@ -23,9 +23,9 @@ def ill_scaled(key: str, spec: ArraySpec, low: ArrayLike, high: ArrayLike) -> st
         return ""
     if spec.kind == "image" and greatest - least < FEW_LEVELS:
         return (
-            f"{key!r} is almost a single colour{' (black)' if greatest < FEW_LEVELS else ''}: it uses {greatest - least:g} of "
-            "255 levels. If its numbers are symbols, give its space their own lowest and highest as bounds, which become "
-            "0 and 255"
+            f"{key!r} is almost a single colour{' (black)' if greatest < FEW_LEVELS else ''}: it uses {greatest - least:g} "
+            "of 255 levels. If its numbers are symbols, give its space their own lowest and highest as bounds, which "
+            "become 0 and 255"
         )
     reach = max(abs(least), abs(greatest))
     if spec.kind == "vector" and reach < SMALL:

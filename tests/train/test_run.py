@@ -564,7 +564,7 @@ def test_compiling_is_announced_and_progress_told(tmp_path):
     console = quiet()
     train_agent(tiny("frames=80", "eval_episodes=1"), tmp_path, console=console)
     shown = console.file.getvalue()
-    assert "compiling 2 updates of dreamer_v1,tiny (once: it is cached) ..." in shown
+    assert "compiling 2 updates of dreamer_v1,tiny, once: the result is cached ..." in shown
     assert "training Pendulum-v1 (env.backend=gym) with dreamer_v1,tiny, seed 0, on cpu (cpu), written to" in shown
     assert re.search(r"[\d,]+ parameters; budget 80 frames = 10 updates\n", shown)
     assert "final evaluation of 1 episodes" in shown and shown.count("80/80 frames") == 1
