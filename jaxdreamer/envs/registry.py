@@ -148,7 +148,8 @@ def imported_module(setting: str, name: str) -> ModuleType:
                 "start from the folder that it is imported from"
             ) from error
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-            beside = "" if os.getcwd() in sys.path or "" in sys.path else f", and {os.getcwd()} is not on Python's path"
+            here = {os.getcwd(), ""} & set(sys.path)
+            beside = f"; {os.getcwd()} is {'' if here else 'not '}on Python's path: start from the folder that holds it"
             raise ConfigError(f"{setting}: there is no module {name!r}: {error}{beside}") from error
         raised = traceback.extract_tb(error.__traceback__)[-1]
         where = (

@@ -13,7 +13,10 @@ __all__ = ["require"]
 def require(module: str, extra: str, purpose: str) -> Any:
     """Import ``module``, or raise :class:`~jaxdreamer.config.MissingExtra` that names the extra to install."""
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
+        if getattr(found, "__file__", "") is None:  # as Weights & Biases' own folder of runs, in the working folder
+            raise ImportError(f"{next(iter(found.__path__))} is a folder without a module")
+        return found
     except ImportError as error:
         package = module.partition(".")[0]
         why = f"{purpose} needs the Python package {package}, which cannot be imported ({error})"

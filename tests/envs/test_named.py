@@ -34,7 +34,7 @@ def modules(tmp_path, monkeypatch):
             "jd_lacking:f",
             r"ModuleNotFoundError: No module named 'a_library_that_is_not_there' \(.*jd_lacking.py, line 1",
         ),
-        ("jd_gone:f", r"there is no module 'jd_gone'.* is not on Python's path"),
+        ("jd_gone:f", r"there is no module 'jd_gone'.* is not on Python's path: start from the folder that holds it"),
         (".relative:f", "the module '.relative' cannot be imported: TypeError"),
         ("jd_plain.py:f", "found 'jd_plain.py', which is a file's: give 'jd_plain', and start from the folder"),
         ("./tasks/jd_mine.py:f", r"found './tasks/jd_mine.py', which is a file's: give 'tasks.jd_mine'"),

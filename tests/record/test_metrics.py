@@ -10,7 +10,7 @@ import pytest
 
 from jaxdreamer.config import ConfigError, MissingExtra
 from jaxdreamer.files import FileUnusable
-from jaxdreamer.record import metrics
+from jaxdreamer.record import extras, metrics
 from jaxdreamer.record.metrics import MetricsLog, make_sinks, read, without_time
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.saving import StorageError
@@ -247,6 +247,15 @@ def test_a_missing_extra_names_the_pip_line(tmp_path, monkeypatch):
             make_sinks([name], tmp_path)
     with pytest.raises(ConfigError, match="tensorboard, wandb"):
         make_sinks(["comet"], tmp_path)
+
+
+def test_a_folder_of_a_librarys_name_is_not_the_library(tmp_path, monkeypatch):
+    (tmp_path / "no_such_extra" / "run-1").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        MissingExtra, match=r"no_such_extra is a folder without a module\)\npip install 'jaxdreamer\[a\]'"
+    ):
+        extras.require("no_such_extra", "a", "this")
 
 
 def test_wandb_gets_finite_values_and_continues_its_run(tmp_path, monkeypatch):
