@@ -1,7 +1,8 @@
-"""Reading the files of a run, which may be damaged, or somebody else's: ordinary files of a bounded size, or a sentence.
+"""Reading the files of a run, which may be damaged or come from somebody else.
 
-A run's folder can be downloaded, and then whoever made it chose what its names lead to: a link to a device that never
-ends, a pipe that nobody writes to, a file larger than the memory. So nothing of a run is opened but through here.
+A run's folder can be downloaded, and whoever made it chose what is behind its names: a link to an endless device, a pipe
+that nobody writes to, a file larger than memory. So the files of a run are opened only through this module, which reads
+ordinary files of a bounded size and raises one sentence for anything else.
 """
 
 from __future__ import annotations
@@ -145,11 +146,11 @@ def list_of(form: Callable[[Any], bool], length: int) -> Callable[[Any], bool]:
 
 
 def require(value: Any, form: Any, name: Any) -> None:
-    """FileUnusable, naming the place, where a JSON value has not the form it should.
+    """FileUnusable, naming the place, for a JSON value that does not have the form it should.
 
-    A form is a type (or a union of types, ``Any`` for all), a function that says whether a value is right, ``[form]``
-    for a list of such, or a dictionary of forms by key, whose keys must be there; others may be, with the form that
-    ``...`` has, if it has one.
+    A form is a type (``Any`` for all), a function that says whether a value is right, ``[form]`` for a list of such
+    values, or a dictionary of forms by key. Its keys must be there; others may be, and have the form under ``...`` if
+    there is one.
     """
     if form is Any:
         return

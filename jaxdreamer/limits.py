@@ -1,7 +1,7 @@
-"""Between what the numbers of a configuration may lie: what no run could be made of is refused by name, not found out later.
+"""The limits of a configuration's numbers: a value that no run could use is refused by name instead of failing later.
 
-A lower limit is what makes sense. An upper one is the largest that the library can count to, or start at all; whether
-memory holds what a run asks for shows only with its environment, and is checked there.
+A lower limit is the least that makes sense. An upper one is the most that the library can count to, or start at all.
+Whether memory holds what a run asks for depends on its environment too, and is checked once that is known.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writing the files of a run: whole or not at all, and what the system refuses is told in a sentence."""
+"""Writing the files of a run: whole or not at all, with one sentence for what the system refuses."""
 
 from __future__ import annotations
 

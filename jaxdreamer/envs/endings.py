@@ -1,4 +1,4 @@
-"""What a program that leaves at once must take with it: worker processes, simulators, shared memory."""
+"""What must be ended when the program leaves at once: worker processes, simulators, shared memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What environments and functions of others return and raise, as plain numbers, flags and errors with a sentence."""
+"""What other people's environments and functions return and raise, as plain numbers, flags and one-sentence errors."""
 
 from __future__ import annotations
 

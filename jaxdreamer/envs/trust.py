@@ -1,4 +1,4 @@
-"""What of a stored run would run somebody's program: said before it happens, and only done where it was allowed.
+"""What a stored run would import or execute that is not ours: named first, and done only where it is allowed.
 
 A run's ``config.json`` may name modules and programs. Whoever types such a name knows what it is; whoever got the folder
 from somebody else does not.

@@ -1,4 +1,4 @@
-"""How long what is left of a run takes, from what frames, updates and evaluations have cost so far."""
+"""How long the rest of a run will take, estimated from what its frames, updates and evaluations have cost so far."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ class Pace:
 
     @property
     def learned(self) -> float:
-        """Seconds of updates that the costs are told from."""
+        """Seconds spent on the updates that the costs are estimated from."""
         return self._updates.seconds
 
     def seconds(self, work: Work) -> float | None:
-        """For this much work; None before there is anything to tell it from."""
+        """For this much work; None before there is anything to estimate it from."""
         frame, update = self.costs()
         if (work.updates and update is None) or (work.frames and frame is None and update is None):
             return None

@@ -84,7 +84,7 @@ class Loop(abc.ABC, Generic[Evaluated]):
     @property
     @abc.abstractmethod
     def in_debt(self) -> bool:
-        """Whether updates are due that were not done: what the run is then is told and saved, but not judged."""
+        """Whether updates are due that were not done yet; until they are, :meth:`report` does nothing."""
 
     @property
     @abc.abstractmethod
@@ -229,7 +229,7 @@ class Loop(abc.ABC, Generic[Evaluated]):
 
     @property
     def predicts(self) -> bool:
-        """Whether such pictures are drawn: videos are wanted, and a sequence has more entries than are shown."""
+        """Whether such pictures are drawn: videos are wanted, and a sequence is longer than :attr:`context`."""
         return self.config.run.video and self.config.replay.batch_length > self.context
 
     def _check_start(self, mine: TrainState, start: TrainState) -> None:

@@ -1,4 +1,4 @@
-"""What a run's networks and batches take of memory, before anything is made: too much is refused by the settings' names."""
+"""How much memory a run's networks and batches need; too much is refused, naming the settings, before anything is made."""
 
 from __future__ import annotations
 
