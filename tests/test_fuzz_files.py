@@ -216,10 +216,15 @@ def test_specs(tmp_path):
             ("spaces", "observation"),
             {"kind": "Box", "dtype": "uint8", "shape": [10**5, 10**6, 3], "low": 0, "high": 255},
         ),
-        (("spaces", "observation"), {"kind": "MultiBinary", "n": [10**5, 10**5]}),
+        (("spaces", "observation"), {"kind": "Box", "dtype": "float32", "shape": [2**27], "low": 0, "high": 1}),
+        (("spaces", "observation"), {"kind": "MultiBinary", "n": [2**10, 2**10]}),
+        (
+            ("spaces", "action"),
+            {"kind": "MultiDiscrete", "dtype": "int64", "nvec": [2] * 2**17, "start": [0] * 2**17},
+        ),
     ],
 )
-def test_a_spec_that_asks_for_more_than_there_is_memory(tmp_path, place, value, monkeypatch):
+def test_a_spec_that_asks_for_more_than_any_environment_or_there_is_memory(tmp_path, place, value, monkeypatch):
     monkeypatch.setattr("jaxdreamer.memory.available_memory", lambda: 2**32)
     data = copy.deepcopy(STORED_SPEC)
     entry = data
@@ -228,7 +233,8 @@ def test_a_spec_that_asks_for_more_than_there_is_memory(tmp_path, place, value, 
     entry[place[-1]] = value
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(data))
-    with pytest.raises(JaxdreamerError, match=r"would take .* bytes\), but only 4\.29 GB is available"):
+    told = r"would take .* bytes\), but only 4\.29 GB is available|at most [\d,]+ (numbers|choices), found"
+    with pytest.raises(JaxdreamerError, match=told):
         (read_spaces if place[0] == "spaces" else read_spec)(path)
 
 

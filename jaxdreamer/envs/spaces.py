@@ -26,6 +26,8 @@ Read = TypeVar("Read")
 LEAVES = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
 _DTYPES = {str(np.dtype(code)) for code in "?bhilqBHILQefdg"}
 _MEND = "restore it, or choose another folder"
+# What a file may ask for: a picture of the largest size has fewer numbers, and no action comes near to so many choices.
+_MOST_NUMBERS, _MOST_CHOICES = 2**26, 2**16
 SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
 
 
@@ -145,7 +147,7 @@ def _from_file(path: str | os.PathLike[str], read: Callable[[Any], Read]) -> Rea
 def restore_space(data: Any) -> Any:
     """The gymnasium space that :func:`describe_space` described; for an unsupported kind one that only has its name.
 
-    SpecError for what it never writes, TooLarge for bounds that memory would not hold.
+    SpecError for what it never writes.
     """
     from gymnasium import spaces
 
@@ -188,8 +190,7 @@ def _restore_box(data: Any, where: str) -> Any:
 
     dtype = _dtype(data, where, "biuf")
     shape = tuple(whole(size, f"{where}, 'shape'") for size in member(data, "shape", list, where))
-    # The two bounds, and whether each is one.
-    refuse_beyond_memory(f"{where} of shape {shown(shape)}", math.prod(shape) * 2 * (dtype.itemsize + 1), _MEND)
+    _refuse_more(math.prod(shape), _MOST_NUMBERS, "numbers", where)
     low, high = (_restore_bound(member(data, name, object, where), shape, dtype, where) for name in ("low", "high"))
     if (low > high).any():
         raise SpecError(f"{where}: a lower bound is above the upper one")
@@ -213,6 +214,7 @@ def _restore_multi_discrete(data: Any, where: str) -> Any:
     choices, start = (
         _numbers(member(data, name, list, where), dtype, f"{where}, {name!r}") for name in ("nvec", "start")
     )
+    _refuse_more(choices.size, _MOST_CHOICES, "choices", where)
     if choices.shape != start.shape or (choices < 1).any():
         raise SpecError(f"{where}: 'nvec' and 'start' are lists of one shape, of numbers from 1 in 'nvec'")
     return spaces.MultiDiscrete(choices, dtype=dtype.type, start=start)
@@ -223,10 +225,13 @@ def _restore_multi_binary(data: Any, where: str) -> Any:
 
     size = member(data, "n", object, where)
     shape = [whole(item, f"{where}, 'n'", 1) for item in (size if isinstance(size, list) else [size])]
-    refuse_beyond_memory(
-        f"{where} of {shown(size)} choices", math.prod(shape) * 128, _MEND
-    )  # each is a part of an action
+    _refuse_more(math.prod(shape), _MOST_CHOICES, "choices", where)
     return spaces.MultiBinary(shape if isinstance(size, list) else shape[0])
+
+
+def _refuse_more(count: int, most: int, what: str, where: str) -> None:
+    if count > most:
+        raise SpecError(f"{where} has at most {most:,} {what}, found {count:,}")
 
 
 _LEAF = {
