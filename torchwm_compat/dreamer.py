@@ -129,6 +129,7 @@ class DreamerAgent:
             except pretrained.NoSuchField:
                 raise ValueError(f"Invalid argument: {key}") from None
         mapping.to_jaxdreamer(self.args)  # what cannot be is told before anything is made
+        pretrained.remember(self.args)
         self.logdir = str(_run_folder(self.args))
         os.makedirs(self.logdir, exist_ok=True)
         _configure_logging(self.args)

@@ -91,19 +91,38 @@ def load(found: Found, config: Any, overrides: Mapping[str, Any]) -> tuple[Dream
     return override(args, overrides), data
 
 
+# What this program itself asked for: a checkpoint that names it again names nothing new.
+_asked_for: set[EnvConfig] = set()
+
+
+def remember(args: DreamerConfig) -> None:
+    """Note that this program asked for the environment: its own checkpoints are then loaded as torchwm loads them."""
+    _asked_for.add(_environment(args))
+
+
 def refuse_untrusted(found: Found, args: DreamerConfig, overrides: Mapping[str, Any]) -> None:
-    """jaxdreamer's Untrusted where the stored environment would run a program that is not among ``overrides``."""
+    """jaxdreamer's Untrusted where the stored environment would run a program that nobody here named.
+
+    Named are those among ``overrides``, and those of agents that this program has made before.
+    """
+    config = _environment(args)
+    if config in _asked_for:
+        return
+    own = {f"env.{name}" for name in ("unity_file_name", "unity_python") if name in overrides}
+    if {"env", "env_instance", *(name for name in overrides if name.startswith("mujoco_"))} & overrides.keys():
+        own.add("env.id")
+    jaxdreamer_refuses(config, found.checkpoint, own)
+
+
+def _environment(args: DreamerConfig) -> EnvConfig:
+    """What of a configuration may name a program."""
     named = args.mujoco_binary_path
-    config = EnvConfig(
+    return EnvConfig(
         backend=mapping.backend(args),
         id=str(Path(named).with_suffix(".mjb")) if named else mapping.task(args),
         unity_file_name=str(args.unity_file_name or ""),
         unity_python=str(args.unity_python or ""),
     )
-    own = {f"env.{name}" for name in ("unity_file_name", "unity_python") if name in overrides}
-    if {"env", "env_instance", *(name for name in overrides if name.startswith("mujoco_"))} & overrides.keys():
-        own.add("env.id")
-    jaxdreamer_refuses(config, found.checkpoint, own)
 
 
 def _from_hub(repository: str, repo_type: str | None, revision: str | None) -> Path:

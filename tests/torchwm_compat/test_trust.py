@@ -59,6 +59,20 @@ def test_trust_or_the_users_own_words_allow_it(sent):
         sys.modules.pop("evil_sender")
 
 
+def test_what_the_program_named_itself_is_not_asked_about_again(sent):
+    folder, ran = sent
+    own = {"env_backend": "gym", "env": "evil_sender:Own-v0"}
+    torch.save({"rssm": {}, "config": own}, folder / "model.pt")
+    with pytest.raises(Untrusted):
+        DreamerAgent.from_pretrained(folder)
+    for make in (lambda: DreamerAgent(DreamerConfig(**own)), lambda: DreamerAgent.from_pretrained(folder)):
+        with pytest.raises(Exception, match="Own"):  # the module was imported; it registers no such environment
+            make()
+        assert ran.exists()
+        ran.unlink()
+        sys.modules.pop("evil_sender")
+
+
 @pytest.mark.parametrize(
     "setting", [{"jsonl_filename": "../x"}, {"jsonl_filename": "/x"}, {"video_format": "../x.gif"}]
 )
