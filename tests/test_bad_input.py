@@ -85,7 +85,7 @@ TESTED = {
     "tests/envs/test_instance.py": {
         "what is no environment, given as `make=`": "test_what_is_no_environment_is_refused_with_what_to_give",
         "one instance for every lane and evaluation": "test_one_instance_for_all_is_refused_at_the_start",
-        "an environment that raises, or returns the wrong number of values": (
+        "an environment that raises, ends the program, or returns the wrong number of values": (
             "test_what_an_environment_does_wrong_is_a_sentence_and_a_finding"
         ),
         "a reward or a flag that is no number": "test_rewards_that_are_no_number_are_refused_with_what_was_found",
@@ -106,6 +106,9 @@ TESTED = {
         "a picture outside its space's bounds": "test_float_images_are_rounded_and_kept_in_range",
     },
     "tests/envs/test_check.py": {
+        "numbers far from unit scale (symbols of 0 to 10 in bounds of 0 to 255)": (
+            "test_vectors_far_from_unit_scale_are_warned_of"
+        ),
         "a nearly black picture, or one without bounds": "test_pictures_are_looked_at",
     },
     "tests/envs/test_actions.py": {
@@ -155,7 +158,7 @@ TESTED = {
     "tests/test_fuzz_files.py": {
         "a damaged `config.json`": "test_configurations",
         "a damaged `spec.json`": "test_specs",
-        "a spec that asks for more than there is memory": "test_a_spec_that_asks_for_more_than_there_is_memory",
+        "a spec that asks for more than there is memory": "test_a_spec_that_asks_for_more_than_any_environment_or_there_is_memory",
     },
     "tests/train/test_trust.py": {
         "a stored run that names a module or a program": "test_evaluating_asks_first_and_runs_nothing",

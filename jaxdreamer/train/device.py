@@ -315,7 +315,11 @@ class DeviceTrainer(Loop[list[Evaluation]]):
 
     def restore(self, drop_damaged: bool = False) -> None:
         """Go on from the newest checkpoint that every seed has, undamaged; the replay is a part of it."""
-        del drop_damaged
+        if drop_damaged:
+            self.progress.log(
+                "drop_damaged_replay does nothing on the device: there the replay is part of the checkpoint, and a damaged "
+                "checkpoint is skipped for the one before it"
+            )
         common = set.intersection(*(set(checkpoint.steps(one.rundir.checkpoints)) for one in self.runs))
         if not common:
             raise ConfigError(
