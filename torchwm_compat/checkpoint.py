@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdreamer import EnvSpec, TrainState
+from jaxdreamer.files import FileMissing, FileUnusable, open_file
+from jaxdreamer.memory import human
 from torchwm_compat import weights
 from torchwm_compat.arrays import require_torch, to_numpy
 from torchwm_compat.config import ALIASES, DreamerConfig, known_defaults
@@ -50,10 +53,22 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     torch = require_torch("reading a torch checkpoint")
     try:
-        with warnings.catch_warnings():
+        with open_file(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols, of files that are refused
-            data = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+            if zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as archive:
+                    inside = sum(entry.file_size for entry in archive.infolist())
+                if inside > os.fstat(file.fileno()).st_size:  # torch does not compress: it is made to fill the memory
+                    raise CheckpointError(
+                        f"{path} is refused: it would unpack to {human(inside)}, more than it has itself"
+                    )
+            file.seek(0)
+            data = torch.load(file, map_location="cpu", weights_only=True)
+    except FileMissing as error:
+        raise FileNotFoundError(str(error)) from error
+    except FileUnusable as error:
+        raise CheckpointError(str(error)) from error
+    except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
         if "truncated" in str(error):
@@ -62,7 +77,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path} is refused: it holds more than tensors and plain values, and loading it would run code of its "
             f"author's choice ({_first_line(error)})"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
+    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, IndexError, OSError) as error:
         raise CheckpointError(f"{path} is truncated or damaged, or no torch file: {_first_line(error)}") from error
     if not isinstance(data, dict) or not isinstance(data.get("rssm"), Mapping):
         raise CheckpointError(f"{path} is no Dreamer checkpoint: expected a dictionary with the key 'rssm'")

@@ -1,10 +1,14 @@
 """A pretrained agent of somebody else: nothing that its stored configuration names runs before it was allowed."""
 
+import os
 import sys
+import zipfile
 
 import pytest
 
 from jaxdreamer import ConfigError, Untrusted
+from torchwm_compat import checkpoint
+from torchwm_compat.checkpoint import CheckpointError
 from torchwm_compat.config import DreamerConfig
 from torchwm_compat.dreamer import DreamerAgent
 from torchwm_compat.logger import Logger
@@ -79,3 +83,16 @@ def test_what_the_program_named_itself_is_not_asked_about_again(sent):
 def test_a_file_named_by_settings_stays_in_the_folder(tmp_path, setting):
     with pytest.raises(ConfigError, match=next(iter(setting))):
         Logger(tmp_path / "run", **setting)
+
+
+def test_a_strangers_torch_file_neither_hangs_nor_fills_the_memory(tmp_path):
+    pytest.importorskip("torch")
+    os.mkfifo(tmp_path / "pipe.pt")
+    (tmp_path / "device.pt").symlink_to("/dev/zero")
+    for name, told in (("pipe", "is a pipe, not a file"), ("device", "is a device, not a file")):
+        with pytest.raises(CheckpointError, match=told):
+            checkpoint.read(tmp_path / f"{name}.pt")
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**7))
+    with pytest.raises(CheckpointError, match=r"refused: it would unpack to 10 MB"):
+        checkpoint.read(tmp_path / "bomb.pt")
