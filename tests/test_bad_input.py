@@ -158,7 +158,7 @@ TESTED = {
     "tests/test_fuzz_files.py": {
         "a damaged `config.json`": "test_configurations",
         "a damaged `spec.json`": "test_specs",
-        "a spec that asks for more than there is memory": "test_a_spec_that_asks_for_more_than_any_environment_or_there_is_memory",
+        "a spec that asks for more than there is memory": "test_a_spec_that_asks_for_more_than_there_is_or_any_has",
     },
     "tests/train/test_trust.py": {
         "a stored run that names a module or a program": "test_evaluating_asks_first_and_runs_nothing",

@@ -224,7 +224,7 @@ def test_specs(tmp_path):
         ),
     ],
 )
-def test_a_spec_that_asks_for_more_than_any_environment_or_there_is_memory(tmp_path, place, value, monkeypatch):
+def test_a_spec_that_asks_for_more_than_there_is_or_any_has(tmp_path, place, value, monkeypatch):
     monkeypatch.setattr("jaxdreamer.memory.available_memory", lambda: 2**32)
     data = copy.deepcopy(STORED_SPEC)
     entry = data

@@ -20,8 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdreamer import EnvSpec, TrainState
-from jaxdreamer.files import FileMissing, FileUnusable, open_file
-from jaxdreamer.memory import human
 from torchwm_compat import weights
 from torchwm_compat.arrays import require_torch, to_numpy
 from torchwm_compat.config import ALIASES, DreamerConfig, known_defaults
@@ -52,23 +50,21 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         MissingExtra: torch is not installed.
     """
     torch = require_torch("reading a torch checkpoint")
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, say, which would be waited for
+        raise CheckpointError(f"{path} is no ordinary file")
     try:
-        with open_file(path) as file, warnings.catch_warnings():
+        with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols, of files that are refused
             if zipfile.is_zipfile(file):
                 with zipfile.ZipFile(file) as archive:
                     inside = sum(entry.file_size for entry in archive.infolist())
                 if inside > os.fstat(file.fileno()).st_size:  # torch does not compress: it is made to fill the memory
                     raise CheckpointError(
-                        f"{path} is refused: it would unpack to {human(inside)}, more than it has itself"
+                        f"{path} is refused: it would unpack to {inside:,} bytes, more than it has itself"
                     )
             file.seek(0)
             data = torch.load(file, map_location="cpu", weights_only=True)
-    except FileMissing as error:
-        raise FileNotFoundError(str(error)) from error
-    except FileUnusable as error:
-        raise CheckpointError(str(error)) from error
-    except CheckpointError:
+    except (FileNotFoundError, CheckpointError):
         raise
     except pickle.UnpicklingError as error:
         if "truncated" in str(error):

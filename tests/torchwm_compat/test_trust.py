@@ -89,10 +89,10 @@ def test_a_strangers_torch_file_neither_hangs_nor_fills_the_memory(tmp_path):
     pytest.importorskip("torch")
     os.mkfifo(tmp_path / "pipe.pt")
     (tmp_path / "device.pt").symlink_to("/dev/zero")
-    for name, told in (("pipe", "is a pipe, not a file"), ("device", "is a device, not a file")):
-        with pytest.raises(CheckpointError, match=told):
+    for name in ("pipe", "device"):
+        with pytest.raises(CheckpointError, match=r"is no ordinary file"):
             checkpoint.read(tmp_path / f"{name}.pt")
     with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10**7))
-    with pytest.raises(CheckpointError, match=r"refused: it would unpack to 10 MB"):
+    with pytest.raises(CheckpointError, match=r"refused: it would unpack to 10,000,000 bytes"):
         checkpoint.read(tmp_path / "bomb.pt")
