@@ -37,6 +37,7 @@ Array = Any
 PyTree = Any
 Observation = dict[str, Array]
 _DTYPES = {"image": "uint8", "vector": "float32", "discrete": "int32"}
+_MOST_KEYS = 4096
 
 
 class SpecError(JaxdreamerError, ValueError):
@@ -136,7 +137,10 @@ class EnvSpec:
     @staticmethod
     def from_dict(data: Any) -> EnvSpec:
         """Read what :meth:`to_dict` wrote; SpecError for what it never writes."""
-        obs = {key: _read_array(key, item) for key, item in member(data, "obs", dict, "the spec").items()}
+        stored = member(data, "obs", dict, "the spec")
+        if len(stored) > _MOST_KEYS:
+            raise SpecError(f"the spec has at most {_MOST_KEYS:,} observations, found {len(stored):,}")
+        obs = {key: _read_array(key, item) for key, item in stored.items()}
         parts = []
         for index, item in enumerate(member(data, "action", list, "the spec")):
             where = f"part {index} of the action"

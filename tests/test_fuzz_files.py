@@ -217,6 +217,14 @@ def test_specs(tmp_path):
             {"kind": "Box", "dtype": "uint8", "shape": [10**5, 10**6, 3], "low": 0, "high": 255},
         ),
         (("spaces", "observation"), {"kind": "Box", "dtype": "float32", "shape": [2**27], "low": 0, "high": 1}),
+        (
+            ("spaces", "observation"),
+            {
+                "kind": "Tuple",
+                "spaces": [{"kind": "Box", "dtype": "float32", "shape": [2**24], "low": 0, "high": 1}] * 5,
+            },
+        ),
+        (("obs",), {f"key {index}": STORED_SPEC["obs"]["state"] for index in range(5000)}),
         (("spaces", "observation"), {"kind": "MultiBinary", "n": [2**10, 2**10]}),
         (
             ("spaces", "action"),
@@ -233,7 +241,7 @@ def test_a_spec_that_asks_for_more_than_there_is_or_any_has(tmp_path, place, val
     entry[place[-1]] = value
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(data))
-    told = r"would take .* bytes\), but only 4\.29 GB is available|at most [\d,]+ (numbers|choices), found"
+    told = r"would take .* bytes\), but only 4\.29 GB is available|at most [\d,]+ (numbers|choices|observations), found"
     with pytest.raises(JaxdreamerError, match=told):
         (read_spaces if place[0] == "spaces" else read_spec)(path)
 

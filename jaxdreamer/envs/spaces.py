@@ -132,9 +132,21 @@ def read_spaces(path: str | os.PathLike[str]) -> dict[str, Any]:
         described = data.get("spaces") if isinstance(data, Mapping) else None
         if not isinstance(described, Mapping | None):
             raise SpecError(f"'spaces' cannot be {shown(described)}")
+        _refuse_more(_numbers_in([*(described or {}).values()]), _MOST_NUMBERS, "numbers", "'spaces' together")
         return {name: None if item is None else restore_space(item) for name, item in (described or {}).items()}
 
     return _from_file(path, restore)
+
+
+def _numbers_in(data: Any) -> int:
+    """How many numbers the bounds of all boxes in a description would be; what is no description counts as none."""
+    if isinstance(data, list):
+        return sum(_numbers_in(item) for item in data)
+    if not isinstance(data, Mapping):
+        return 0
+    shape = data.get("shape")
+    own = math.prod(size for size in shape if type(size) is int) if isinstance(shape, list) else 0
+    return max(0, own) + _numbers_in(data.get("spaces"))
 
 
 def _from_file(path: str | os.PathLike[str], read: Callable[[Any], Read]) -> Read:

@@ -29,6 +29,8 @@ def foreign(config: EnvConfig) -> dict[str, str]:
             found["env.id"] = f"import the module {module!r}"
         if model and config.id.lower().endswith(".mjb"):  # MuJoCo's reader trusts the numbers in it
             found["env.id"] = f"load the binary model {config.id!r}"
+        if model and config.id.lstrip().startswith("<"):  # a few lines of it can ask for all memory and time
+            found["env.id"] = "compile the model that is written in it"
     if backend == "mujoco":
         for name in ("reward_fn", "terminal_fn"):
             if text := getattr(config, name):

@@ -53,6 +53,7 @@ _FORM = {
     "leaves": [{"path": [str], "shape": [natural], "dtype": str, "offset": natural}],
     "files": {_ARRAYS: _FILE, _HOST: _FILE},
 }
+_MOST_LEAVES = 2**16
 _MOST_HOST = 2**30  # indices of batches that were asked for may be many
 _REPLACED = ".replaced-"
 _RETRIES, _LOOKS = 100, 5
@@ -328,6 +329,8 @@ def _read_manifest(path: Path, step: int) -> _Manifest:
                 f"{path} has format {data['format']}, this version reads {_FORMAT}: "
                 f"{'update jaxdreamer' if newer else 'go on with the version that wrote it, or choose another folder'}"
             )
+        if isinstance(data.get("leaves"), list) and len(data["leaves"]) > _MOST_LEAVES:
+            raise FileUnusable(f"{file} has at most {_MOST_LEAVES:,} arrays, found {len(data['leaves']):,}")
         require(data, _FORM, file)
         if data["step"] != step:
             raise FileUnusable(f"{file} is of step {data['step']}")

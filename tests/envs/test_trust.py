@@ -16,6 +16,7 @@ XML = '<mujoco model="a:b"><worldbody/></mujoco>'
         ({"id": "a:b:Foo-v0", "backend": "robotics"}, {"env.id": "import the module 'a:b'"}),
         ({"id": "evil:Foo-v0", "backend": "mujoco"}, {"env.id": "import the module 'evil'"}),
         ({"id": "evil:model.xml", "backend": "gym"}, {"env.id": "import the module 'evil'"}),
+        ({"id": XML, "backend": "mujoco"}, {"env.id": "compile the model that is written in it"}),
         ({"id": "model.mjb", "backend": "mjcf"}, {"env.id": "load the binary model 'model.mjb'"}),
         (
             {"id": "model.xml", "backend": "mujoco", "reward_fn": "evil:reward", "terminal_fn": "worse:end"},
@@ -60,7 +61,6 @@ def test_everything_that_would_run_is_named_and_needs_trust(settings, named):
     [
         {},
         {"id": "ALE/Pong-v5"},
-        {"id": XML, "backend": "mujoco"},
         {"id": "C:\\models\\cart.xml", "backend": "mujoco"},
         {"id": "dm_control:walker-walk", "backend": "dmc"},  # looked up in the suite's own list
         {"id": "ant", "backend": "brax"},

@@ -440,6 +440,16 @@ def test_200_garbled_manifests_all_leave_the_older_checkpoint(saved, caplog):
     assert fell_back > 120
 
 
+def test_a_manifest_of_very_many_arrays_is_damaged(saved):
+    folder, states = saved
+    newest = folder / f"{20:012d}"
+    manifest = json.loads((newest / "manifest.json").read_text())
+    manifest["leaves"] += [manifest["leaves"][0]] * 70_000
+    (newest / "manifest.json").write_text(resealed(manifest))
+    _, _, step = checkpoint.restore(folder, states[20])
+    assert step == 10
+
+
 @pytest.mark.parametrize("name", ["../../secret", "/dev/zero", "state"])
 def test_names_in_a_manifest_are_not_followed(saved, tmp_path, name):
     folder, states = saved
@@ -493,7 +503,7 @@ except StorageError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert f"{folder} cannot be written" in done.stdout
-    assert "larger than is allowed here. What was saved before is whole: raise the limit" in done.stdout
+    assert "larger than is allowed here. What was saved before is intact: raise the limit" in done.stdout
     assert checkpoint.steps(folder) == [10, 20] and not list(folder.glob(".tmp*"))
     assert_same(checkpoint.restore(folder, states[20])[0], states[20])
 

@@ -9,7 +9,7 @@ import pytest
 from jaxdreamer import cli
 from jaxdreamer import config as configs
 from jaxdreamer.deploy.pretrained import load_agent
-from jaxdreamer.envs.trust import Untrusted
+from jaxdreamer.envs.trust import Untrusted, foreign
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.train import run
@@ -70,7 +70,8 @@ def test_the_command_line_asks_first_unless_the_words_are_given_again(downloaded
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 2 and all(f"(env.{name})" in line and "--trust" in line for line in told for name in named)
     config = configs.load(rundir.config)
-    again = [f"--env.{name.replace('_', '-')}={getattr(config.env, name)}" for name in named]
+    values = configs.fields(config)
+    again = [f"--{name.replace('_', '-')}={values[name]}" for name in foreign(config.env)]
     for words in (again, ["--trust"]):
         assert cli.parse_train(["--logdir", str(rundir.path), *words])[0] == config
     with pytest.raises(Untrusted):  # of one more, nothing was said
