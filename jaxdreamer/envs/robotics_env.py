@@ -22,7 +22,7 @@ def make(config: EnvConfig) -> AgentEnv:
     """The environment registered as ``config.id``.
 
     MuJoCo's ``-v2`` and ``-v3`` ids become ``-v4``, the same task, with one line in the log. ConfigError for an id that
-    cannot be had, naming the one to use instead; MissingExtra without gymnasium-robotics.
+    is not available, naming the one to use instead; MissingExtra without gymnasium-robotics.
     """
     import gymnasium
 
@@ -33,7 +33,7 @@ def make(config: EnvConfig) -> AgentEnv:
         why = f": {_WRONG_START}" if base.startswith("Fetch") and int(number) > 1 else ""
         raise ConfigError(f"env.id: {config.id} is gone{why}; use {base}-v{max(others)}")
     if config.id in gymnasium.registry and _needs_mujoco_py(config.id):
-        raise ConfigError(f"env.id: {config.id} cannot be had, {_DEAD}; use {base}-v{max(others)}")
+        raise ConfigError(f"env.id: {config.id} is not available, {_DEAD}; use {base}-v{max(others)}")
     with versions.explained(f"gymnasium-robotics' {config.id}"):
         return gymnasium_env.make(config)
 

@@ -182,13 +182,13 @@ def test_lists_of_float64_are_fine(pendulum):
         (np.zeros((1, 3)), r"'state'.*\(3,\).*\(1, 3\)"),
         ({"position": np.zeros(3)}, r"expected.*'state'.*found.*'position'"),
         ("up", r"'state'.*\(3,\).*found str"),
-        ([[1.0], [1.0, 2.0]], r"'state'.*\(3,\).*found list"),
+        ([[1.0], [1.0, 2.0]], r"'state'.*\(3,\).*found a list of"),
         (np.array([0.0, np.nan, 0.0]), r"'state' holds numbers that are not finite"),
         (np.array([0.0, np.inf, 0.0]), r"'state' holds numbers that are not finite"),
         (np.array([0.0, 1e300, 0.0]), r"'state' holds numbers that are not finite"),
         (None, r"'state'.*\(3,\).*found NoneType"),
-        ([0.0, None, 1.0], r"'state'.*\(3,\).*found list"),
-        (["0", "1", "2"], r"'state'.*\(3,\).*found list"),
+        ([0.0, None, 1.0], r"'state'.*\(3,\).*found a list of"),
+        (["0", "1", "2"], r"'state'.*\(3,\).*found a list of"),
     ],
 )
 def test_a_wrong_observation_says_what_was_expected_and_leaves_no_trace(pendulum, obs, message):

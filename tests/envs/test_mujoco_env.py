@@ -264,7 +264,7 @@ def test_every_id_of_gymnasium_makes_resets_and_steps(name, caplog):
 
     gymnasium_env._told.clear()
     if name in ("Pusher-v2", "Pusher-v4"):  # their model is not the same in MuJoCo 3
-        with pytest.raises(ConfigError, match=rf"{name} cannot be had.*mujoco<3.*use Pusher-v5"):
+        with pytest.raises(ConfigError, match=rf"{name} is not available.*mujoco<3.*use Pusher-v5"):
             make_env(EnvConfig(backend="mujoco", id=name))
         return
     env = make_env(EnvConfig(backend="mujoco", id=name))

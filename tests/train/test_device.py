@@ -310,7 +310,7 @@ def test_a_damaged_checkpoint_is_passed_over(straight, tmp_path):
         ("env=counting", "env.id: the run has 'pendulum', asked for 'counting'"),
         (
             "loop=host",
-            "was trained by the loop on the device and cannot go on with that on the host: set run.loop=device",
+            "was trained by the loop on the device, which the loop on the host cannot resume: set run.loop=device",
         ),
     ],
 )
@@ -378,7 +378,9 @@ def test_seeds_are_resumed_together_from_the_folder(four, tmp_path, capsys):
         ConfigError, match=r"only some of the seeds have a run to resume: .*seed-0, .*seed-3; choose an"
     ):
         train_seeds(tiny("frames=240"), tmp_path / "more", 5, console=quiet())
-    with pytest.raises(ConfigError, match=r"more holds the runs of several seeds: .* by --seeds 4, or .*more/seed-0$"):
+    with pytest.raises(
+        ConfigError, match=r"more holds the runs of several seeds: .* with --seeds 4, or .*more/seed-0$"
+    ):
         train_agent(tiny("frames=240"), tmp_path / "more", console=quiet())
 
 

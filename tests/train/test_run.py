@@ -432,7 +432,7 @@ def test_a_task_that_cannot_be_drawn_is_evaluated_all_the_same(tmp_path, caplog)
     result = train_agent(config, tmp_path, make=lambda: wrap(Blind(truncate_at=9), config.env), console=quiet())
     assert len(result.evaluation.returns) == 2
     assert "no film: drawing the environment failed: render of <Blind" in caplog.text and "no display" in caplog.text
-    with pytest.raises(EnvError, match=r"film\.gif is not written: drawing the environment failed"):
+    with pytest.raises(EnvError, match=r"film\.gif was not written: drawing the environment failed"):
         evaluate_agent(tmp_path, make=lambda: Blind(truncate_at=9), episodes=1, film=tmp_path / "film.gif")
     with pytest.raises(ConfigError, match=r"no film can be made: this environment cannot be drawn"):
         evaluate_agent(tmp_path, make=lambda: CountingEnv(render_mode=None), episodes=1, film=tmp_path / "film.gif")
