@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -46,15 +47,16 @@ class Stoppable(Protocol):
 class Signals:
     """Listens for the length of a with statement, in the main thread; a host program's handlers are then put back.
 
-    Outside of :meth:`saving` a signal is a KeyboardInterrupt; a process that did not end by it after ``PATIENCE`` seconds
-    is ended. In another thread, or within another of these, nothing is done.
+    Outside of :meth:`saving` a signal is a KeyboardInterrupt. A process that could not raise it within ``PATIENCE`` seconds
+    is ended, and so is one that is still there that long after a second Ctrl-C. In another thread, or within another of
+    these, nothing is done.
     """
 
     def __init__(self, console: Console):
         """``console``: where to answer."""
         self._console = console
         self._running: Stoppable | None = None
-        self._asked = self._leaving = self._raised = False
+        self._asked = self._leaving = self._raised = self._hurried = False
         self._left = threading.Event()
         self._before: dict[int, Any] = {}
 
@@ -109,6 +111,8 @@ class Signals:
             for number in numbers:
                 if number in self._before and not self._leaving:
                     self._answer(number)
+                elif number == signal.SIGINT and self._hurried:
+                    self._end()
 
     def _answer(self, number: int) -> None:
         running = self._running
@@ -119,12 +123,29 @@ class Signals:
                 f"stopping: the run will be saved after {running.under_way()}; Ctrl-C again leaves now, {running.kept()}",
             )
         elif number == signal.SIGINT or not self._asked:  # a terminal that closes may say so more than once
-            self._leaving = True
+            again, self._asked, self._leaving = self._asked, True, True
             if running is not None:
                 say(self._console, f"leaving now, {running.kept()}")
-            # It has perhaps seen the signal before this thread did, and thought nothing of it.
+            if not self._made_to_leave():
+                if self._raised and not again:
+                    self._hurried = True  # it is on its way out, and may have much to close: only one more ends it
+                else:
+                    self._end()
+
+    def _made_to_leave(self) -> bool:
+        """Interrupt the main thread; whether it left within ``PATIENCE`` seconds."""
+        until = time.monotonic() + PATIENCE
+        # It has perhaps seen the signal before this thread did, and thought nothing of it. One may not be enough: what
+        # comes just before the main thread begins to wait for something does not wake it.
+        while not self._raised and not self._left.is_set() and time.monotonic() < until:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
-            if not self._left.wait(PATIENCE) and not hasattr(sys, "ps1"):  # an interactive session is not ours to end
-                endings.end_everything()
-                self._console.show_cursor()
-                os._exit(EXIT_CODE)
+            self._heard.recv(1)  # that one is no further wish
+            self._left.wait(0.1)
+        return self._left.wait(max(0.0, until - time.monotonic()))
+
+    def _end(self) -> None:
+        """End the process, but for an interactive session, which is not ours to end."""
+        if not hasattr(sys, "ps1"):
+            endings.end_everything()
+            self._console.show_cursor()
+            os._exit(EXIT_CODE)
