@@ -188,9 +188,11 @@ def _path(folder: str | os.PathLike[str], step: int) -> Path:
 
 def _newest(folder: str | os.PathLike[str], step: int | None, read: Callable[[Path, _Manifest], Any]) -> Any:
     """What ``read`` makes of the newest checkpoint it can be done with, while another process may be writing here."""
-    for attempt in range(_RETRIES):
+    missed = 0  # times in a row
+    for _ in range(_RETRIES):
         found = steps(folder)
-        if attempt < _LOOKS and (not found or (step is not None and step not in found)):
+        missed = 0 if found and step in (None, *found) else missed + 1
+        if 0 < missed <= _LOOKS:
             time.sleep(0.01)  # a folder that is renamed while its parent is listed may be seen under neither name
             continue
         with contextlib.suppress(_Replaced):
