@@ -488,6 +488,25 @@ def test_reading_while_another_thread_saves_and_prunes(tmp_path, monkeypatch):
     assert not problems and len(seen) > 3
 
 
+def test_a_listing_that_missed_everything_is_not_believed_however_often_something_was_replaced(saved, monkeypatch):
+    folder, states = saved
+    listed, read_one = checkpoint.steps, checkpoint._newest_of
+    looks = []
+
+    def miss_the_ninth(path):
+        looks.append(path)
+        return [] if len(looks) == 9 else listed(path)
+
+    def replaced_at_first(*arguments):
+        if len(looks) < 9:
+            raise checkpoint._Replaced
+        return read_one(*arguments)
+
+    monkeypatch.setattr(checkpoint, "steps", miss_the_ninth)
+    monkeypatch.setattr(checkpoint, "_newest_of", replaced_at_first)
+    assert checkpoint.restore(folder, states[20])[2] == 20 and len(looks) == 10
+
+
 def test_a_disk_that_fills_up_is_a_sentence_and_costs_nothing(saved):
     folder, states = saved
     code = f"""
