@@ -23,14 +23,14 @@ from harness import interleave, stamp, summary, write
 from rich.console import Console
 
 from jaxdreamer.config import preset
-from jaxdreamer.envs.brax_env import import_brax
+from jaxdreamer.envs.device.brax_env import import_brax
 from jaxdreamer.envs.registry import make_functional, make_vector
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
-from jaxdreamer.train.device import DeviceTrainer, Run
-from jaxdreamer.train.host import HostTrainer
-from jaxdreamer.train.program import Plan
+from jaxdreamer.train.device.program import Plan
+from jaxdreamer.train.device.trainer import DeviceTrainer, Run
+from jaxdreamer.train.host.trainer import HostTrainer
 
 
 def simulator(config, rows: int, *, drawing: bool):

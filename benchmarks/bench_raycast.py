@@ -22,8 +22,8 @@ import numpy as np
 from harness import RESULTS, interleave, stamp, summary, write
 from PIL import Image
 
-from jaxdreamer.envs.brax_env import import_brax
-from jaxdreamer.envs.raycast import make_renderer
+from jaxdreamer.envs.device.brax_env import import_brax
+from jaxdreamer.envs.device.raycast.cast import make_renderer
 
 NAMES = ("humanoid", "ant", "halfcheetah", "inverted_pendulum")
 PICTURED = ("ant", "humanoid", "halfcheetah", "hopper", "walker2d", "swimmer", "inverted_pendulum", "pusher", "reacher")

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from jaxdreamer.config import Config, ConfigError, EnvConfig, MissingExtra, preset
     from jaxdreamer.deploy.pretrained import Agent, load_agent
     from jaxdreamer.envs.base import EnvError, SpaceError
-    from jaxdreamer.envs.functional import FunctionalEnv
-    from jaxdreamer.envs.instance import wrap
-    from jaxdreamer.envs.mujoco_env import MuJoCoImageEnv
+    from jaxdreamer.envs.device.functional import FunctionalEnv
+    from jaxdreamer.envs.host.agent_env import AgentEnv
+    from jaxdreamer.envs.host.instance import wrap
+    from jaxdreamer.envs.host.mujoco_env import MuJoCoImageEnv
+    from jaxdreamer.envs.host.robotics_env import register_robotics, robotics_tasks
+    from jaxdreamer.envs.host.vector import VectorEnv
     from jaxdreamer.envs.registry import make_env, make_vector, register
-    from jaxdreamer.envs.robotics_env import register_robotics, robotics_tasks
     from jaxdreamer.envs.trust import Untrusted, refuse_untrusted
-    from jaxdreamer.envs.vector import VectorEnv
-    from jaxdreamer.envs.wrappers import AgentEnv
     from jaxdreamer.memory import available_memory
     from jaxdreamer.nets.networks import Networks, features, make_networks
     from jaxdreamer.ops.distributions import Bernoulli, Normal, UnitNormal, policy_mode
@@ -118,15 +118,15 @@ _HOMES = {
     "agent.rssm": ("imagine", "observe"),
     "config": ("Config", "ConfigError", "EnvConfig", "MissingExtra", "preset"),
     "deploy.pretrained": ("Agent", "load_agent"),
-    "envs.functional": ("FunctionalEnv",),
+    "envs.device.functional": ("FunctionalEnv",),
     "envs.base": ("EnvError", "SpaceError"),
-    "envs.gymnasium_env": ("wrap",),
-    "envs.mujoco_env": ("MuJoCoImageEnv",),
-    "envs.robotics_env": ("register_robotics", "robotics_tasks"),
+    "envs.host.instance": ("wrap",),
+    "envs.host.mujoco_env": ("MuJoCoImageEnv",),
+    "envs.host.robotics_env": ("register_robotics", "robotics_tasks"),
     "envs.registry": ("make_env", "make_vector", "register"),
     "envs.trust": ("Untrusted", "refuse_untrusted"),
-    "envs.vector": ("VectorEnv",),
-    "envs.wrappers": ("AgentEnv",),
+    "envs.host.vector": ("VectorEnv",),
+    "envs.host.agent_env": ("AgentEnv",),
     "nets.networks": ("Networks", "features", "make_networks"),
     "agent.world_model": ("world_model_loss",),
     "ops.distributions": ("Bernoulli", "Normal", "UnitNormal", "policy_mode"),

@@ -353,8 +353,8 @@ def _check_env(options: CheckEnvOptions, settings: Mapping[str, Any]) -> int:
     base = configs.preset(options.preset, **settings) if options.preset else configs.replace(Config(), settings)
     config = base.env
     from jaxdreamer.envs.check import check_env
-    from jaxdreamer.envs.instance import as_env
-    from jaxdreamer.envs.outcome import told
+    from jaxdreamer.envs.host.instance import as_env
+    from jaxdreamer.envs.host.outcome import told
     from jaxdreamer.envs.registry import imported, make_env
     from jaxdreamer.envs.trust import foreign
 

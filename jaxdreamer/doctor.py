@@ -10,7 +10,8 @@ import sys
 
 from jaxdreamer import __version__
 from jaxdreamer.devices import DeviceError, devices
-from jaxdreamer.envs import gl, render, versions
+from jaxdreamer.envs.host import versions
+from jaxdreamer.envs.host.drawing import gl, render
 
 # A small task of each backend; brax's has nothing to draw, but compiles at once.
 SAMPLES = {

@@ -16,7 +16,7 @@ CHILD = """
 import sys
 from jaxdreamer import cli, doctor
 from jaxdreamer.devices import DeviceError
-from jaxdreamer.envs import gl
+from jaxdreamer.envs.host.drawing import gl
 import jaxdreamer
 doctor.SAMPLES, gl.CANDIDATES = {}, ()  # nothing but the machine is asked here
 for words in ("train --preset tiny --logdir run", "train --env.backend pure --env pendulum --logdir run --seeds 2",

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from jaxdreamer import cli, doctor
-from jaxdreamer.envs import gl
+from jaxdreamer.envs.host.drawing import gl
 from jaxdreamer.errors import MissingExtra
 
 

@@ -18,7 +18,7 @@ from jaxdreamer import config as configs
 from jaxdreamer.agent.policy import Policy
 from jaxdreamer.envs import episode_seed, make_env, make_vector
 from jaxdreamer.replay.host import HostReplay
-from jaxdreamer.train.collect import Collector
+from jaxdreamer.train.host.collect import Collector
 from jaxdreamer.types import Latent, PolicyState
 from tests.envs.test_mujoco_env import ASSETS, MODEL
 

@@ -13,7 +13,7 @@ from jaxdreamer import cli, words
 from jaxdreamer import config as configs
 from jaxdreamer.config import ConfigError
 from jaxdreamer.errors import JaxdreamerError
-from jaxdreamer.train.host import check_trainable
+from jaxdreamer.train.host.trainer import check_trainable
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
 
 # fmt: off

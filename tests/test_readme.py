@@ -14,7 +14,7 @@ import pytest
 import jaxdreamer
 from jaxdreamer import cli
 from jaxdreamer import config as configs
-from jaxdreamer.envs.unity_process import REQUIREMENTS
+from jaxdreamer.envs.unity.process import REQUIREMENTS
 from tests.envs.unity_venv import make_player, unity_python
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,11 +15,11 @@ import numpy as np
 from jaxdreamer.agent.policy import Policy, make_policy
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.devices import devices
-from jaxdreamer.envs.actions import ActionMap
 from jaxdreamer.envs.base import EnvError
-from jaxdreamer.envs.images import resize, to_rgb
-from jaxdreamer.envs.observations import ObservationMap, found, read_discrete, read_vector, split
-from jaxdreamer.envs.spaces import kind_of, read_spaces, read_spec
+from jaxdreamer.envs.host.actions import ActionMap
+from jaxdreamer.envs.host.images import resize, to_rgb
+from jaxdreamer.envs.host.observations import ObservationMap, found, read_discrete, read_vector, split
+from jaxdreamer.envs.host.spaces import kind_of, read_spaces, read_spec
 from jaxdreamer.nets.networks import Networks, features, make_networks
 from jaxdreamer.ops.trees import all_finite
 from jaxdreamer.record import checkpoint
@@ -83,7 +83,7 @@ class Agent:
     ) -> None:
         """From parameters at hand; :func:`load_agent` reads them from a run.
 
-        ``spaces`` holds the environment's gymnasium spaces as :attr:`jaxdreamer.envs.wrappers.AgentEnv.spaces` gives
+        ``spaces`` holds the environment's gymnasium spaces as :attr:`jaxdreamer.envs.host.agent_env.AgentEnv.spaces` gives
         them. Without them the agent takes and gives agent units: arrays as in ``spec``, actions float32 [A].
         """
         if lanes is not None and lanes < 1:

@@ -1,15 +1,15 @@
-"""The outside world: one adapter a file, each seen as :class:`~jaxdreamer.envs.base.Env`.
+"""The outside world, in rooms by where it runs: ``host``, ``device`` and ``unity``.
 
-Importing it imports neither jax nor gymnasium, and no module of it ever imports jax.
+Importing it imports neither jax nor gymnasium; no module outside of ``device`` ever imports jax.
 """
 
 from jaxdreamer.config import MissingExtra
 from jaxdreamer.envs.base import Env, EnvError, SpaceError
-from jaxdreamer.envs.instance import wrap
+from jaxdreamer.envs.host.agent_env import AgentEnv, Simulator
+from jaxdreamer.envs.host.instance import wrap
+from jaxdreamer.envs.host.vector import VectorEnv, episode_seed
+from jaxdreamer.envs.host.workers.pool import WorkerVectorEnv
 from jaxdreamer.envs.registry import backends, make_env, make_vector, register
-from jaxdreamer.envs.vector import VectorEnv, episode_seed
-from jaxdreamer.envs.workers import WorkerVectorEnv
-from jaxdreamer.envs.wrappers import AgentEnv, Simulator
 
 __all__ = [
     "AgentEnv",

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdreamer.envs.base import Env, EnvError
-from jaxdreamer.envs.instance import as_env, check_apart
-from jaxdreamer.envs.outcome import told
-from jaxdreamer.envs.pictures import NOT_FINITE, picture_axes
-from jaxdreamer.envs.scale import ill_scaled
-from jaxdreamer.envs.vector import episode_seed
+from jaxdreamer.envs.host.instance import as_env, check_apart
+from jaxdreamer.envs.host.outcome import told
+from jaxdreamer.envs.host.pictures import NOT_FINITE, picture_axes
+from jaxdreamer.envs.host.scale import ill_scaled
+from jaxdreamer.envs.host.vector import episode_seed
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.types import ActionSpec, ArraySpec, Timestep
 

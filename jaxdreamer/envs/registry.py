@@ -6,9 +6,9 @@
 and is then ``env.backend=mine`` everywhere; a gymnasium environment that it returns is wrapped as ``config`` says. A backend
 whose environments step together, as the agents of one game do, brings its own lanes instead:
 ``register("mine", make_lanes, lanes=True)`` with ``make_lanes(config, count, seed)``, which returns an object with the
-interface of :class:`~jaxdreamer.envs.vector.VectorEnv`. One whose environments are pure functions,
+interface of :class:`~jaxdreamer.envs.host.vector.VectorEnv`. One whose environments are pure functions,
 ``register("mine", make_functional, functional=True)``, is trained on the device; ``make_functional(config)`` returns a
-:class:`~jaxdreamer.envs.functional.FunctionalEnv`.
+:class:`~jaxdreamer.envs.device.functional.FunctionalEnv`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdreamer.config import ConfigError, EnvConfig, is_model, nearest
 from jaxdreamer.envs.base import Env
-from jaxdreamer.envs.instance import as_env, check_apart
-from jaxdreamer.envs.outcome import told
-from jaxdreamer.envs.vector import VectorEnv
-from jaxdreamer.envs.workers import WorkerVectorEnv
+from jaxdreamer.envs.host.instance import as_env, check_apart
+from jaxdreamer.envs.host.outcome import told
+from jaxdreamer.envs.host.vector import VectorEnv
+from jaxdreamer.envs.host.workers.pool import WorkerVectorEnv
 
 if TYPE_CHECKING:  # it imports jax, which workers must not
-    from jaxdreamer.envs.functional import FunctionalEnv
+    from jaxdreamer.envs.device.functional import FunctionalEnv
 
 Make = Callable[[EnvConfig], Env]
 MakeFunctional = Callable[[EnvConfig], "FunctionalEnv"]
@@ -41,28 +41,28 @@ MakeLanes = Callable[[EnvConfig, int, int], VectorEnv]
 
 # Named, not imported: a backend's libraries load when it is used.
 _BACKENDS: dict[str, Any] = {  # Make or str
-    "dmc": "jaxdreamer.envs.dmc_env:make",
-    "gym": "jaxdreamer.envs.gymnasium_env:make",
-    "mujoco": "jaxdreamer.envs.mujoco_env:make_mujoco_env_from_config",
-    "robotics": "jaxdreamer.envs.robotics_env:make",
-    "toy": "jaxdreamer.envs.toy:make",
+    "dmc": "jaxdreamer.envs.host.dmc_env:make",
+    "gym": "jaxdreamer.envs.host.gymnasium_env:make",
+    "mujoco": "jaxdreamer.envs.host.mujoco_env:make_mujoco_env_from_config",
+    "robotics": "jaxdreamer.envs.host.robotics_env:make",
+    "toy": "jaxdreamer.envs.host.toy:make",
 }
 _LANES: dict[str, Any] = {  # MakeLanes or str
-    "unity_mlagents": "jaxdreamer.envs.unity_env:make_lanes",
+    "unity_mlagents": "jaxdreamer.envs.unity.lanes:make_lanes",
 }
 _FUNCTIONAL: dict[str, Any] = {  # MakeFunctional or str
-    "brax": "jaxdreamer.envs.brax_env:make_functional",
-    "pure": "jaxdreamer.envs.pure:make_functional",
+    "brax": "jaxdreamer.envs.device.brax_env:make_functional",
+    "pure": "jaxdreamer.envs.device.pure:make_functional",
 }
 # What lists a backend's tasks: a function that takes nothing.
 _TASKS = {
-    "brax": "jaxdreamer.envs.brax_env:names",
-    "dmc": "jaxdreamer.envs.dmc_env:tasks",
-    "gym": "jaxdreamer.envs.gymnasium_env:tasks",
-    "mujoco": "jaxdreamer.envs.mujoco_env:tasks",
-    "pure": "jaxdreamer.envs.pure:tasks",
-    "robotics": "jaxdreamer.envs.robotics_env:tasks",
-    "toy": "jaxdreamer.envs.toy:tasks",
+    "brax": "jaxdreamer.envs.device.brax_env:names",
+    "dmc": "jaxdreamer.envs.host.dmc_env:tasks",
+    "gym": "jaxdreamer.envs.host.gymnasium_env:tasks",
+    "mujoco": "jaxdreamer.envs.host.mujoco_env:tasks",
+    "pure": "jaxdreamer.envs.device.pure:tasks",
+    "robotics": "jaxdreamer.envs.host.robotics_env:tasks",
+    "toy": "jaxdreamer.envs.host.toy:tasks",
 }
 _ALIASES = {
     "gymnasium": "gym",
@@ -165,7 +165,7 @@ def make_env(config: EnvConfig) -> Env:
     if name in _LANES:
         raise ConfigError(f"env.backend={name} brings its own lanes: use make_vector instead of make_env")
     if name in _FUNCTIONAL:
-        from jaxdreamer.envs.hosted import host
+        from jaxdreamer.envs.device.hosted import host
 
         return host(make_functional(config), config)
     return _make_one(_BACKENDS[name], config)

@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdreamer.nets.activations import activation
 from jaxdreamer.nets.layers import Dense, glorot_uniform
+from jaxdreamer.ops.activations import activation
 from jaxdreamer.ops.distributions import Categoricals, Normal
 from jaxdreamer.ops.transforms import gaussian_std
 from jaxdreamer.types import Array, Latent

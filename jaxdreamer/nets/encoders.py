@@ -10,9 +10,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxdreamer.errors import ConfigError
-from jaxdreamer.nets.activations import BY_RESULT, activation
-from jaxdreamer.nets.conv import conv2d, conv2d_transpose
 from jaxdreamer.nets.layers import Dense, glorot_uniform
+from jaxdreamer.ops.activations import BY_RESULT, activation
+from jaxdreamer.ops.conv import conv2d, conv2d_transpose
 from jaxdreamer.types import Array
 
 MIN_IMAGE = 8  # pixels, in either direction

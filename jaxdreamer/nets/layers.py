@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdreamer.nets.activations import activation
+from jaxdreamer.ops.activations import activation
 from jaxdreamer.types import Array
 
 

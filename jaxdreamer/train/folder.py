@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxdreamer import config as configs
 from jaxdreamer.config import Config, ConfigError
-from jaxdreamer.envs.spaces import describe_space, read_spec
+from jaxdreamer.envs.host.spaces import describe_space, read_spec
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir

@@ -18,10 +18,10 @@ from jaxdreamer.agent.policy import make_policy
 from jaxdreamer.config import Config, ConfigError, EnvConfig
 from jaxdreamer.devices import devices, keep_compiled
 from jaxdreamer.envs.base import EnvError
-from jaxdreamer.envs.functional import FunctionalEnv
+from jaxdreamer.envs.device.functional import FunctionalEnv
+from jaxdreamer.envs.host.vector import VectorEnv
 from jaxdreamer.envs.registry import is_functional, located, make_functional, make_vector
 from jaxdreamer.envs.trust import refuse_untrusted, trust_word
-from jaxdreamer.envs.vector import VectorEnv
 from jaxdreamer.files import shell_word
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint, video
@@ -30,10 +30,10 @@ from jaxdreamer.record.progress import Progress, lasting
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.record.stored import warn_if_edited
 from jaxdreamer.saving import write_json
-from jaxdreamer.train.device import DeviceTrainer, Run
+from jaxdreamer.train.device.trainer import DeviceTrainer, Run
 from jaxdreamer.train.evaluate import Evaluation, make_device_evaluate, make_evaluate
 from jaxdreamer.train.folder import check_loop, check_spec, describe, load_run, settle_config, write_spec
-from jaxdreamer.train.host import HostTrainer, check_trainable
+from jaxdreamer.train.host.trainer import HostTrainer, check_trainable
 from jaxdreamer.train.stop import Signals
 from jaxdreamer.types import EnvSpec, TrainState
 
@@ -71,8 +71,8 @@ def train_agent(
         config: see :func:`jaxdreamer.config.preset`.
         logdir: made if need be. Where it holds a run, settings that differ are shown by name, and applied or refused.
         make: makes one environment, instead of ``config.env.id``: another one at each call, gymnasium's (wrapped as
-            ``config.env`` says) or the library's. Or pure functions, :class:`~jaxdreamer.envs.functional.FunctionalEnv`,
-            which are trained on the device.
+            ``config.env`` says) or the library's. Or pure functions,
+            :class:`~jaxdreamer.envs.device.functional.FunctionalEnv`, which are trained on the device.
         sinks: further places for metrics: ``"tensorboard"``, ``"wandb"``, or objects with a sink's methods
             (:class:`jaxdreamer.record.metrics.Sink`).
         console: where to report; standard error by default.

@@ -17,9 +17,9 @@ import jaxdreamer
 from jaxdreamer.config import ConfigError, preset
 from jaxdreamer.deploy.pretrained import Agent, load_agent
 from jaxdreamer.envs.base import EnvError
-from jaxdreamer.envs.gymnasium_env import wrap
-from jaxdreamer.envs.spaces import describe_space, restore_space
-from jaxdreamer.envs.toy import CountingEnv
+from jaxdreamer.envs.host.gymnasium_env import wrap
+from jaxdreamer.envs.host.spaces import describe_space, restore_space
+from jaxdreamer.envs.host.toy import CountingEnv
 from jaxdreamer.files import read_json
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint

@@ -35,7 +35,7 @@ def render(name):
     import mujoco
     import numpy as np
 
-    from jaxdreamer.envs.brax_env import import_brax
+    from jaxdreamer.envs.device.brax_env import import_brax
 
     model = import_brax().get_environment(name).sys.mj_model
     following = [i for i in range(model.ncam) if model.cam_mode[i] != 0]

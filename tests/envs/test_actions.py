@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from jaxdreamer.envs.actions import ActionMap
 from jaxdreamer.envs.base import EnvError, SpaceError
-from jaxdreamer.envs.spaces import describe_space, restore_space
-from jaxdreamer.envs.toy import action_spaces
+from jaxdreamer.envs.host.actions import ActionMap
+from jaxdreamer.envs.host.spaces import describe_space, restore_space
+from jaxdreamer.envs.host.toy import action_spaces
 from jaxdreamer.types import ActionPart
 
 SPACES = {

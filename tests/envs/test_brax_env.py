@@ -12,11 +12,11 @@ import pytest
 
 from jaxdreamer.config import ConfigError, EnvConfig
 
-brax_env = pytest.importorskip("jaxdreamer.envs.brax_env")
+brax_env = pytest.importorskip("jaxdreamer.envs.device.brax_env")
 pytest.importorskip("brax")
 
-from jaxdreamer.envs.functional import make_lanes  # noqa: E402
-from jaxdreamer.envs.hosted import host  # noqa: E402
+from jaxdreamer.envs.device.functional import make_lanes  # noqa: E402
+from jaxdreamer.envs.device.hosted import host  # noqa: E402
 from tests.envs.lane_oracle import rollout  # noqa: E402
 
 # Brax reads MuJoCo's data in a way that is going out of use; said to Brax's authors, and shown to nobody by default.

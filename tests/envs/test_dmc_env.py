@@ -12,8 +12,8 @@ pytest.importorskip("dm_control")
 
 from dm_control import suite
 
-from jaxdreamer.envs import dmc_env
-from jaxdreamer.envs.dmc_env import DMControlEnv, resolve, tasks
+from jaxdreamer.envs.host import dmc_env
+from jaxdreamer.envs.host.dmc_env import DMControlEnv, resolve, tasks
 
 
 def dmc(name, **options):

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from jaxdreamer.config import ConfigError
-from jaxdreamer.envs import pure
-from jaxdreamer.envs.functional import FunctionalEnv, make_lanes
-from jaxdreamer.envs.hosted import _compiled
+from jaxdreamer.envs.device import pure
+from jaxdreamer.envs.device.functional import FunctionalEnv, make_lanes
+from jaxdreamer.envs.device.hosted import _compiled
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
 from tests.envs.lane_oracle import SlowLane, rollout
 

@@ -15,7 +15,7 @@ import jaxdreamer
 from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
 from jaxdreamer.envs import AgentEnv, backends, make_env, register, wrap
 from jaxdreamer.envs.base import EnvError, SpaceError
-from jaxdreamer.envs.toy import Chain, CountingEnv
+from jaxdreamer.envs.host.toy import Chain, CountingEnv
 
 
 def one_hot(index, size=5):
@@ -406,7 +406,7 @@ assert "gymnasium" not in sys.modules, "importing the room imports gymnasium"
 from jaxdreamer.config import EnvConfig
 env = jaxdreamer.envs.make_env(EnvConfig(obs="both"))
 env.reset(0)
-import jaxdreamer.envs.toy
+import jaxdreamer.envs.host.toy
 assert not {"jax", "jaxlib", "flax", "optax"} & set(sys.modules), "the room imports jax"
 """
     subprocess.run(

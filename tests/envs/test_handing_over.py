@@ -7,7 +7,7 @@ from gymnasium import spaces
 
 from jaxdreamer.config import EnvConfig
 from jaxdreamer.envs import VectorEnv, wrap
-from jaxdreamer.envs.mujoco_env import MuJoCoEnv
+from jaxdreamer.envs.host.mujoco_env import MuJoCoEnv
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec, Timestep
 
 ACTIONS = {

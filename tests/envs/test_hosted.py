@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from jaxdreamer.config import ConfigError, EnvConfig
-from jaxdreamer.envs import make_env, make_vector, pure, register, registry
+from jaxdreamer.envs import make_env, make_vector, register, registry
 from jaxdreamer.envs.base import EnvError
-from jaxdreamer.envs.functional import make_lanes
-from jaxdreamer.envs.hosted import host
+from jaxdreamer.envs.device import pure
+from jaxdreamer.envs.device.functional import make_lanes
+from jaxdreamer.envs.device.hosted import host
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from gymnasium import spaces
 from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs import EnvError, VectorEnv, WorkerVectorEnv, make_env, make_vector, register, registry, wrap
 from jaxdreamer.envs.check import check_env
-from jaxdreamer.envs.outcome import flag_of, name_of, reward_of
-from jaxdreamer.envs.pure import counting
-from jaxdreamer.envs.toy import CountingEnv
+from jaxdreamer.envs.device.pure import counting
+from jaxdreamer.envs.host.outcome import flag_of, name_of, reward_of
+from jaxdreamer.envs.host.toy import CountingEnv
 from tests.envs.troubled import Troubled, troubled
 
 ACTION = np.eye(5, dtype=np.float32)[0]

@@ -14,8 +14,8 @@ from jaxdreamer.envs import make_env
 
 mujoco = pytest.importorskip("mujoco")
 
-from jaxdreamer.envs import mujoco_env  # noqa: E402
-from jaxdreamer.envs.mujoco_env import MuJoCoEnv, MuJoCoImageEnv, make_mujoco_env_from_config  # noqa: E402
+from jaxdreamer.envs.host import mujoco_env  # noqa: E402
+from jaxdreamer.envs.host.mujoco_env import MuJoCoEnv, MuJoCoImageEnv, make_mujoco_env_from_config  # noqa: E402
 
 TETRAHEDRON = "v 0 0 0\nv .2 0 0\nv 0 .2 0\nv 0 0 .2\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
 PARTS = """<mujocoinclude><asset><mesh name="wedge" file="wedge.obj"/></asset></mujocoinclude>"""
@@ -260,7 +260,7 @@ def test_there_are_ids_to_walk():
 
 @pytest.mark.parametrize("name", [*IDS, *DEAD])
 def test_every_id_of_gymnasium_makes_resets_and_steps(name, caplog):
-    from jaxdreamer.envs import gymnasium_env
+    from jaxdreamer.envs.host import gymnasium_env
 
     gymnasium_env._told.clear()
     if name in ("Pusher-v2", "Pusher-v4"):  # their model is not the same in MuJoCo 3

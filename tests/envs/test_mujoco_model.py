@@ -18,8 +18,8 @@ from jaxdreamer.train.run import evaluate_agent, train_agent
 
 mujoco = pytest.importorskip("mujoco")
 
-from jaxdreamer.envs import mujoco_env  # noqa: E402
-from jaxdreamer.envs.mujoco_env import MuJoCoEnv  # noqa: E402
+from jaxdreamer.envs.host import mujoco_env  # noqa: E402
+from jaxdreamer.envs.host.mujoco_env import MuJoCoEnv  # noqa: E402
 
 KEYED = """<mujoco><worldbody>
   <body name="target" mocap="true"/>

@@ -10,11 +10,11 @@ from gymnasium import spaces
 
 from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs.base import EnvError, NotFinite, SpaceError
-from jaxdreamer.envs.gymnasium_env import wrap
-from jaxdreamer.envs.observations import ObservationMap
-from jaxdreamer.envs.toy import CountingEnv
-from jaxdreamer.envs.vector import stack
-from jaxdreamer.train.collect import finite_lanes
+from jaxdreamer.envs.host.gymnasium_env import wrap
+from jaxdreamer.envs.host.observations import ObservationMap
+from jaxdreamer.envs.host.toy import CountingEnv
+from jaxdreamer.envs.host.vector import stack
+from jaxdreamer.train.host.collect import finite_lanes
 
 
 def nested_space():

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
-from jaxdreamer.envs import make_env, plugins
+from jaxdreamer.envs import make_env
+from jaxdreamer.envs.host import plugins
 
 SOURCE = """
 import gymnasium
-gymnasium.register("{id}", entry_point="jaxdreamer.envs.toy:CountingEnv", kwargs={{"truncate_at": 3}})
+gymnasium.register("{id}", entry_point="jaxdreamer.envs.host.toy:CountingEnv", kwargs={{"truncate_at": 3}})
 """
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdreamer.config import ConfigError, EnvConfig
-from jaxdreamer.envs import pure
+from jaxdreamer.envs.device import pure
 from jaxdreamer.envs.registry import backends, is_functional, make_functional
 
 

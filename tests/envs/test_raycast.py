@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from jaxdreamer.config import ConfigError
-from jaxdreamer.envs import raycast, scene
-from jaxdreamer.envs.raycast_shapes import KINDS, Rays, place, plane
+from jaxdreamer.envs.device.raycast import cast as raycast
+from jaxdreamer.envs.device.raycast import scene
+from jaxdreamer.envs.device.raycast.shapes import KINDS, Rays, place, plane
 from tests import oracles
 from tests.envs.raycast_reference import NAMES, REFERENCE
 
@@ -26,7 +27,7 @@ CLOSE |= {"pusher": (2.3, 1.3), "reacher": (8, 8), "swimmer": (5.5, 2.5)}
 
 
 def get_environment(name, backend="generalized"):
-    from jaxdreamer.envs.brax_env import import_brax
+    from jaxdreamer.envs.device.brax_env import import_brax
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

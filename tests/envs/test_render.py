@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from jaxdreamer.config import EnvConfig
-from jaxdreamer.envs import EnvError, WorkerVectorEnv, gl, make_env, make_vector, render, wrap
-from jaxdreamer.envs.images import resize
+from jaxdreamer.envs import EnvError, WorkerVectorEnv, make_env, make_vector, wrap
+from jaxdreamer.envs.host.drawing import gl, render
+from jaxdreamer.envs.host.images import resize
 
 mujoco = pytest.importorskip("mujoco")
 
@@ -91,14 +92,14 @@ def test_a_choice_that_is_none_says_so(monkeypatch):
     with pytest.raises(EnvError, match="MUJOCO_GL=vulkan is none of egl, osmesa"):
         gl.make_context(8, 8)
     done = script(
-        f"from jaxdreamer.envs.mujoco_env import load_model; load_model(xml_string={BALL!r})", MUJOCO_GL="vulkan"
+        f"from jaxdreamer.envs.host.mujoco_env import load_model; load_model(xml_string={BALL!r})", MUJOCO_GL="vulkan"
     )
     assert "EnvError: importing mujoco failed" in done.stderr and "MUJOCO_GL: vulkan" in done.stderr
 
 
 def test_states_need_no_drawing():
     code = (
-        "import os, jaxdreamer.envs.gl as gl\n"
+        "import os, jaxdreamer.envs.host.drawing.gl as gl\n"
         "from jaxdreamer.config import EnvConfig\n"
         "from jaxdreamer.envs import make_env\n"
         "gl.probe = lambda backend: gl.Probe(backend, '', 'no driver')\n"

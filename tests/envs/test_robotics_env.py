@@ -13,7 +13,7 @@ from jaxdreamer.envs import make_env
 
 pytest.importorskip("gymnasium_robotics")
 
-from jaxdreamer.envs import robotics_env
+from jaxdreamer.envs.host import robotics_env
 
 robotics_env.register()
 ALL = sorted(name for name, spec in gymnasium.registry.items() if "gymnasium_robotics" in str(spec.entry_point))
@@ -86,7 +86,7 @@ def test_ids_that_are_gone_name_what_to_use(name, says):
 
 
 def test_the_old_ids_of_tutorials_run_with_one_line_in_the_log(caplog):
-    from jaxdreamer.envs import gymnasium_env
+    from jaxdreamer.envs.host import gymnasium_env
 
     gymnasium_env._told.clear()
     for _ in range(2):

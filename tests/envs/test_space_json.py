@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from jaxdreamer.envs.actions import ActionMap
-from jaxdreamer.envs.observations import ObservationMap
-from jaxdreamer.envs.spaces import describe_space, restore_space
+from jaxdreamer.envs.host.actions import ActionMap
+from jaxdreamer.envs.host.observations import ObservationMap
+from jaxdreamer.envs.host.spaces import describe_space, restore_space
 from tests.envs.test_actions import SPACES, agent_action
 from tests.envs.test_observations import nested_space
 

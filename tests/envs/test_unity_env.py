@@ -22,9 +22,11 @@ from rich.console import Console
 from jaxdreamer import config as configs
 from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
 from jaxdreamer.deploy.pretrained import load_agent
-from jaxdreamer.envs import EnvError, SpaceError, make_vector, unity_process, unity_worker
-from jaxdreamer.envs.unity_view import allow
-from jaxdreamer.train.host import HostTrainer
+from jaxdreamer.envs import EnvError, SpaceError, make_vector
+from jaxdreamer.envs.unity import process as unity_process
+from jaxdreamer.envs.unity import worker as unity_worker
+from jaxdreamer.envs.unity.view import allow
+from jaxdreamer.train.host.trainer import HostTrainer
 from jaxdreamer.train.run import train_agent
 from tests.envs.unity_venv import ROOT, log_of, make_player, unity_python
 from tests.unity_scene import picture

@@ -7,8 +7,8 @@ import pytest
 
 from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs import EnvError, VectorEnv, episode_seed, make_env, wrap
-from jaxdreamer.envs.toy import Chain, CountingEnv
-from jaxdreamer.envs.vector import stack
+from jaxdreamer.envs.host.toy import Chain, CountingEnv
+from jaxdreamer.envs.host.vector import stack
 
 
 def counting(lengths, **config):

@@ -17,9 +17,10 @@ import psutil
 import pytest
 
 from jaxdreamer.config import ConfigError, EnvConfig
-from jaxdreamer.envs import EnvError, VectorEnv, WorkerVectorEnv, make_vector, register, registry, worker, wrap
-from jaxdreamer.envs.outcome import told
-from jaxdreamer.envs.toy import CountingEnv
+from jaxdreamer.envs import EnvError, VectorEnv, WorkerVectorEnv, make_vector, register, registry, wrap
+from jaxdreamer.envs.host.outcome import told
+from jaxdreamer.envs.host.toy import CountingEnv
+from jaxdreamer.envs.host.workers import process as worker
 from tests.envs.test_vector import assert_same
 from tests.envs.troubled import Slow, Spying, refused, troubled
 

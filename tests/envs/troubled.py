@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxdreamer.config import EnvConfig
-from jaxdreamer.envs.instance import wrap
-from jaxdreamer.envs.toy import CountingEnv
+from jaxdreamer.envs.host.instance import wrap
+from jaxdreamer.envs.host.toy import CountingEnv
 
 
 class Troubled(CountingEnv):

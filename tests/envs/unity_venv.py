@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxdreamer.envs.unity_process import REQUIREMENTS
+from jaxdreamer.envs.unity.process import REQUIREMENTS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PLAYER = ROOT / "tests" / "unity_player.py"

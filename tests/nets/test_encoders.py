@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdreamer.nets.activations import activation
 from jaxdreamer.nets.decoders import ConvDecoder, decoder_plan
 from jaxdreamer.nets.encoders import ConvEncoder, encoder_layers
 from jaxdreamer.nets.layers import MLP, Dense
+from jaxdreamer.ops.activations import activation
 
 SIZES = [(8, 8), (16, 16), (32, 32), (48, 64), (64, 64), (84, 84), (96, 96), (100, 100), (128, 128), (65, 51), (9, 40)]
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from jaxdreamer.record import metrics
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
-from jaxdreamer.train.host import HostTrainer
+from jaxdreamer.train.host.trainer import HostTrainer
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from gymnasium import spaces
 from jaxdreamer import config as configs
 from jaxdreamer.agent.policy import make_policy
 from jaxdreamer.envs.base import EnvError
-from jaxdreamer.envs.gymnasium_env import wrap
-from jaxdreamer.envs.toy import CountingEnv
-from jaxdreamer.envs.vector import VectorEnv
+from jaxdreamer.envs.host.gymnasium_env import wrap
+from jaxdreamer.envs.host.toy import CountingEnv
+from jaxdreamer.envs.host.vector import VectorEnv
 from jaxdreamer.replay.host import HostReplay
-from jaxdreamer.train.collect import Collector
+from jaxdreamer.train.host.collect import Collector
 
 CONFIG = configs.preset("dreamer_v1,tiny", "action_repeat=1", "image_size=8,8")
 

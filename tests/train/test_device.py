@@ -21,14 +21,15 @@ import jaxdreamer
 from jaxdreamer import config as configs
 from jaxdreamer.cli import main
 from jaxdreamer.config import ConfigError
-from jaxdreamer.envs import pure, register, registry
+from jaxdreamer.envs import register, registry
 from jaxdreamer.envs.base import EnvError
-from jaxdreamer.envs.functional import FunctionalEnv
+from jaxdreamer.envs.device import pure
+from jaxdreamer.envs.device.functional import FunctionalEnv
 from jaxdreamer.record import checkpoint, metrics
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
-from jaxdreamer.train import device
-from jaxdreamer.train.device import DeviceTrainer, Run
+from jaxdreamer.train.device import trainer as device
+from jaxdreamer.train.device.trainer import DeviceTrainer, Run
 from jaxdreamer.train.folder import load_run
 from jaxdreamer.train.journal import Diverged
 from jaxdreamer.train.run import evaluate_agent, train_agent, train_seeds
@@ -241,7 +242,7 @@ def test_killed_and_resumed_equals_straight(straight, tmp_path):
 KILLED = """
 import sys, time
 from jaxdreamer.cli import main
-from jaxdreamer.train.device import DeviceTrainer
+from jaxdreamer.train.device.trainer import DeviceTrainer
 step = DeviceTrainer.step
 def watched(self):
     step(self)

@@ -13,12 +13,12 @@ import pytest
 
 from jaxdreamer import config as configs
 from jaxdreamer.agent.policy import make_policy
-from jaxdreamer.envs import pure
 from jaxdreamer.envs.base import EnvError
-from jaxdreamer.envs.gymnasium_env import wrap
-from jaxdreamer.envs.toy import CountingEnv
-from jaxdreamer.envs.vector import VectorEnv
-from jaxdreamer.envs.workers import WorkerVectorEnv
+from jaxdreamer.envs.device import pure
+from jaxdreamer.envs.host.gymnasium_env import wrap
+from jaxdreamer.envs.host.toy import CountingEnv
+from jaxdreamer.envs.host.vector import VectorEnv
+from jaxdreamer.envs.host.workers.pool import WorkerVectorEnv
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.train import evaluate
 from tests.envs.troubled import troubled

@@ -12,10 +12,18 @@ import pytest
 from jaxdreamer import config as configs
 from jaxdreamer.agent.learner import Learner
 from jaxdreamer.agent.policy import Policy
-from jaxdreamer.envs import pure
-from jaxdreamer.envs.functional import make_lanes
+from jaxdreamer.envs.device import pure
+from jaxdreamer.envs.device.functional import make_lanes
 from jaxdreamer.replay.device import make_device_replay
-from jaxdreamer.train.program import Plan, add_scores, clear_scores, make_episodes, make_film, make_program, no_scores
+from jaxdreamer.train.device.program import (
+    Plan,
+    add_scores,
+    clear_scores,
+    make_episodes,
+    make_film,
+    make_program,
+    no_scores,
+)
 from jaxdreamer.types import Latent, OptimizerStates, PolicyState, Timestep, TrainState
 from tests.envs.test_functional import fragile
 

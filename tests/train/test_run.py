@@ -22,15 +22,15 @@ from jaxdreamer import config as configs
 from jaxdreamer.config import ConfigError
 from jaxdreamer.envs import backends, make_env, make_vector, register, registry
 from jaxdreamer.envs.base import EnvError
-from jaxdreamer.envs.gymnasium_env import wrap
-from jaxdreamer.envs.toy import CountingEnv
-from jaxdreamer.envs.vector import VectorEnv
+from jaxdreamer.envs.host.gymnasium_env import wrap
+from jaxdreamer.envs.host.toy import CountingEnv
+from jaxdreamer.envs.host.vector import VectorEnv
 from jaxdreamer.record import checkpoint, metrics
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.replay import disk
 from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.train.folder import load_run
-from jaxdreamer.train.host import HostTrainer
+from jaxdreamer.train.host.trainer import HostTrainer
 from jaxdreamer.train.journal import Diverged
 from jaxdreamer.train.run import evaluate_agent, train_agent
 

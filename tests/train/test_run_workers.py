@@ -13,7 +13,7 @@ from jaxdreamer import config as configs
 from jaxdreamer.config import ConfigError
 from jaxdreamer.envs import EnvError, make_vector, wrap
 from jaxdreamer.record import metrics
-from jaxdreamer.train.host import HostTrainer
+from jaxdreamer.train.host.trainer import HostTrainer
 from jaxdreamer.train.run import train_agent
 from tests.envs.troubled import Slow, troubled
 from tests.train.test_run import tiny

@@ -17,7 +17,7 @@ import pytest
 
 from jaxdreamer import config as configs
 from jaxdreamer.cli import main
-from jaxdreamer.envs.vector import VectorEnv
+from jaxdreamer.envs.host.vector import VectorEnv
 from jaxdreamer.record import checkpoint, metrics
 from jaxdreamer.train import stop
 from jaxdreamer.train.evaluate import Evaluation
@@ -29,7 +29,7 @@ from tests.train.test_run import TINY, quiet, tiny
 SLOW = "import hashlib\ndef wait(): hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)\n"
 MAIN = "import sys\nfrom jaxdreamer.cli import main\nsys.exit(main(sys.argv[1:]))\n"
 COMPILING = (
-    SLOW + "from jaxdreamer.train.host import HostTrainer\n"
+    SLOW + "from jaxdreamer.train.host.trainer import HostTrainer\n"
     "def compile(self, batch):\n"
     "    with self.progress.status('compiling 2 updates'):\n"
     "        wait()\n"

@@ -1,0 +1,125 @@
+"""Brax's environments as functions, on each of its physics backends; pixels by the ray-caster, inside the program."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from typing import Any, get_args, get_type_hints
+
+import jax
+import jax.numpy as jnp
+
+from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra, nearest
+from jaxdreamer.envs.device.functional import FunctionalEnv
+from jaxdreamer.envs.device.raycast.cast import make_renderer
+from jaxdreamer.types import ActionPart, ActionSpec, Array, ArraySpec, EnvSpec, Observation, PyTree
+
+Physics = get_type_hints(EnvConfig)["brax_backend"]
+TIME_LIMIT = 1000  # steps; the episode length that Brax's own training and the published returns use
+
+
+def import_brax() -> Any:
+    """``brax.envs``, without what importing it says about libraries it uses or can do without.
+
+    Raises:
+        MissingExtra: Brax is not installed.
+    """
+    try:
+        silent = io.StringIO()
+        with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a library that Brax uses
+            from brax import envs
+    except ImportError as error:
+        raise MissingExtra(
+            "jaxdreamer[brax]", f"env.backend=brax needs Brax, which cannot be imported: {error}"
+        ) from error
+    return envs
+
+
+def names() -> list[str]:
+    """The environments that the installed Brax registers."""
+    return sorted(import_brax()._envs)
+
+
+def make_functional(config: EnvConfig) -> FunctionalEnv:
+    """The Brax environment ``config.id`` on the physics ``config.brax_backend``, as ``config.obs`` wants it seen.
+
+    Observations: ``state``, Brax's own vector, and ``image``, uint8 at ``config.image_size`` from ``config.camera``, or
+    else the model's tracking camera. Actions are Brax's own, [-1, 1]. Brax's environments know no time limit; theirs is
+    1,000 steps.
+
+    Raises:
+        ConfigError: no such environment, or not on this physics. MissingExtra: Brax is not installed.
+    """
+    envs = import_brax()
+    if config.id not in envs._envs:
+        raise ConfigError(
+            f"env.id: Brax has no environment {config.id!r}{nearest(config.id, envs._envs)}; there are: {', '.join(names())}"
+        )
+    env = _make(envs, config.id, config.brax_backend)
+    height, width = config.image_size
+    drawable = getattr(env, "sys", None) is not None and env.sys.ngeom > 0
+    sees_state, sees_image = config.obs != "pixels", config.obs in ("pixels", "both")
+    if sees_image and not drawable:
+        raise ConfigError(f"env.obs={config.obs}: Brax's {config.id} has nothing to draw; use env.obs=state")
+    by_index = config.camera.lstrip("-").isdigit()
+    camera = int(config.camera) if by_index else config.camera or None
+    draw = make_renderer(env.sys, height=height, width=width, camera=camera) if drawable else None
+
+    example = jax.eval_shape(env.reset, jax.eval_shape(lambda: jax.random.key(0)))
+    specs: dict[str, ArraySpec] = {}
+    if sees_state:
+        specs |= {name: ArraySpec(x.shape, "float32", "vector") for name, x in _named(example.obs).items()}
+    if sees_image:
+        specs["image"] = ArraySpec((height, width, 3), "uint8", "image")
+
+    def step(state: PyTree, action: Array) -> tuple[PyTree, Array, Array]:
+        state = env.step(state, action)
+        return state, state.reward, state.done > 0.5
+
+    def observe(state: PyTree) -> Observation:
+        obs = {name: x.astype(jnp.float32) for name, x in _named(state.obs).items()} if sees_state else {}
+        return obs | ({"image": draw(state.pipeline_state.x)} if sees_image and draw else {})
+
+    film = make_renderer(env.sys, height=max(height, 128), width=max(width, 128), camera=camera) if drawable else None
+    return FunctionalEnv(
+        spec=EnvSpec(specs, ActionSpec((ActionPart("continuous", env.action_size),))),
+        reset=env.reset,
+        step=step,
+        observe=observe,
+        time_limit=TIME_LIMIT,
+        frame_rate=1.0 / float(env.dt) if drawable else 30.0,
+        render=(lambda state: film(state.pipeline_state.x)) if film else None,
+    )
+
+
+def _make(envs: Any, name: str, physics: str) -> Any:
+    try:
+        return _quietly(envs.get_environment, name, backend=physics)
+    except ValueError as error:
+        working = [other for other in get_args(Physics) if other != physics and _works(envs, name, other)]
+        if not working:
+            raise
+        raise ConfigError(
+            f"env.brax_backend: Brax's {name} does not know {physics} ({error}); it works with: {', '.join(working)}"
+        ) from error
+
+
+def _works(envs: Any, name: str, physics: str) -> bool:
+    try:
+        _quietly(envs.get_environment, name, backend=physics)
+    except ValueError:
+        return False
+    return True
+
+
+def _quietly(make: Any, *args: Any, **kwargs: Any) -> Any:
+    with warnings.catch_warnings():
+        # Brax tells with every environment that others are maintained now; a user of this adapter chose it.
+        warnings.filterwarnings("ignore", message=".*not actively being maintained", category=UserWarning)
+        return make(*args, **kwargs)
+
+
+def _named(obs: Any) -> dict[str, Array]:
+    return dict(obs) if isinstance(obs, dict) else {"state": obs}

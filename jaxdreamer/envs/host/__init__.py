@@ -1,0 +1,1 @@
+"""Environments stepped by Python on the host; no module of it imports jax."""

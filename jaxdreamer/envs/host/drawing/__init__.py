@@ -1,0 +1,1 @@
+"""Drawing MuJoCo models on the host: the OpenGL context and the renderer."""

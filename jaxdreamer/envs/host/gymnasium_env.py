@@ -1,0 +1,129 @@
+"""Gymnasium environments by id."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from jaxdreamer.config import ConfigError, EnvConfig, is_model, nearest
+from jaxdreamer.envs.base import EnvError
+from jaxdreamer.envs.host import plugins
+from jaxdreamer.envs.host.agent_env import AgentEnv
+from jaxdreamer.envs.host.instance import wrap
+from jaxdreamer.envs.host.libraries import missing_extras, warnings_logged
+from jaxdreamer.envs.host.outcome import told
+
+logger = logging.getLogger(__name__)
+
+
+def make(config: EnvConfig) -> AgentEnv:
+    """The environment registered with gymnasium as ``config.id``; ``module:Name-v0`` imports the module first.
+
+    ``config.time_limit`` > 0 replaces the limit the id is registered with. Raises ConfigError for an unknown id, with
+    the nearest known ones, MissingExtra where a library is missing, SpaceError for spaces that cannot be used.
+    """
+    import gymnasium
+    from gymnasium.envs.registration import load_env_creator
+
+    if is_model(config.id):
+        raise ConfigError(f"env.id: {config.id[:100]!r} is a MuJoCo model: set env.backend=mujoco")
+    with missing_extras(config.id), warnings_logged():
+        try:
+            spec = _find(config.id)
+            creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(spec.entry_point)
+            options: dict[str, Any] = {"disable_env_checker": True}
+            if "rgb_array" in ((getattr(creator, "metadata", None) or {}).get("render_modes") or ()):
+                options["render_mode"] = "rgb_array"  # costs nothing until a frame is asked for
+            if config.time_limit > 0:
+                options["max_episode_steps"] = config.time_limit * config.action_repeat
+            if config.frame_skip > 0:
+                options["frame_skip"] = config.frame_skip
+            if config.reset_noise > 0:
+                options["reset_noise_scale"] = config.reset_noise
+            env = _make(spec, options, config)
+        except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
+            space = config.id.partition("/")[0] + "/" if "/" in config.id else ""
+            hint = nearest(config.id, [key for key in gymnasium.registry if key.startswith(space)])
+            raise ConfigError(f"env.id: gymnasium knows no environment {config.id!r}{hint}: {error}") from error
+        except gymnasium.error.DependencyNotInstalled:
+            raise
+        except gymnasium.error.Error as error:
+            raise ConfigError(f"env.id: gymnasium cannot make {config.id!r}: {error}") from error
+    try:
+        return wrap(env, config)
+    except BaseException:
+        env.close()
+        raise
+
+
+def tasks() -> list[str]:
+    """Every id that gymnasium knows."""
+    import gymnasium
+
+    return sorted(gymnasium.registry)
+
+
+def _find(name: str) -> Any:
+    """gymnasium's spec of an id; without a version, of the newest. MuJoCo's dead v2 and v3 become v4."""
+    import gymnasium
+
+    module, _, name = name.rpartition(":")
+    if module:
+        from jaxdreamer.envs.registry import imported_module
+
+        imported_module("env.id", module)
+    registered = gymnasium.registry
+    if name not in registered and not any(key.startswith(f"{name}-v") for key in registered):
+        plugins.provide(name)
+    versions = [int(key[len(name) + 2 :]) for key in registered if re.fullmatch(re.escape(name) + r"-v\d+", key)]
+    if versions:
+        name = f"{name}-v{max(versions)}"
+    newer = successor(name)
+    if newer:
+        _warn_once(f"{name} needs mujoco-py, which is no longer maintained; making {newer}, the same task")
+        name = newer
+    return gymnasium.spec(name)
+
+
+def successor(name: str) -> str:
+    """The id that is the same task as a MuJoCo ``-v2`` or ``-v3`` id, which needs dead bindings; else nothing.
+
+    v4 is v3 on today's bindings, with the same reward; v2 differs from v3 in options of its constructor only.
+    """
+    import gymnasium
+
+    registered = gymnasium.registry
+    match = re.fullmatch(r"(.+)-v[23]", name)
+    newer = f"{match.group(1)}-v4" if match else ""
+    if name not in registered or newer not in registered:
+        return ""
+    entry = registered[name].entry_point
+    return newer if "mujoco" in (entry if isinstance(entry, str) else getattr(entry, "__name__", "")) else ""
+
+
+def _make(spec: Any, options: dict[str, Any], config: EnvConfig) -> Any:
+    import gymnasium
+
+    try:
+        with told(f"making {config.id}", gymnasium.error.Error, ImportError, TypeError):
+            return gymnasium.make(spec, **options)
+    except TypeError as error:
+        asked = {"frame_skip": "env.frame_skip", "reset_noise_scale": "env.reset_noise"}
+        refused = [name for key, name in asked.items() if key in options and key in str(error)]
+        if not refused:
+            raise EnvError(f"making {config.id} raised TypeError: {error}") from error
+        raise ConfigError(
+            f"{refused[0]}: {config.id} does not let it be chosen ({error}); leave it out, or use the newest version of "
+            "the task; env.action_repeat holds an action for several steps of any task"
+        ) from error
+
+
+_told: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    """Several lanes of one task have one thing to say."""
+    if message not in _told:
+        _told.add(message)
+        logger.warning(message)

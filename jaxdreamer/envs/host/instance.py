@@ -1,0 +1,294 @@
+"""Ready instances: gymnasium's, or old gym's with its 4-tuple step, as the library's environments.
+
+How an episode's end is mapped: gymnasium's ``terminated`` is terminal, ``truncated`` alone is not. An old 4-tuple's
+``done`` is terminal unless ``info["TimeLimit.truncated"]`` is true.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import reprlib
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from jaxdreamer.config import ConfigError, EnvConfig
+from jaxdreamer.envs.base import Env, EnvError, SpaceError
+from jaxdreamer.envs.host.actions import ActionMap
+from jaxdreamer.envs.host.agent_env import AgentEnv
+from jaxdreamer.envs.host.drawing.render import sized_drawing
+from jaxdreamer.envs.host.images import resize, to_rgb
+from jaxdreamer.envs.host.libraries import missing_extras, warnings_logged
+from jaxdreamer.envs.host.observations import ObservationMap, found
+from jaxdreamer.envs.host.outcome import flag_of, name_of, reward_of, told
+from jaxdreamer.envs.host.spaces import children, kind_of, understood
+from jaxdreamer.types import ArraySpec, EnvSpec, Observation
+
+logger = logging.getLogger(__name__)
+
+_RENDER_HELP = "make it with render_mode='rgb_array', for example gymnasium.make(id, render_mode='rgb_array')"
+_DEFAULT_FRAME_RATE = 30.0
+
+
+def wrap(env: Any, config: EnvConfig | None = None) -> AgentEnv:
+    """A ready environment instance as the library's, seen and stepped as ``config`` says (its id is not used).
+
+    ``env`` is gymnasium's, or anything with its or old gym's ``reset``, ``step`` and spaces; gym itself is never
+    imported. The instance belongs to the result from here on: closing the result closes it.
+    """
+    config = EnvConfig() if config is None else config
+    with told(f"looking at {name_of(env)}"):  # spaces may be properties
+        _check_is_environment(env)
+    simulator = GymnasiumSimulator(env, config)
+    return AgentEnv(simulator, action_repeat=config.action_repeat, time_limit=config.time_limit)
+
+
+def as_env(made: Any, config: EnvConfig | None = None) -> Env:
+    """What a function of somebody's made: an environment of the library's as it is, any other one wrapped.
+
+    ConfigError for what is no environment.
+    """
+    if not isinstance(getattr(made, "spec", None), EnvSpec):
+        return wrap(made, config)
+    if not hasattr(made, "close"):  # as FunctionalEnv, which is none
+        raise ConfigError(
+            f"expected an environment that is reset and stepped, found {type(made).__name__}: pure functions are given "
+            "themselves as make=..., or by a function that returns envs.hosted.host(env, config)"
+        )
+    return made
+
+
+def innermost(env: Any) -> Any:
+    """The instance that an environment comes down to, with all wrappers taken off, the library's and gymnasium's."""
+    simulator = getattr(env, "simulator", None)
+    inner = simulator.instance if isinstance(simulator, GymnasiumSimulator) else env
+    return getattr(inner, "unwrapped", inner)
+
+
+def check_apart(envs: Sequence[Env]) -> None:
+    """ConfigError where two environments are one instance."""
+    seen = {id(innermost(env)) for env in envs}
+    if len(seen) < len(envs):
+        raise ConfigError(
+            f"{name_of(innermost(envs[-1]))} was given twice, but each lane and each evaluation needs its own "
+            "instance: make it inside the function, as in make=lambda: MyEnv()"
+        )
+
+
+def _check_is_environment(env: Any) -> None:
+    """ConfigError, with what to give instead, for what cannot be wrapped."""
+    name = reprlib.repr(env)
+    if env is None:
+        raise ConfigError("expected an environment, found None; is a `return` missing in the function that makes it?")
+    if isinstance(env, type) or inspect.isfunction(env):
+        raise ConfigError(f"expected an environment, found {name}, which makes one: call it, as in {env.__name__}()")
+    if isinstance(getattr(env, "spec", None), EnvSpec):
+        raise ConfigError(f"{name} is already one of jaxdreamer's environments: use it as it is")
+    if hasattr(env, "single_observation_space"):
+        raise ConfigError(
+            f"{name} holds several environments, but each lane needs its own: make a single one, as in "
+            "gymnasium.make(id) instead of gymnasium.make_vec(id), and set env.num_envs, or give VectorEnv a list of "
+            "functions that each make one"
+        )
+    if hasattr(env, "possible_agents"):
+        raise ConfigError(f"{name} has several agents, but one is expected: wrap it so that only one of them is seen")
+    lacking = [part for part in ("observation_space", "action_space", "reset", "step") if not hasattr(env, part)]
+    if lacking:
+        hint = "; for dm_control's tasks use env.backend=dmc" if hasattr(env, "observation_spec") else ""
+        raise ConfigError(
+            f"expected a gymnasium environment, found {name}, which has no {' and no '.join(lacking)}{hint}"
+        )
+    for part in ("observation_space", "action_space"):
+        space = getattr(env, part)
+        if space is None:
+            raise ConfigError(f"{name} has no {part} (None): an environment must have it before its first reset")
+        if inspect.isroutine(space):
+            raise ConfigError(
+                f"{part} of {name} is a function, as where there are several agents: expected a space of one agent's, so "
+                "wrap it so that one of them is seen"
+            )
+
+
+class GymnasiumSimulator:
+    """One gymnasium or old gym instance, a :class:`~jaxdreamer.envs.host.agent_env.Simulator`."""
+
+    def __init__(self, env: Any, config: EnvConfig) -> None:
+        """ConfigError where pixels are asked of an instance that cannot render, SpaceError for its spaces."""
+        self._env = self.instance = env
+        self._name = name_of(env)
+        self._stepping = told(f"step of {self._name}")
+        self._observation: Any = None
+        self._rendered = self._warned = False
+        self._own: ObservationMap | None = None
+        if config.obs != "pixels":
+            self._own = ObservationMap(env.observation_space, config.image_size, config.exclude)
+        self._actions = ActionMap(env.action_space, config.action_bound)
+        observation_space, action_space = understood(env.observation_space), understood(env.action_space)
+        self._tuple_space = kind_of(observation_space) == "Tuple" and len(children(observation_space)) == 2
+        self._size = config.image_size if config.obs in ("pixels", "both") else None
+        obs = {} if self._own is None else dict(self._own.spec)
+        if self._size is not None:
+            self._check_can_render(config.obs)
+            if "image" in obs:
+                raise SpaceError(
+                    "env.obs=both adds rendered frames under 'image', but the observation has that key already; use "
+                    "env.obs=state, or leave the environment's own out with env.exclude=image"
+                )
+            obs["image"] = ArraySpec((*self._size, 3), "uint8", "image")
+        self.spec = EnvSpec(obs, self._actions.spec)
+        self.spaces = {
+            "observation": None if self._own is None else observation_space,
+            "action": action_space,
+        }
+        self.frame_rate = _frame_rate(env, self._name)
+        self._seedable = _takes(env, "reset", "seed")
+        self._draw_at, self._note = sized_drawing(env, config.render_quality, config.camera)
+        if config.camera and self._draw_at is None:
+            raise ConfigError(
+                f"env.camera={config.camera}: {self._name} is not drawn by MuJoCo and has no cameras to choose from"
+            )
+
+    def reset(self, seed: int | None) -> None:
+        """Begin an episode; the seed goes to ``reset``, or to ``seed`` where ``reset`` takes none."""
+        with told(f"reset of {self._name}"):
+            if self._seedable:
+                result = self._env.reset(seed=seed)
+            else:
+                self._seed_old_style(seed)
+                result = self._env.reset()
+        has_info = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping | None)
+        if has_info and self._tuple_space and not isinstance(result[0], tuple | list):
+            has_info = False  # the pair is the observation itself
+        self._observation, self._where = result[0] if has_info else result, "reset"
+
+    def _seed_old_style(self, seed: int | None) -> None:
+        if seed is not None and callable(getattr(self._env, "seed", None)):
+            self._env.seed(seed)
+        elif seed is not None and not self._warned:
+            logger.warning("%s cannot be seeded: its reset takes no seed, and it has no seed method", self._name)
+            self._warned = True
+
+    def to_env(self, action: np.ndarray) -> Any:
+        """The element of the action space for the agent's action [A]."""
+        return self._actions.to_env(action)
+
+    def step(self, action: Any) -> tuple[float, bool, bool]:
+        """One step: reward, terminated, truncated."""
+        with self._stepping:
+            result = self._env.step(action)
+        count = len(result) if isinstance(result, tuple | list) else 0
+        if count not in (4, 5):
+            raise EnvError(
+                "step must return (observation, reward, terminated, truncated, info), or old gym's (observation, reward, "
+                f"done, info); {self._name} returned {f'{count} values' if count else found(result)}"
+            )
+        who = self._name
+        self._observation, self._where, reward = result[0], "step", reward_of(result[1], who)
+        ended = flag_of(result[2], "terminated" if count == 5 else "done", who)
+        if count == 5:
+            return reward, ended, flag_of(result[3], "truncated", who)
+        limited = isinstance(result[3], Mapping) and result[3].get("TimeLimit.truncated", False)
+        truncated = ended and flag_of(limited, "TimeLimit.truncated", who)
+        return reward, ended and not truncated, truncated
+
+    def observe(self) -> Observation:
+        """The agent's view of the last observation; draws a frame where pixels are part of it."""
+        if self._own is not None and self._observation is None:
+            raise EnvError(f"{self._where} of {self._name} returned no observation (None); is a `return` missing?")
+        obs = {} if self._own is None else self._own(self._observation)
+        if self._size is not None:
+            obs["image"] = self._frame() if self._draw_at is None else self._draw_at(self._size)
+        return obs
+
+    def strays(self) -> dict[str, str]:
+        """How the last observation is outside of the space it is said to be in, by key."""
+        return {} if self._own is None else self._own.strays(self._observation)
+
+    def render(self) -> np.ndarray:
+        """The present frame as uint8 [H, W, 3], in the environment's own size."""
+        self._check_can_render("render")
+        if self._draw_at is not None:
+            return self._draw_at(None)
+        if self._rendered:
+            return to_rgb(self._draw())
+        # Frames are arrays here, never windows: without this SDL looks for a display, and complains where there is none.
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        with warnings_logged():  # the first frame imports the drawing library
+            frame = to_rgb(self._draw())
+        self._rendered = True
+        return frame
+
+    @property
+    def notes(self) -> list[str]:
+        """What the log should say of this environment, once it has drawn."""
+        seen = [] if self._own is None else self._own.notes
+        return [*seen, *self._actions.notes, *(line for line in [self._note()] if line)]
+
+    def close(self) -> None:
+        """Close the instance."""
+        with told(f"close of {self._name}"):
+            getattr(self._env, "close", lambda: None)()
+
+    def _frame(self) -> np.ndarray:
+        assert self._size is not None
+        return resize(self.render(), self._size)
+
+    def _draw(self) -> Any:
+        old_style = not hasattr(self._env, "render_mode")
+        with told(f"render of {self._name}"), missing_extras(self._name):
+            frame = self._env.render(mode="rgb_array") if old_style else self._env.render()
+        if isinstance(frame, list):  # rgb_array_list: the frames since the last call
+            frame = frame[-1] if frame else None
+        if frame is None:
+            raise EnvError(f"{self._name} rendered nothing; {_RENDER_HELP}")
+        return frame
+
+    @property
+    def can_render(self) -> bool:
+        """Whether the instance was made to give frames as arrays."""
+        if hasattr(self._env, "render_mode"):
+            return self._env.render_mode in ("rgb_array", "rgb_array_list")
+        return _takes(self._env, "render", "mode")
+
+    def _check_can_render(self, wanted: str) -> None:
+        if self.can_render:
+            return
+        if hasattr(self._env, "render_mode"):
+            found = f"its render_mode is {self._env.render_mode!r}"
+        else:
+            found = "it has no render(mode='rgb_array')"
+        if wanted == "render":
+            raise EnvError(f"{self._name} cannot be rendered: {found}; {_RENDER_HELP}")
+        raise ConfigError(f"env.obs={wanted} needs rendered frames of {self._name}, but {found}; {_RENDER_HELP}")
+
+
+def _frame_rate(env: Any, name: str) -> float:
+    """Steps per second of the task's own time, by gymnasium's metadata or old gym's."""
+    metadata = getattr(env, "metadata", None)
+    given = metadata if isinstance(metadata, Mapping) else {}
+    rate = given.get("render_fps") or given.get("video.frames_per_second") or _DEFAULT_FRAME_RATE
+    if not isinstance(rate, Real) or not 0 < float(rate) < np.inf:
+        raise ConfigError(f"metadata['render_fps'] of {name} must be a number above 0, found {reprlib.repr(rate)}")
+    return float(rate)
+
+
+def _takes(env: Any, method: str, parameter: str) -> bool:
+    """Whether ``env.method`` accepts ``parameter``; a wrapper's ``**kwargs`` is followed to what it wraps."""
+    function = getattr(env, method, None)
+    if function is None:
+        return False
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+    if parameter in parameters:
+        return True
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return False
+    inner = env.__dict__.get("env") if hasattr(env, "__dict__") else None
+    return True if inner is None else _takes(inner, method, parameter)

@@ -1,0 +1,289 @@
+"""MuJoCo: Gymnasium's tasks by id, and models of your own from an MJCF or URDF file or text, or an MJB binary.
+
+A model of one's own has no task: its reward is 0 and it never ends, but for the functions that are given to it and the time
+limit, after which it is truncated.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from jaxdreamer.config import MODEL_SUFFIXES, ConfigError, EnvConfig
+from jaxdreamer.envs.host import gymnasium_env
+from jaxdreamer.envs.host.agent_env import AgentEnv
+from jaxdreamer.envs.host.drawing import render
+from jaxdreamer.envs.host.instance import wrap
+from jaxdreamer.envs.host.mujoco_model import (
+    check_actuators,
+    keyframe_names,
+    keyframe_number,
+    load_model,
+    model_source,
+    warnings_caught,
+)
+from jaxdreamer.envs.host.outcome import flag_of, reward_of, told
+
+_log = logging.getLogger(__name__)
+
+RewardFn = Callable[[Any, Any, np.ndarray, dict[str, Any]], float]
+"""(model, data, action, info) -> reward of the simulator step just done."""
+TerminalFn = Callable[[Any, Any, dict[str, Any]], bool]
+"""(model, data, info) -> whether the task ends here."""
+DEFAULT_STEPS = 1000
+"""Simulator steps of a native model's episode where no time limit is set."""
+
+
+def make_mujoco_env_from_config(
+    config: EnvConfig,
+    *,
+    reward_fn: RewardFn | None = None,
+    terminal_fn: TerminalFn | None = None,
+    assets: Mapping[str, bytes] | None = None,
+) -> AgentEnv:
+    """The environment that ``config.id`` describes, whatever it is.
+
+    Text that begins with ``<`` is a model, MJCF or URDF, a path that ends in ``.xml``, ``.mjcf``, ``.urdf`` or ``.mjb`` is a
+    model's file, and anything else is the id of a Gymnasium task. Functions, keyframes and assets are for models of one's
+    own; the functions stand before ``config.reward_fn`` and ``config.terminal_fn``. Raises ConfigError for a model that
+    cannot be loaded.
+    """
+    source = model_source(config.id)
+    if source is None:
+        _check_task(config, assets, reward_fn, terminal_fn)
+        return gymnasium_env.make(config)
+    # Actuators without a range get [-1, 1], or none at all, and with it what env.action_bound says.
+    limits = (-math.inf, math.inf) if config.action_bound > 0 else (-1.0, 1.0)
+    env = MuJoCoEnv(
+        **source,
+        assets=assets,
+        size=config.image_size,
+        camera=config.camera,
+        quality=config.render_quality,
+        frame_skip=config.frame_skip or 1,
+        reset_noise_scale=config.reset_noise,
+        keyframe=config.keyframe,
+        default_control_range=limits,
+        reward_fn=reward_fn or _callback("env.reward_fn", config.reward_fn),
+        terminal_fn=terminal_fn or _callback("env.terminal_fn", config.terminal_fn),
+        max_episode_steps=0 if config.time_limit else DEFAULT_STEPS,
+    )
+    try:
+        check_actuators(env.model, source)
+        if not config.keyframe:
+            _tell_of_keyframes(config.task, env.model)
+        return wrap(env, config)
+    except BaseException:
+        env.close()
+        raise
+
+
+def _check_task(config: EnvConfig, assets: Any, reward_fn: Any, terminal_fn: Any) -> None:
+    """ConfigError for an id that cannot be a task's, and for what a task has no use for."""
+    path = Path(config.id)
+    if config.id not in gymnasium.registry and path.exists():
+        raise ConfigError(
+            f"env.id: {config.id!r} is a {'folder' if path.is_dir() else 'file'}, and no model by its name: a model's file "
+            f"ends in {', '.join(MODEL_SUFFIXES)}"
+        )
+    given = {
+        "env.reward_fn": reward_fn or config.reward_fn,
+        "env.terminal_fn": terminal_fn or config.terminal_fn,
+        "env.keyframe": config.keyframe,
+        "assets": assets,
+    }
+    if names := [name for name, value in given.items() if value]:
+        raise ConfigError(
+            f"env.reward_fn, env.terminal_fn, env.keyframe and assets are for models of your own, and {config.id!r} is a "
+            f"task's id: leave out {', '.join(names)}"
+        )
+
+
+_told: set[str] = set()
+
+
+def _tell_of_keyframes(task: str, model: Any) -> None:
+    """Say, once in a process for each model, that its keyframes are not used."""
+    names = keyframe_names(model)
+    if not names or task in _told:
+        return
+    _told.add(task)
+    first = names[0].strip("'")
+    _log.warning(
+        "the model has keyframes %s; episodes begin at its default state: set env.keyframe=%s to begin there",
+        ", ".join(names),
+        first,
+    )
+
+
+def tasks() -> list[str]:
+    """Gymnasium's MuJoCo tasks; besides these, ``env.id`` is a model's file or text."""
+    found = (name for name, spec in gymnasium.registry.items() if "gymnasium.envs.mujoco" in str(spec.entry_point))
+    return sorted({*found, *filter(gymnasium_env.successor, gymnasium.registry)})
+
+
+class MuJoCoEnv(gymnasium.Env):
+    """A MuJoCo model as a gymnasium environment whose observations are ``qpos``, ``qvel`` and ``sensordata``.
+
+    Actions are the actuators' controls, in their own ranges. ``info`` has ``time`` in seconds, ``qpos``, ``qvel`` and the
+    ``action`` that was applied. A simulation that blows up is truncated with reward nan.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 gymnasium's own declaration
+    render_mode = "rgb_array"
+
+    def __init__(
+        self,
+        xml_path: str | os.PathLike[str] | None = None,
+        *,
+        xml_string: str | None = None,
+        binary_path: str | os.PathLike[str] | None = None,
+        assets: Mapping[str, bytes] | None = None,
+        size: tuple[int, int] = (64, 64),
+        camera: str | int | None = "",
+        quality: str = "auto",
+        frame_skip: int = 1,
+        reset_noise_scale: float = 0.0,
+        keyframe: str | int | None = "",
+        default_control_range: tuple[float, float] = (-1.0, 1.0),
+        reward_fn: RewardFn | None = None,
+        terminal_fn: TerminalFn | None = None,
+        max_episode_steps: int = 0,
+    ) -> None:
+        """See :func:`load_model` for the sources.
+
+        Args:
+            size: height and width of pictures; :meth:`draw` draws up to this, or a film's size where that is larger.
+            camera: name or number; empty, None or -1 for the free camera.
+            quality: ``auto``, ``full`` or ``fast``.
+            frame_skip: physics steps per step.
+            reset_noise_scale: deviation of normal noise on the first positions (radians, metres) and velocities.
+            keyframe: name or number of the one that episodes begin from; empty or None for the model's default state.
+            default_control_range: of actuators that have none.
+            max_episode_steps: 0 is none.
+        """
+        self.model = load_model(xml_path=xml_path, xml_string=xml_string, binary_path=binary_path, assets=assets)
+        import mujoco
+
+        if frame_skip < 1:
+            raise ConfigError(f"env.frame_skip must be at least 1 for a model, found {frame_skip}")
+        self._mujoco, self.data = mujoco, mujoco.MjData(self.model)
+        self.size, self._quality = (int(size[0]), int(size[1])), quality
+        self._camera = render.camera_number(self.model, "" if camera is None else str(camera))
+        self._keyframe = keyframe_number(self.model, "" if keyframe is None else str(keyframe))
+        self._skip, self._noise = frame_skip, reset_noise_scale
+        self._reward_fn, self._terminal_fn = reward_fn, terminal_fn
+        self._limit, self._steps = max_episode_steps, 0
+        self.metadata = {**self.metadata, "render_fps": 1.0 / (self.model.opt.timestep * frame_skip)}
+        self.observation_space = self._make_observation_space()
+        limited = self.model.actuator_ctrllimited.astype(bool)
+        low, high = (
+            np.where(limited, self.model.actuator_ctrlrange[:, end], default_control_range[end]) for end in (0, 1)
+        )
+        self.action_space = spaces.Box(low.astype(np.float32), high.astype(np.float32))
+        self._renderer: render.Renderer | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin at the model's default state or a keyframe, with noise where that was asked for."""
+        super().reset(seed=seed)
+        mujoco, model, data = self._mujoco, self.model, self.data
+        if self._keyframe is None:
+            mujoco.mj_resetData(model, data)
+        else:
+            mujoco.mj_resetDataKeyframe(model, data, self._keyframe)
+        if self._noise > 0:
+            # Along the joints' directions, so that a quaternion stays one.
+            mujoco.mj_integratePos(model, data.qpos, self.np_random.normal(0.0, self._noise, model.nv), 1.0)
+            data.qvel[:] += self.np_random.normal(0.0, self._noise, model.nv)
+        mujoco.mj_forward(model, data)
+        self._steps = 0
+        return self._observe(), self._info(np.zeros(model.nu, np.float32))
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """``frame_skip`` steps of physics with one action, clipped to its range."""
+        data, space = self.data, self.action_space
+        action = np.clip(np.asarray(action, np.float32).reshape(space.shape), space.low, space.high)  # type: ignore[attr-defined]
+        data.ctrl[:] = action
+        with warnings_caught():
+            self._mujoco.mj_step(self.model, data, nstep=self._skip)
+        self._steps += 1
+        if self._blown_up():
+            return self._observe(), math.nan, False, True, self._info(action)
+        reward, ended = 0.0, False
+        # Each is handed an action and an info of its own, to do with as it likes.
+        if self._reward_fn is not None:
+            with told("reward_fn"):
+                value = self._reward_fn(self.model, data, action.copy(), self._info(action))
+            reward = reward_of(value, "reward_fn")
+        if self._terminal_fn is not None:
+            with told("terminal_fn"):
+                flag = self._terminal_fn(self.model, data, self._info(action))
+            ended = flag_of(flag, "the end", "terminal_fn")
+        return self._observe(), reward, ended, 0 < self._limit <= self._steps, self._info(action)
+
+    def draw(self, size: tuple[int, int] | None) -> np.ndarray:
+        """The present moment at a size, or at that of films, as uint8 [H, W, 3]."""
+        if self._renderer is None:
+            height, width = np.maximum(self.size, render.FILM_SIZE).tolist()
+            self._renderer = render.Renderer(self.model, self._quality, (height, width))
+        return self._renderer.draw(self.data, size or render.FILM_SIZE, self._camera)
+
+    def render(self) -> np.ndarray:
+        """The present moment at the size of films."""
+        return self.draw(None)
+
+    @property
+    def drawing_note(self) -> str | None:
+        """How it draws, once it has drawn."""
+        return None if self._renderer is None else self._renderer.note
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+
+    def _make_observation_space(self) -> spaces.Space:
+        sizes = {"qpos": self.model.nq, "qvel": self.model.nv, "sensordata": self.model.nsensordata}
+        found: dict[str, spaces.Space] = {
+            key: spaces.Box(-np.inf, np.inf, (size,), np.float64) for key, size in sizes.items() if size
+        }
+        if not found:
+            raise ConfigError("env.id: this model has no joints and no sensors: nothing in it moves or is measured")
+        return spaces.Dict(found)
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        return {key: np.array(getattr(self.data, key)) for key in self.observation_space.spaces}  # type: ignore[attr-defined]
+
+    def _info(self, action: np.ndarray) -> dict[str, Any]:
+        data = self.data
+        return {"time": float(data.time), "qpos": data.qpos.copy(), "qvel": data.qvel.copy(), "action": action.copy()}
+
+    def _blown_up(self) -> bool:
+        """Whether MuJoCo found numbers that are not finite, or huge, after which it starts again from the first state."""
+        kinds = self._mujoco.mjtWarning
+        bad = (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC)
+        return any(self.data.warning[int(kind)].number for kind in bad)
+
+
+class MuJoCoImageEnv(MuJoCoEnv):
+    """A MuJoCo model seen: observations are ``{"image": uint8 [H, W, 3]}``, drawn at every step."""
+
+    def _make_observation_space(self) -> spaces.Space:
+        return spaces.Dict({"image": spaces.Box(0, 255, (*self.size, 3), np.uint8)})
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        return {"image": self.draw(self.size)}
+
+
+def _callback(setting: str, text: str) -> Callable[..., Any] | None:
+    from jaxdreamer.envs.registry import imported
+
+    return imported(setting, text) if text else None

@@ -1,0 +1,87 @@
+"""What other people's environments and functions return and raise, as plain numbers, flags and one-sentence errors."""
+
+from __future__ import annotations
+
+import reprlib
+import traceback
+from decimal import Decimal
+from numbers import Real
+from typing import Any
+
+from jaxdreamer.envs.base import EnvError
+from jaxdreamer.envs.host.observations import found
+from jaxdreamer.errors import JaxdreamerError
+
+
+def reward_of(value: Any, who: str) -> float:
+    """The number in ``value``: Python's, or of an array, tensor or list of one. EnvError, naming who returned it."""
+    if isinstance(value, float):  # nearly always
+        return float(value)
+    number = _single(value)
+    if isinstance(number, Real | Decimal) or hasattr(type(number), "__float__"):
+        try:
+            return float(number)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            pass  # told below, like everything that is no number
+    raise EnvError(f"the reward must be one number, {who} returned {_shown(value)}")
+
+
+def flag_of(value: Any, name: str, who: str) -> bool:
+    """Whether ``value`` is true: a bool, a number, None for no, or an array, tensor or list of one of these."""
+    if isinstance(value, bool):  # nearly always
+        return value
+    flag = _single(value)
+    if flag is None:
+        return False
+    if isinstance(flag, Real) and flag == flag:
+        return bool(flag)
+    raise EnvError(f"{name} must be true or false, {who} returned {_shown(value)}")
+
+
+def _single(value: Any) -> Any:
+    """The Python object in an array, tensor, list or tuple of one; anything else as it is."""
+    while isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    item = getattr(value, "item", None)
+    if not callable(item):
+        return value
+    try:
+        return item()
+    except (TypeError, ValueError, RuntimeError):  # it holds many, or none
+        return value
+
+
+def _shown(value: Any) -> str:
+    missing = "; is a `return` missing?" if value is None else ""
+    return f"{reprlib.repr(value)} ({found(value)}){missing}"
+
+
+class told:
+    """Around a call of others' code: what it raises becomes EnvError, with which call it was, what was raised, and where.
+
+    A program's end (SystemExit) is such an error: others' code does not end this one. The library's own errors, and those
+    of the types ``passing``, go through as they are. It can be used again and again: on the way of every step, making a new
+    one would cost as much as a small environment's step. So would a generator, which moreover lets StopIteration through.
+    """
+
+    def __init__(self, call: str, *passing: type[Exception]) -> None:
+        self._call, self._passing = call, passing
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
+        if not isinstance(error, (Exception, SystemExit)) or isinstance(error, (JaxdreamerError, *self._passing)):
+            return
+        if isinstance(error, SystemExit) and type(error) is not SystemExit:  # our own: a worker that is asked to end
+            return
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise EnvError(f"{self._call} raised {text} ({line.filename}, line {line.lineno}, in {line.name})") from error
+
+
+def name_of(env: Any) -> str:
+    """What an environment calls itself, on one line; its class where it cannot say that (yet)."""
+    try:
+        return " ".join(str(env).split())
+    except Exception:  # a board that is there after the first reset only, say: a name is no reason to fail
+        return f"<{type(env).__name__}>"

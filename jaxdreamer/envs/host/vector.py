@@ -1,0 +1,259 @@
+"""Several environments side by side: resets are entries of their own, and episodes can be played again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxdreamer.config import ConfigError
+from jaxdreamer.envs.base import Env, EnvError
+from jaxdreamer.envs.host.agent_env import AgentEnv
+from jaxdreamer.envs.host.instance import as_env, check_apart
+from jaxdreamer.types import EnvSpec, Timestep
+
+logger = logging.getLogger(__name__)
+
+
+def episode_seed(seed: int, lane: int, episode: int) -> int:
+    """The seed, 31 bits, of one lane's episode: a pure function, so any episode can be played again."""
+    return int(np.random.SeedSequence((seed, lane, episode)).generate_state(1)[0] >> 1)  # some tasks want an int32
+
+
+class Place:
+    """Where a lane is: in which episode, how far into it, and whether a reset is due."""
+
+    def __init__(self, seed: int, index: int) -> None:
+        """``index`` is the lane's number among all lanes."""
+        self.seed, self.index = seed, index
+        self.episode = -1  # number of the current episode; -1 before the first
+        self.steps = 0  # agent steps done in it
+        self.needs_reset = True
+
+    @property
+    def next_seed(self) -> int:
+        """Of the episode that the next reset begins."""
+        return episode_seed(self.seed, self.index, self.episode + 1)
+
+    def arrive(self, is_first: bool, is_last: bool) -> None:
+        """Count an entry."""
+        if is_first:
+            self.episode, self.steps = self.episode + 1, 0
+        else:
+            self.steps += 1
+        self.needs_reset = bool(is_last)
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready: where the lane is."""
+        return {"episode": self.episode, "steps": self.steps, "needs_reset": self.needs_reset}
+
+    def replayed_seed(self, state: dict[str, Any], actions: np.ndarray) -> int | None:
+        """The seed to play the saved episode again from; None where none had begun. EnvError for missing actions."""
+        self.episode, self.steps, self.needs_reset = int(state["episode"]), 0, True
+        if self.episode < 0:
+            return None
+        if len(actions) != state["steps"]:
+            raise EnvError(
+                f"lane {self.index} had done {state['steps']} steps in its episode, found {len(actions)} actions; "
+                "give all actions since the reset, without the reset entry's own"
+            )
+        return episode_seed(self.seed, self.index, self.episode)
+
+
+class Lane(Place):
+    """A place with its environment, which is advanced by exactly one entry at a time, resets included."""
+
+    def __init__(self, env: Env, seed: int, index: int) -> None:
+        """``index`` is the lane's number among all lanes."""
+        super().__init__(seed, index)
+        self.env = env
+
+    def advance(self, action: np.ndarray) -> Timestep:
+        """The lane's next entry: a reset where one is due, which ignores ``action`` [A], else a step."""
+        try:
+            timestep = self.env.reset(self.next_seed) if self.needs_reset else self.env.step(action)
+        except Exception as error:
+            error.add_note(f"in lane {self.index}, episode {self.episode}, agent step {self.steps}")
+            raise
+        self.arrive(timestep.is_first, timestep.is_last)
+        return timestep
+
+    def restore(self, state: dict[str, Any], actions: np.ndarray) -> Timestep | None:
+        """Play the saved episode again from its seed and the agent's ``actions`` [n, A]; returns its latest entry.
+
+        None where no episode had begun. Where the task is not deterministic the entry differs from the saved one.
+        """
+        seed = self.replayed_seed(state, actions)
+        if seed is None:
+            return None
+        timestep, self.steps = play_again(self.env, seed, actions)
+        self.needs_reset = bool(timestep.is_last)
+        return timestep
+
+
+def play_again(env: Env, seed: int, actions: np.ndarray) -> tuple[Timestep, int]:
+    """An episode's latest entry, and the steps done, from its seed and the agent's ``actions`` [n, A]."""
+    if isinstance(env, AgentEnv):
+        return env.replay(seed, actions), len(actions)  # draws one frame, where drawing is most of a step's cost
+    timestep, steps = env.reset(seed), 0
+    for action in actions:
+        timestep, steps = env.step(action.copy()), steps + 1  # it may do with it what it likes
+        if timestep.is_last:
+            break
+    return timestep, steps
+
+
+class VectorEnv:
+    """N lanes in this process; every call advances every lane by exactly one entry.
+
+    A lane that is fresh, or whose previous entry was ``is_last``, is *reset* instead of stepped: its entry is
+    ``is_first`` with reward 0, and its action is ignored (the caller stores a zero action there). So an episode's final
+    observation and the next episode's first are two entries. Each reset is seeded by :func:`episode_seed`.
+    """
+
+    overlaps = False
+    """Whether lanes advance between :meth:`send` and :meth:`receive`, while the caller does something else."""
+
+    def __init__(self, make: Sequence[Callable[[], Any] | Any], seed: int = 0) -> None:
+        """``make`` holds, for each lane, an environment or a function that makes one; their specs must agree."""
+        if not make:
+            raise ConfigError("a vector environment needs at least one environment, found none")
+        self.lanes: list[Lane] = []
+        self._sent: np.ndarray | None = None
+        self.agent_steps = 0
+        """Agent steps of all lanes together; resets do not count."""
+        self.seed = seed
+        try:
+            for index, item in enumerate(make):
+                ready = hasattr(item, "reset") and not isinstance(item, type)
+                env = as_env(item if ready else item())
+                check_apart([*(lane.env for lane in self.lanes), env])
+                self.lanes.append(Lane(env, seed, index))
+                if self.lanes[index].env.spec != self.spec:
+                    raise ConfigError(
+                        f"lanes must have one spec; lane 0 has {self.spec}, lane {index} {self.lanes[index].env.spec}"
+                    )
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def spec(self) -> EnvSpec:
+        """The lanes' common spec."""
+        return self.lanes[0].env.spec
+
+    @property
+    def spaces(self) -> dict[str, Any] | None:
+        """Of one lane, see :attr:`~jaxdreamer.envs.host.agent_env.AgentEnv.spaces`; None where lanes have none."""
+        return getattr(self.lanes[0].env, "spaces", None)
+
+    @property
+    def num_envs(self) -> int:
+        """N, the number of lanes."""
+        return len(self.lanes)
+
+    @property
+    def frame_rate(self) -> float:
+        """Agent steps per second of the task's own time, for videos."""
+        return self.lanes[0].env.frame_rate
+
+    @property
+    def can_render(self) -> bool:
+        """Whether :meth:`render` can draw this task."""
+        return self.lanes[0].env.can_render
+
+    @property
+    def reset_mask(self) -> np.ndarray:
+        """Bool [N]: which lanes the next call of :meth:`step` will reset."""
+        return np.array([lane.needs_reset for lane in self.lanes])
+
+    @property
+    def notes(self) -> list[str]:
+        """What the log should say of the lanes, each line once; there is more to say once they have drawn."""
+        return list(dict.fromkeys(note for lane in self.lanes for note in getattr(lane.env, "notes", [])))
+
+    def step(self, actions: np.ndarray) -> Timestep:
+        """One entry of every lane for ``actions`` float32 [N, A]; the first call resets all lanes."""
+        self.send(actions)
+        return self.receive()
+
+    def send(self, actions: np.ndarray) -> None:
+        """The first half of :meth:`step`."""
+        self._sent = self._checked(actions)
+
+    def receive(self) -> Timestep:
+        """The second half of :meth:`step`: the entries."""
+        actions = self._take_sent()
+        entries = [lane.advance(action) for lane, action in zip(self.lanes, actions)]
+        self.agent_steps += sum(not entry.is_first for entry in entries)
+        return stack(entries)
+
+    def _checked(self, actions: np.ndarray) -> np.ndarray:
+        if self._sent is not None:
+            raise EnvError("send was called twice; receive comes in between")
+        actions = np.array(actions, np.float32)  # a copy: environments may do with theirs what they like
+        expected = (self.num_envs, self.spec.action.size)
+        if actions.shape != expected:
+            raise EnvError(f"expected actions of shape {expected}, found {actions.shape}")
+        return actions
+
+    def _take_sent(self) -> np.ndarray:
+        if self._sent is None:
+            raise EnvError("receive was called without send before it")
+        actions, self._sent = self._sent, None
+        return actions
+
+    def reset_lane(self, lane: int) -> Timestep:
+        """Begin a lane's next episode now, leaving the present one where it is; its entry, without a lane axis."""
+        self.abandon(lane)
+        return self.lanes[lane].advance(np.zeros(self.spec.action.size, np.float32))
+
+    def render(self, lane: int = 0) -> np.ndarray:
+        """One lane's present moment as uint8 [H, W, 3], the caller's to keep."""
+        return np.array(self.lanes[lane].env.render())
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready: the seed, the steps counted, and where each lane is; for :meth:`restore`."""
+        return {"seed": self.seed, "agent_steps": self.agent_steps, "lanes": [lane.state() for lane in self.lanes]}
+
+    def restore(self, state: dict[str, Any], actions: Sequence[np.ndarray | None]) -> list[Timestep | None]:
+        """Bring every lane to where :meth:`state` was taken; returns the latest entry of each.
+
+        ``actions`` holds, for each lane, the agent's actions [n, A] of its current episode, oldest first, without the
+        reset entry's; None for a lane whose episode is over, or not to be played again: its next entry is a reset.
+        Deterministic tasks come out exactly where they were; whether they did shows by comparing an entry with what
+        replay holds. The entry is None for a lane that was not played again.
+        """
+        if not len(state["lanes"]) == len(actions) == self.num_envs:
+            raise EnvError(f"{self.num_envs} lanes, but the state has {len(state['lanes'])} and actions {len(actions)}")
+        self.seed, self.agent_steps = int(state["seed"]), int(state["agent_steps"])
+        entries: list[Timestep | None] = []
+        for lane, saved, played in zip(self.lanes, state["lanes"], actions):
+            lane.seed = self.seed
+            if played is None:
+                lane.episode, lane.needs_reset = int(saved["episode"]), True
+                entries.append(None)
+            else:
+                entries.append(lane.restore(saved, np.asarray(played, np.float32)))
+        return entries
+
+    def abandon(self, lane: int) -> None:
+        """Leave a lane's episode where it is: its next entry is a reset."""
+        self.lanes[lane].needs_reset = True
+
+    def close(self) -> None:
+        """Close every lane, whatever becomes of the others."""
+        for lane in self.lanes:
+            try:
+                lane.env.close()
+            except Exception as error:  # an environment's own; nothing is lost by it that was not given up here
+                logger.warning("lane %d could not be closed: %s", lane.index, error)
+
+
+def stack(entries: Sequence[Timestep]) -> Timestep:
+    """Single entries as one with a leading lane axis: reward float32 [N], flags bool [N]."""
+    obs = {key: np.stack([entry.obs[key] for entry in entries]) for key in entries[0].obs}
+    flags = [np.array([entry[i] for entry in entries], bool) for i in (2, 3, 4)]
+    return Timestep(obs, np.array([entry.reward for entry in entries], np.float32), *flags)

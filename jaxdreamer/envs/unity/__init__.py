@@ -1,0 +1,1 @@
+"""Unity ML-Agents players, through a process that has mlagents-envs."""

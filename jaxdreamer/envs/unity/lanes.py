@@ -1,0 +1,195 @@
+"""Unity ML-Agents players: every agent of the chosen behaviour is a lane.
+
+What an agent is given and what it returns
+
+    Sensors become observation keys by their names. Three axes with two spatial ones are an image: floats in [0, 1] become
+    uint8 and are resized; everything else is a float32 vector. Behaviours with discrete branches add ``action_mask``,
+    float32, 1 for each choice that is allowed (1 everywhere in the last entry of an episode, which decides nothing).
+    Actions are the continuous ones as one part, then each branch as one discrete part. A choice that the mask forbids is
+    never sent: the next allowed one of its branch takes its place, cyclically, so the effect of an action is a function
+    of the action and of the mask, both of which the model sees.
+
+Time
+
+    All agents of a player live in one time. One call of :meth:`UnityLanes.step` lets it run until every agent that was
+    given an action has decided ``action_repeat`` times more, or ended; where agents decide at different rates, the faster
+    ones keep their action until the slower are there, and rewards add up.
+
+    The last entry of an episode and the first of the next are two entries, and between them the others' time goes on. So
+    where one agent begins anew while others are in mid-episode, its very first decision is answered by the neutral action
+    (zeros, and the first allowed choices), and its lane begins with the second. Where all end together nothing is lost.
+    A lane whose agent is gone yields resets, episodes of one entry, until an agent without a lane appears.
+
+Ends
+
+    At ``env.time_limit`` an episode is cut. Players begin anew for all their agents only: where all lanes of a player
+    are due for a reset and some were cut, it does; else the agent goes on, and what follows is another episode.
+    An ended step is terminal unless ``interrupted``. Where a player dies or hangs, another takes its place, and all its
+    lanes continue with a reset that no end came before: the collecting loop closes the episodes.
+"""
+
+from __future__ import annotations
+
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from jaxdreamer.config import ConfigError, EnvConfig
+from jaxdreamer.envs.base import EnvError
+from jaxdreamer.envs.host.images import to_rgb
+from jaxdreamer.envs.host.vector import stack
+from jaxdreamer.envs.unity.player import Lane, PlayerLanes
+from jaxdreamer.types import Observation, Timestep
+
+DECISIONS_PER_SECOND = 10.0  # of a Decision Requester's usual period; the protocol does not tell
+CALLS_TO_SEE_SOMETHING = 10
+
+# There is one Unity Editor: who asks for it while these lanes play in it, as an evaluation does, borrows it.
+_EDITOR: weakref.WeakSet[PlayerLanes] = weakref.WeakSet()
+
+
+def make_lanes(config: EnvConfig, count: int, seed: int) -> UnityLanes:
+    """Players as ``config`` says, ``count`` of them but no more than ``config.num_envs``, with all their agents."""
+    return UnityLanes(config, min(count, config.num_envs), seed)
+
+
+class UnityLanes:
+    """Players side by side, with the interface of :class:`~jaxdreamer.envs.host.vector.VectorEnv`.
+
+    Lanes are the agents of the first player, then of the second, and so on. Players have no way to be brought back to a
+    moment: :meth:`restore` begins new episodes.
+    """
+
+    def __init__(self, config: EnvConfig, count: int = 1, seed: int = 0) -> None:
+        """Starts ``count`` players at once; see :class:`~jaxdreamer.envs.unity.process.PlayerProcess` for its errors."""
+        if not config.unity_file_name and count > 1:
+            raise ConfigError(f"env.num_envs={count}: there is one Unity Editor; for several players build one")
+        self.config, self.seed = config, seed
+        self.agent_steps = 0
+        """Agent steps of all lanes together; resets do not count."""
+        self.players: list[PlayerLanes] = []
+        lender = None if config.unity_file_name else next(iter(_EDITOR), None)
+        if count == 1:  # in this thread, where Ctrl-C ends the wait for a player that does not connect
+            self.players.append(PlayerLanes(config, seed, 0, lender))
+        else:
+            self._start_together(count)
+        try:
+            first = self.players[0].view
+            for player in self.players[1:]:
+                if player.view.layout != first.layout:
+                    raise ConfigError(f"players must be alike; one has {first.layout}, another {player.view.layout}")
+        except BaseException:
+            self.close()
+            raise
+        if not config.unity_file_name and lender is None:
+            _EDITOR.add(self.players[0])
+        self.spec, self.spaces = first.spec, first.describable_spaces
+        self.frame_rate = DECISIONS_PER_SECOND / config.action_repeat
+        self._view = first
+        self._shown = next((key for key in first.images if first.spec.obs[key].shape[2] in (1, 3, 4)), None)
+        self.can_render = self._shown is not None
+        # Images of which only one colour has been seen so far, and which.
+        self._blank: dict[str, int | None] = dict.fromkeys(first.images)
+        self._calls = 0
+
+    def _start_together(self, count: int) -> None:
+        with ThreadPoolExecutor(count) as pool:
+            started = [pool.submit(PlayerLanes, self.config, self.seed, index) for index in range(count)]
+        self.players = [future.result() for future in started if not future.exception()]
+        for future in started:
+            if error := future.exception():
+                self.close()
+                raise error
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """Of all players."""
+        return [lane for player in self.players for lane in player.lanes]
+
+    @property
+    def num_envs(self) -> int:
+        """N, the number of lanes: agents of all players."""
+        return len(self.lanes)
+
+    @property
+    def reset_mask(self) -> np.ndarray:
+        """Bool [N]: which lanes the next call of :meth:`step` will reset; a lost player's are added to them."""
+        return np.array([lane.needs_reset for lane in self.lanes])
+
+    def step(self, actions: np.ndarray) -> Timestep:
+        """One entry of every lane for ``actions`` float32 [N, A]; the first call resets all lanes."""
+        actions = np.asarray(actions, np.float32)
+        expected = (self.num_envs, self.spec.action.size)
+        if actions.shape != expected:
+            raise EnvError(f"expected actions of shape {expected}, found {actions.shape}")
+        if not np.isfinite(actions[~self.reset_mask]).all():
+            raise EnvError(f"the agent's actions are not finite: {actions}; look for nan in the losses or parameters")
+        start = 0
+        for player in self.players:
+            player.begin(actions[start : start + len(player.lanes)])
+            start += len(player.lanes)
+        while running := [player for player in self.players if player.running]:
+            for player in running:  # first all, then all: players run side by side
+                player.send()
+            for player in running:
+                player.receive()
+        entries = [entry for player in self.players for entry in player.finish()]
+        self.agent_steps += sum(not entry.is_first for entry in entries)
+        timestep = stack(entries)
+        self._check_images(timestep.obs)
+        return timestep
+
+    def reset_lane(self, lane: int) -> Timestep:
+        """Begin a lane's next episode now, see :meth:`PlayerLanes.reset_lane`; its entry, without a lane axis."""
+        for player in self.players:
+            if lane < len(player.lanes):
+                return player.reset_lane(lane)
+            lane -= len(player.lanes)
+        raise EnvError(f"there are {self.num_envs} lanes, the last of them is {self.num_envs - 1}")
+
+    def render(self, lane: int = 0) -> np.ndarray:
+        """What the lane's agent sees through its first camera, as uint8 [H, W, 3]."""
+        if self._shown is None:
+            raise EnvError("no sensor of this behaviour is a picture: there is nothing to draw")
+        return to_rgb(self.lanes[lane].obs[self._shown])
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready: the seed, the steps counted and the number of lanes, for :meth:`restore`."""
+        return {"seed": self.seed, "agent_steps": self.agent_steps, "lanes": [{} for _ in self.lanes]}
+
+    def restore(self, state: dict[str, Any], actions: Any) -> list[Timestep | None]:
+        """Count on from :meth:`state`. Nothing can be played again: every lane's next entry is a reset, None says so."""
+        if not len(state["lanes"]) == len(actions) == self.num_envs:
+            raise EnvError(f"{self.num_envs} agents, but the run was stopped with {len(state['lanes'])}")
+        self.seed, self.agent_steps = int(state["seed"]), int(state["agent_steps"])
+        for lane in range(self.num_envs):
+            self.abandon(lane)
+        return [None] * self.num_envs
+
+    def abandon(self, lane: int) -> None:
+        """Leave a lane's episode where it is: its next entry is a reset."""
+        self.lanes[lane].needs_reset = True
+
+    def close(self) -> None:
+        """End all players."""
+        for player in self.players:
+            player.close()
+            _EDITOR.discard(player)
+
+    def _check_images(self, obs: Observation) -> None:
+        """EnvError where a camera has shown nothing but one colour."""
+        self._calls += 1
+        for key in list(self._blank):
+            low, high = int(obs[key].min()), int(obs[key].max())
+            if low != high or self._blank[key] not in (None, low):
+                del self._blank[key]
+            else:
+                self._blank[key] = low
+        if self._calls >= CALLS_TO_SEE_SOMETHING and self._blank:
+            raise EnvError(
+                f"image {', '.join(self._blank)} showed one colour only in the first {self._calls} steps: the player does "
+                "not draw. It needs a display (xvfb-run) and env.unity_no_graphics=false; or leave the sensor out with "
+                f"env.exclude={','.join(self._blank)}"
+            )

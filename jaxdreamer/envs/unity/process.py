@@ -1,0 +1,272 @@
+"""One Unity player seen from the trainer: its worker process is started, spoken to, and ended with all it started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+
+from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
+from jaxdreamer.envs import endings
+from jaxdreamer.envs.base import EnvError
+from jaxdreamer.envs.unity import worker as unity_worker
+
+REQUIREMENTS = "'mlagents-envs==0.28.0' 'protobuf>=3.20.3,<3.21' 'numpy>=2' setuptools"
+_LOG_LINES = 15
+_CLOSING_SECONDS = 2 * unity_worker.CLOSING_SECONDS
+_STARTING_SECONDS = 30.0  # for the worker's imports, beside the player's own time
+
+
+class PlayerLost(EnvError):
+    """The player died, hung or sent nonsense; another may take its place."""
+
+
+class Layout(NamedTuple):
+    """What a player's behaviour is made of; players that play side by side must agree."""
+
+    sensors: tuple[tuple[str, tuple[int, ...], bool], ...]  # name, shape (H, W, C for an image), is it an image
+    continuous: int
+    branches: tuple[int, ...]
+
+
+class PlayerProcess:
+    """A worker process with its player; starting is done by the constructor, which waits for the first decisions.
+
+    Raises:
+        MissingExtra: the interpreter lacks mlagents_envs, or its protobuf is another than the stubs'.
+        ConfigError: no such interpreter or behaviour, or no free port.
+        EnvError: the player did not start; the message has its exit code, its last log lines and known causes.
+    """
+
+    def __init__(self, config: EnvConfig, seed: int, index: int = 0) -> None:
+        """``index`` counts the players of one program, and is added to the worker id."""
+        self._config = config
+        self._own_logs = not config.unity_log_folder
+        self.log_folder = Path(config.unity_log_folder or tempfile.mkdtemp(prefix="jaxdreamer-unity-")).absolute()
+        self.log_folder.mkdir(parents=True, exist_ok=True)
+        self._replies: queue.Queue[Any] = queue.Queue()
+        self.pid: int | None = None
+        self._born: float | None = None
+        self._process = self._launch(index)
+        # Also where nobody calls close: when this object is forgotten, and when the program ends.
+        self._end = weakref.finalize(self, _end, self._process, self._cleanup_folder())
+        endings.at_once(self, partial(_end_at_once, weakref.ref(self)))
+        threading.Thread(target=_listen, args=(self._process.stdout, self._replies), daemon=True).start()
+        settings = {
+            "file_name": str(Path(config.unity_file_name).absolute()) if config.unity_file_name else "",
+            "behavior_name": config.unity_behavior_name,
+            "worker_id": config.unity_worker_id + index,
+            "base_port": config.unity_base_port,
+            "no_graphics": config.unity_no_graphics,
+            "time_scale": config.unity_time_scale,
+            "quality_level": config.unity_quality_level,
+            "timeout_wait": config.unity_timeout_wait,
+            "additional_args": list(config.unity_additional_args),
+            "log_folder": str(self.log_folder),
+            "seed": seed,
+        }
+        try:
+            self._send({"command": "start", "settings": settings})
+            # Twice: the player may take its time to connect, and again until the first decision.
+            ready, self.first = self._receive(2 * config.unity_timeout_wait + _STARTING_SECONDS, starting=True)
+            sensors = tuple((s["name"], tuple(s["shape"]), bool(s["image"])) for s in ready["sensors"])
+            self.layout = Layout(sensors, int(ready["continuous"]), tuple(ready["branches"]))
+            self.port, self.pid = int(ready["port"]), ready["pid"]
+            self._born = _born(self.pid)
+        except BaseException:
+            self.close()
+            raise
+
+    def reset(self) -> None:
+        """Begin all episodes anew; ``first`` holds the first decisions. PlayerLost."""
+        self._send({"command": "reset"})
+        self.first = self._receive(self._config.unity_timeout_wait + _STARTING_SECONDS, starting=False)[1]
+
+    def send_actions(self, continuous: np.ndarray, discrete: np.ndarray) -> None:
+        """Ask for one exchange: float32 [n, c] and int32 [n, b], for the agents of the last steps in their order."""
+        self._send({"command": "step"}, {"continuous": continuous, "discrete": discrete})
+
+    def receive_steps(self) -> dict[str, np.ndarray]:
+        """The steps that :meth:`send_actions` brought, see :mod:`~jaxdreamer.envs.unity.worker`; PlayerLost."""
+        return self._receive(self._config.unity_timeout_wait + unity_worker.CLOSING_SECONDS, starting=False)[1]
+
+    def close(self) -> None:
+        """End the worker, the player and its children, and remove the logs unless a folder was asked for."""
+        if self._process.poll() is None:
+            try:
+                unity_worker.send(self._process.stdin, {"command": "close"})  # type: ignore[arg-type]
+                self._process.wait(_CLOSING_SECONDS)
+            except (OSError, ValueError, subprocess.TimeoutExpired):
+                self._process.kill()  # it is gone or stuck: what it leaves is ended below
+        self._kill_player()
+        self._end()
+
+    # ---- the worker process --------------------------------------------------------------------------------------
+
+    def _launch(self, index: int) -> subprocess.Popen[bytes]:
+        config = self._config
+        python = config.unity_python or sys.executable
+        environment = dict(os.environ)
+        if config.unity_python:  # what leads this interpreter to its libraries misleads another
+            for name in ("PYTHONPATH", "PYTHONHOME"):
+                environment.pop(name, None)
+        log = self.log_folder / f"worker-{config.unity_worker_id + index}.log"
+        try:
+            with open(log, "ab") as file:
+                return subprocess.Popen(
+                    [python, "-u", unity_worker.__file__],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=file,
+                    env=environment,
+                    start_new_session=True,  # Ctrl-C is for the trainer, which ends its workers in its own time
+                )
+        except OSError as error:
+            self._cleanup_folder()
+            raise ConfigError(f"env.unity_python: {python!r} cannot be started: {error}") from error
+
+    def _cleanup_folder(self) -> Path | None:
+        return self.log_folder if self._own_logs else None
+
+    def _kill_player(self) -> None:
+        """For a worker that was killed: its player would wait for an answer that never comes."""
+        if self.pid is not None and self._born is not None and _born(self.pid) == self._born:  # not another's number
+            unity_worker.kill_group(self.pid)
+
+    def _send(self, header: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
+        try:
+            unity_worker.send(self._process.stdin, header, arrays)  # type: ignore[arg-type]
+        except OSError as error:
+            raise PlayerLost(self._tell(f"its worker process is gone ({error})", None)) from error
+
+    def _receive(self, seconds: float, starting: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        try:
+            reply = self._replies.get(timeout=seconds)
+        except queue.Empty:
+            raise PlayerLost(self._tell(f"no answer within {seconds:g} s", None)) from None
+        if isinstance(reply, Exception):
+            self._process.wait(_CLOSING_SECONDS)
+            if starting and "No module named 'numpy'" in self._last_lines():
+                self._raise("missing", f"{self._config.unity_python} cannot import numpy", None, starting)
+            what = f"its worker process ended with exit code {self._process.returncode} ({reply})"
+            raise PlayerLost(self._tell(what, None)) from reply
+        header, arrays = reply
+        if header["kind"] != "error":
+            return header, arrays
+        self._raise(header["reason"], header["message"], header["exit_code"], starting)
+        raise AssertionError("unreachable")
+
+    # ---- errors --------------------------------------------------------------------------------------------------
+
+    def _raise(self, reason: str, message: str, exit_code: int | None, starting: bool) -> None:
+        if reason == "missing":
+            raise MissingExtra(
+                "jaxdreamer[unity]",
+                f"Unity players need mlagents_envs with protobuf 3.20: {message}. Where that protobuf does not fit "
+                "beside other libraries, give it an interpreter of its own:\n"
+                f"python3 -m venv unity-venv && unity-venv/bin/pip install {REQUIREMENTS}\n"
+                "and set env.unity_python=unity-venv/bin/python; else:",
+            )
+        if reason in ("setup", "behavior"):
+            raise ConfigError(f"Unity player {self.name}: {message}")
+        if reason == "range":
+            raise EnvError(f"Unity player {self.name}: {message}; leave it out with env.exclude, or change the sensor")
+        if not starting and reason == "died":
+            raise PlayerLost(self._tell(message, exit_code))
+        causes = "" if reason == "bug" else "\n" + self._causes(message)
+        raise EnvError(f"{self._tell(message, exit_code)}{causes}")
+
+    @property
+    def name(self) -> str:
+        """The player's file, or the Editor."""
+        return self._config.unity_file_name or "in the Unity Editor"
+
+    def _tell(self, message: str, exit_code: int | None) -> str:
+        code = "" if exit_code is None else f"\nexit code {exit_code}"
+        return f"Unity player {self.name}: {message}{code}{self._last_lines()}"
+
+    def _last_lines(self) -> str:
+        parts = []
+        for path in sorted(self.log_folder.glob("*.log")):
+            lines = path.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+            if lines:
+                parts.append(f"\nlast lines of {path.name}:\n" + "\n".join(f"  {line}" for line in lines))
+        return "".join(parts) or "\nit logged nothing"
+
+    def _causes(self, message: str) -> str:
+        if "expected shape" in message:
+            return (
+                "players built with com.unity.ml-agents 3 send images channels first, which mlagents-envs understands from "
+                "1.0 on: set env.unity_python to a Python 3.10 that has mlagents-envs 1.1.0"
+            )
+        if "not compatible" in message:
+            return (
+                "Python and the player speak different protocols: build the player with a release of com.unity.ml-agents "
+                "that has communication API 1 (1.0 and later), or set env.unity_python to an interpreter whose "
+                "mlagents-envs belongs to the player's release"
+            )
+        display = "" if self._config.unity_no_graphics else "\n- no display: run under xvfb-run, or set "
+        display += "" if self._config.unity_no_graphics else "env.unity_no_graphics=true where no sensor is an image"
+        return (
+            "known causes:\n"
+            "- an agent's Behavior Parameters: Behavior Type must be Default, not Heuristic Only or Inference Only\n"
+            "- the scene has no agent with a Decision Requester, or waits for somebody to click\n"
+            "- the file is no player for this system and processor, or not executable (chmod -R 755)\n"
+            f"- a slow first start: raise env.unity_timeout_wait, now {self._config.unity_timeout_wait} s\n"
+            "- the player's com.unity.ml-agents and Python's mlagents-envs are of different releases" + display
+        )
+
+
+def _end_at_once(reference: weakref.ref[PlayerProcess]) -> None:
+    """Without waiting: the worker follows when its standard input ends, with this program, and ends what it started."""
+    player = reference()
+    if player is None:
+        return
+    player._kill_player()
+    folder = player._cleanup_folder()
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _born(pid: int | None) -> float | None:
+    """When a process began; None where there is none of that number."""
+    try:
+        return None if pid is None else psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _listen(stream: Any, replies: queue.Queue[Any]) -> None:
+    """Put every message of the worker into ``replies``, and last the exception that ended it."""
+    try:
+        while True:
+            replies.put(unity_worker.receive(stream))
+    except Exception as error:  # EOFError where the worker ended; anything else is nonsense on the line
+        replies.put(error)
+    finally:
+        stream.close()
+
+
+def _end(process: subprocess.Popen[bytes], folder: Path | None) -> None:
+    """Let go of a worker: without its standard input it ends its player and itself."""
+    with contextlib.suppress(OSError):  # bytes for a process that is gone
+        process.stdin.close()  # type: ignore[union-attr]
+    try:
+        process.wait(_CLOSING_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The loop for environments made of pure functions: one compiled program."""

@@ -1,0 +1,1 @@
+"""The loop for environments stepped on the host."""

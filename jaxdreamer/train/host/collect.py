@@ -1,0 +1,222 @@
+"""Stepping environments with a policy and storing every entry; and keeping the score of whole episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdreamer.agent.policy import Policy, random_action
+from jaxdreamer.envs.base import EnvError
+from jaxdreamer.envs.host.vector import VectorEnv
+from jaxdreamer.files import list_of, natural, number, optional
+from jaxdreamer.replay.host import HostReplay
+from jaxdreamer.types import ActionSpec, Array, PolicyState, PyTree, Timestep
+
+
+class Acting(NamedTuple):
+    """What acting carries from one observation to the next, on the device."""
+
+    policy: PolicyState
+    key: Array
+
+
+def make_act(policy: Policy, mode: str) -> Callable[..., tuple[Array, Acting]]:
+    """``act(params, acting, obs, is_first) -> (action [B, A], acting)``, jitted, with the key carried along."""
+
+    @jax.jit
+    def act(params: PyTree, acting: Acting, obs: dict[str, Array], is_first: Array) -> tuple[Array, Acting]:
+        key, key_act = jax.random.split(acting.key)
+        action, state = policy.act(params, acting.policy, obs, is_first, key_act, mode=mode)
+        return action, Acting(state, key)
+
+    return act
+
+
+def make_random_act(policy: Policy, spec: ActionSpec) -> Callable[..., tuple[Array, Acting]]:
+    """Like :func:`make_act` with uniform actions: the latent stays as it was, the action is remembered."""
+
+    @jax.jit
+    def act(params: PyTree, acting: Acting, obs: dict[str, Array], is_first: Array) -> tuple[Array, Acting]:
+        del params, obs
+        key, key_act = jax.random.split(acting.key)
+        action = random_action(key_act, spec, is_first.shape[0])
+        return action, Acting(PolicyState(acting.policy.latent, action), key)
+
+    return act
+
+
+class Scores:
+    """Returns and lengths of episodes, in the environment's own units, as they finish."""
+
+    @staticmethod
+    def form(lanes: int) -> dict[str, Any]:
+        """What :meth:`state` returns; see :func:`jaxdreamer.files.require`."""
+        now = {"current": list_of(number, lanes), "steps": list_of(natural, lanes), "last_return": optional(number)}
+        return now | {"returns": [number], "lengths": [natural]}
+
+    def __init__(self, lanes: int):
+        self.current = np.zeros(lanes, np.float64)
+        self.steps = np.zeros(lanes, np.int64)
+        self.returns: list[float] = []
+        self.lengths: list[int] = []
+        self.last_return: float | None = None
+
+    def add(self, timestep: Timestep) -> None:
+        """Count one entry of every lane."""
+        self.current = np.where(timestep.is_first, 0.0, self.current + timestep.reward)
+        self.steps = np.where(timestep.is_first, 0, self.steps + 1)
+        for lane in np.flatnonzero(timestep.is_last):
+            self.last_return = float(self.current[lane])
+            self.returns.append(self.last_return)
+            self.lengths.append(int(self.steps[lane]))
+
+    def take(self) -> dict[str, float]:
+        """Metrics of the episodes that ended since the last call; empty where none did."""
+        if not self.returns:
+            return {}
+        metrics = {
+            "train/return": float(np.mean(self.returns)),
+            "train/return_max": float(np.max(self.returns)),
+            "train/return_min": float(np.min(self.returns)),
+            "train/return_std": float(np.std(self.returns)),
+            "train/length": float(np.mean(self.lengths)),
+            "train/episodes": len(self.returns),
+        }
+        self.returns, self.lengths = [], []
+        return metrics
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "current": self.current.tolist(),
+            "steps": self.steps.tolist(),
+            "returns": self.returns,
+            "lengths": self.lengths,
+            "last_return": self.last_return,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state` returned."""
+        self.current, self.steps = np.array(state["current"]), np.array(state["steps"])
+        self.returns, self.lengths = list(state["returns"]), list(state["lengths"])
+        self.last_return = state["last_return"]
+
+
+MAX_BROKEN_IN_A_ROW = 20
+
+
+class Collector:
+    """Steps environments, one entry of every lane a call, and stores each in replay.
+
+    A lane whose observation or reward is not finite is reset at once: its episode ends, without being terminal, at the
+    last good entry, and nothing that is not finite reaches replay or the world model. Such entries are counted.
+    """
+
+    def __init__(self, envs: VectorEnv, policy: Policy, replay: HostReplay, key: Array):
+        self.envs, self._replay = envs, replay
+        self._random = make_random_act(policy, envs.spec.action)
+        self._explore = make_act(policy, "explore")
+        self.acting = Acting(jax.tree.map(jnp.asarray, policy.init(envs.num_envs)), key)
+        self.scores = Scores(envs.num_envs)
+        self.agent_steps = 0
+        self.broken = Broken(envs.num_envs, "environment")
+        self.latest: Timestep | None = None
+        self.sent: np.ndarray | None = None  # what the environments are doing now, where begin() came before step()
+
+    def step(self, params: PyTree | None) -> Timestep:
+        """Advance every lane by one entry: with the exploring policy, or with uniform actions where params is None."""
+        if self.sent is None:
+            action = self._decide(params)
+            timestep = self.envs.step(action)
+        else:
+            action, self.sent = self.sent, None
+            timestep = self.envs.receive()
+        self.agent_steps += int(np.sum(~timestep.is_first))
+        timestep = self._mend(timestep)
+        if self.latest is not None:
+            # A reset that no end came before: the environment broke off, and its episode ends at its last entry.
+            for lane in np.flatnonzero(timestep.is_first & ~np.asarray(self.latest.is_last)):
+                self._replay.close_episode(int(lane))
+        self._replay.add(timestep, np.where(timestep.is_first[:, None], np.float32(0), action))
+        self.scores.add(timestep)
+        self.latest = timestep
+        return timestep
+
+    def begin(self, params: PyTree | None) -> None:
+        """Decide on the next step and let the environments begin it; :meth:`step` then waits for them."""
+        self.resume(self._decide(params))
+
+    def resume(self, action: np.ndarray) -> None:
+        """Let the environments begin with an action [B, A] that was decided before."""
+        self.envs.send(action)
+        self.sent = action
+
+    def _decide(self, params: PyTree | None) -> np.ndarray:
+        if self.latest is None:
+            return np.zeros((self.envs.num_envs, self.envs.spec.action.size), np.float32)
+        act = self._random if params is None else self._explore
+        action, self.acting = act(params, self.acting, self.latest.obs, self.latest.is_first)
+        return np.asarray(action)
+
+    def _mend(self, timestep: Timestep) -> Timestep:
+        bad = np.flatnonzero(self.broken.find(timestep))
+        if not bad.size:
+            return timestep
+        for lane in bad:
+            self._replay.close_episode(int(lane))
+            timestep = replace_lane(timestep, int(lane), self.envs.reset_lane(int(lane)))
+        return self._mend(timestep)
+
+
+class Broken:
+    """Finds entries that are not finite, counts them, and stops where a lane gives nothing else."""
+
+    def __init__(self, lanes: int, who: str) -> None:
+        """``who`` gives them, for the error."""
+        self.count = 0
+        self.in_a_row = np.zeros(lanes, np.int64)  # since the lane's last good step; resets do not count
+        self._who = who
+
+    def find(self, timestep: Timestep, watched: np.ndarray | bool = True) -> np.ndarray:
+        """Which lanes' entries are not finite: bool [B]. EnvError for the twentieth in a row of a ``watched`` lane."""
+        bad = ~finite_lanes(timestep)
+        counted = bad & watched
+        self.in_a_row[~bad & ~timestep.is_first] = 0
+        self.in_a_row[counted] += 1
+        self.count += int(counted.sum())
+        worst = int(np.argmax(self.in_a_row))
+        if counted[worst] and self.in_a_row[worst] >= MAX_BROKEN_IN_A_ROW:
+            raise EnvError(
+                f"{self._who} {worst} gave rewards or observations that are not finite {MAX_BROKEN_IN_A_ROW} times in a "
+                f"row, with resets in between: {_not_finite(timestep, worst)}"
+            )
+        return bad
+
+
+def _not_finite(timestep: Timestep, lane: int) -> str:
+    values = {"reward": timestep.reward[lane]} | {key: value[lane] for key, value in timestep.obs.items()}
+    return ", ".join(f"{name} {value}" for name, value in values.items() if not np.isfinite(value).all())
+
+
+def finite_lanes(timestep: Timestep) -> np.ndarray:
+    """Which lanes hold finite numbers only: bool [B]."""
+    good = np.isfinite(timestep.reward)
+    for value in timestep.obs.values():
+        if value.dtype.kind == "f":
+            good = good & np.isfinite(value).reshape(len(good), -1).all(axis=1)
+    return good
+
+
+def replace_lane(timestep: Timestep, lane: int, entry: Timestep) -> Timestep:
+    """The same entries with one lane's replaced by ``entry``, which has no lane axis."""
+
+    def put(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        out = old.copy()
+        out[lane] = new
+        return out
+
+    return jax.tree.map(put, timestep, entry)
