@@ -2,42 +2,22 @@
 
 ``from torchwm_compat import DreamerAgent, DreamerConfig``; or ``python -m torchwm_compat script.py``; or :func:`install`,
 after which ``import torchwm`` leads here. Importing this package imports neither torch nor jax.
+
+The package ships in jaxdreamer's wheel because it is a thin layer over jaxdreamer's public names and is tested against
+exactly that version. ``__version__`` is the torchwm release whose API and file formats it follows, since scripts written
+for torchwm ask for it; the version of the code is ``jaxdreamer.__version__``.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
-
 from torchwm_compat.aliases import HOME, install
+from torchwm_compat.aliases import public as __getattr__  # noqa: F401
 
-__version__ = "0.4.2"  # torchwm's, whose API this is
+__version__ = "0.4.2"
 
-# At the top torchwm offers all but the inner workings.
-_INNER = {
-    "ActionRepeat",
-    "FreezeParameters",
-    "Logger",
-    "NormalizeActions",
-    "TimeLimit",
-    "compute_return",
-    "preprocess_obs",
-}
-
-__all__ = ["__version__", "install", *sorted(HOME.keys() - _INNER)]
-
-
-def __getattr__(name: str) -> Any:
-    """A public name, imported when it is first asked for."""
-    if name not in __all__:
-        raise AttributeError(
-            f"module {__name__!r} has no attribute {name!r}: it offers torchwm's Dreamer, see dir({__name__})"
-        )
-    value = getattr(import_module(f"{__name__}.{HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__all__ = ["__version__", "install", *sorted(HOME)]
 
 
 def __dir__() -> list[str]:
-    """The names there are."""
+    """The public names, whether imported yet or not."""
     return sorted({*globals(), *__all__})

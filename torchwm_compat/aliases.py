@@ -1,7 +1,7 @@
 """torchwm's module paths as aliases of this package, in this process: what :func:`install` sets up.
 
-A path that stands for one module here *is* that module, so that what is patched by torchwm's path takes effect. A path
-that is a package there gets a package of its own, whose names lead to their homes.
+A path that is a module there *is* the module here that offers its names, so that what is patched by torchwm's path takes
+effect. A path that is a package there offers every public name of this package.
 """
 
 from __future__ import annotations
@@ -39,45 +39,32 @@ _HOMES = {
 }
 HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 
-# torchwm's modules: one of this package's, or the names of a package; the two at the top lead to this package itself.
-MODULES: dict[str, str] = {
-    "torchwm": "",
-    "torchwm.api": f"{_HERE}.api",
-    "world_models": "",
-    "world_models.api": f"{_HERE}.api",
-    "world_models.models": "Dreamer DreamerAgent DreamerV1 DreamerV2 RSSM",
-    "world_models.models.dreamer": f"{_HERE}.dreamer",
-    "world_models.models.dreamer_v1": "DreamerV1",
-    "world_models.models.dreamer_v2": "DreamerV2",
-    "world_models.models.dreamer_rssm": "RSSM",
-    "world_models.configs": "DreamerConfig",
-    "world_models.configs.dreamer_config": "DreamerConfig",
-    "world_models.envs": (
-        "ActionRepeat BraxImageEnv DeepMindControlEnv GymImageEnv MuJoCoImageEnv NormalizeActions TimeLimit "
-        "UnityMLAgentsEnv list_gymnasium_robotics_envs make_brax_env make_env make_gym_env make_mujoco_env "
-        "make_mujoco_env_from_config make_robotics_env make_unity_mlagents_env register_gymnasium_robotics_envs"
-    ),
-    "world_models.envs.gym_env": "GymImageEnv make_gym_env",
-    "world_models.envs.dmc": "DeepMindControlEnv",
-    "world_models.envs.mujoco_env": f"{_HERE}.mujoco",
-    "world_models.envs.robotics_env": f"{_HERE}.robotics",
-    "world_models.envs.brax_env": "BraxImageEnv make_brax_env",
-    "world_models.envs.unity_env": "UnityMLAgentsEnv make_unity_mlagents_env",
-    "world_models.envs.wrappers": f"{_HERE}.wrappers",
-    "world_models.memory": "ReplayBuffer",
-    "world_models.memory.dreamer_memory": "ReplayBuffer",
-    "world_models.vision": "ActionDecoder ConvDecoder ConvEncoder DenseDecoder",
-    "world_models.vision.dreamer_encoder": "ConvEncoder",
-    "world_models.vision.dreamer_decoder": "ActionDecoder ConvDecoder DenseDecoder",
-    "world_models.utils": "FreezeParameters Logger compute_return preprocess_obs",
-    "world_models.utils.dreamer_utils": f"{_HERE}.dreamer_utils",
-    "world_models.export": f"{_HERE}.export",
+_PACKAGES = ("", "models", "configs", "envs", "memory", "vision", "utils")
+_MODULES = {
+    "api": "api",
+    "models.dreamer": "dreamer",
+    "models.dreamer_v1": "core",
+    "models.dreamer_v2": "core",
+    "models.dreamer_rssm": "views",
+    "configs.dreamer_config": "config",
+    "envs.gym_env": "envs",
+    "envs.dmc": "envs",
+    "envs.mujoco_env": "mujoco",
+    "envs.robotics_env": "robotics",
+    "envs.brax_env": "envs",
+    "envs.unity_env": "envs",
+    "envs.wrappers": "wrappers",
+    "memory.dreamer_memory": "memory",
+    "vision.dreamer_encoder": "views",
+    "vision.dreamer_decoder": "views",
+    "utils.dreamer_utils": "dreamer_utils",
+    "export": "export",
 }
-# The original answers to its package's modules under both of its names.
-MODULES |= {
-    name.replace("world_models", "torchwm", 1): target
-    for name, target in list(MODULES.items())
-    if name.startswith("world_models.") and name.replace("world_models", "torchwm", 1) not in MODULES
+# torchwm's paths, each under both of its package's names, and the modules here that they stand for; "" for packages.
+MODULES: dict[str, str] = {
+    f"{root}.{path}".rstrip("."): home and f"{_HERE}.{home}"
+    for root in ("torchwm", "world_models")
+    for path, home in (dict.fromkeys(_PACKAGES, "") | _MODULES).items()
 }
 
 
@@ -115,30 +102,22 @@ class _Loader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
-        target = MODULES[name]
-        if target.startswith(_HERE):
+        if MODULES[name]:
             # The import system hands out what is in sys.modules afterwards.
-            sys.modules[name] = importlib.import_module(target)
+            sys.modules[name] = importlib.import_module(MODULES[name])
             return
-        if not target:
-            package = importlib.import_module(_HERE)
-            module.__dict__.update(__doc__=package.__doc__, __all__=package.__all__, __version__=package.__version__)
-            module.__dict__.update(__getattr__=lambda attribute: getattr(package, attribute), __dir__=package.__dir__)
-            return
-        module.__doc__ = f"{name}, as {_HERE} offers it."
-        module.__dict__["__getattr__"] = _lookup(name, target.split())
-        module.__dict__["__all__"] = target.split()
+        package = importlib.import_module(_HERE)
+        module.__dict__.update(
+            __doc__=package.__doc__,
+            __version__=package.__version__,
+            __all__=sorted(HOME),
+            __getattr__=public,
+            __dir__=lambda: sorted(HOME),
+        )
 
 
-def _lookup(name: str, offered: Sequence[str]) -> Any:
-    def __getattr__(attribute: str) -> Any:
-        if attribute not in offered:
-            hint = (
-                ""
-                if attribute.startswith("_")
-                else f"; it is not part of this project's Dreamer ({', '.join(offered)})"
-            )
-            raise AttributeError(f"module {name!r} has no attribute {attribute!r}{hint}")
-        return getattr(importlib.import_module(f"{_HERE}.{HOME[attribute]}"), attribute)
-
-    return __getattr__
+def public(name: str) -> Any:
+    """A public name, imported when it is first asked for; AttributeError for any other."""
+    if name not in HOME:
+        raise AttributeError(f"{_HERE} has no attribute {name!r}: it offers torchwm's Dreamer, see dir({_HERE})")
+    return getattr(importlib.import_module(f"{_HERE}.{HOME[name]}"), name)

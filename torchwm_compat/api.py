@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import gymnasium
 
 from jaxdreamer import ConfigError
-from torchwm_compat import pretrained
-from torchwm_compat.config import as_config
-from torchwm_compat.mapping import NOT_OFFERED
+from torchwm_compat.config import DreamerConfig, as_config, override
+from torchwm_compat.mapping import BACKENDS, NOT_OFFERED, is_model
 
-_CONFIG = "torchwm_compat.config:DreamerConfig"
+_INVALID = "Invalid config override(s)"  # torchwm's words
 
 
 class ModelSpec(NamedTuple):
@@ -34,58 +33,33 @@ class EnvBackendSpec(NamedTuple):
     aliases: tuple[str, ...] = ()
 
 
+def _model(name: str, path: str, description: str, alias: str) -> ModelSpec:
+    return ModelSpec(name, f"torchwm_compat.{path}", "torchwm_compat.config:DreamerConfig", description, (alias,))
+
+
+def _backend(name: str, path: str, description: str, own: str | None = None) -> EnvBackendSpec:
+    spellings = tuple(word for word, found in BACKENDS.items() if found == (own or name) and word != name)
+    return EnvBackendSpec(name, f"torchwm_compat.{path}", description, spellings or ("default",))
+
+
 MODEL_SPECS = {
     spec.name: spec
     for spec in (
-        ModelSpec(
-            "dreamer",
-            "torchwm_compat.dreamer:DreamerAgent",
-            _CONFIG,
-            "An agent with its environments and its run; config.algo chooses the version.",
-            ("dreamer_agent",),
-        ),
-        ModelSpec(
-            "dreamer-v1",
-            "torchwm_compat.core:DreamerV1",
-            _CONFIG,
-            "Dreamer V1: Gaussian latents, gradients through the dynamics.",
-            ("dreamerv1",),
-        ),
-        ModelSpec(
-            "dreamer-v2",
-            "torchwm_compat.core:DreamerV2",
-            _CONFIG,
-            "Dreamer V2: categorical latents, KL balancing, target critic.",
-            ("dreamerv2",),
-        ),
+        _model("dreamer", "dreamer:DreamerAgent", "An agent with its environments, V1 or V2.", "dreamer_agent"),
+        _model("dreamer-v1", "core:DreamerV1", "Gaussian latents, gradients through the dynamics.", "dreamerv1"),
+        _model("dreamer-v2", "core:DreamerV2", "Categorical latents, KL balancing, target critic.", "dreamerv2"),
     )
 }
-
 ENV_BACKEND_SPECS = {
     spec.name: spec
     for spec in (
-        EnvBackendSpec("auto", "torchwm_compat.api:make_any_env", "By what the id looks like.", ("default",)),
-        EnvBackendSpec("gym", "torchwm_compat.envs:make_gym_env", "Gymnasium, and ready environments.", ("gymnasium",)),
-        EnvBackendSpec("dmc", "torchwm_compat.api:make_dmc_env", "DeepMind Control Suite.", ("dm_control",)),
-        EnvBackendSpec(
-            "mujoco",
-            "torchwm_compat.mujoco:make_mujoco_env",
-            "Gymnasium's MuJoCo tasks, MJCF and MJB models.",
-            ("mjcf", "native_mujoco"),
-        ),
-        EnvBackendSpec(
-            "robotics",
-            "torchwm_compat.robotics:make_robotics_env",
-            "Gymnasium-Robotics, and MuJoCo's old ids.",
-            ("gymnasium_robotics",),
-        ),
-        EnvBackendSpec("brax", "torchwm_compat.envs:make_brax_env", "Brax, stepped from the host.", ("jax_brax",)),
-        EnvBackendSpec(
-            "unity",
-            "torchwm_compat.envs:make_unity_mlagents_env",
-            "Unity ML-Agents players.",
-            ("mlagents", "unity_mlagents"),
-        ),
+        _backend("auto", "api:make_any_env", "By what the id looks like."),
+        _backend("gym", "envs:GymImageEnv", "Gymnasium, and ready environments."),
+        _backend("dmc", "envs:DeepMindControlEnv", "DeepMind Control Suite."),
+        _backend("mujoco", "mujoco:make_mujoco_env", "Gymnasium's MuJoCo tasks, MJCF and MJB models."),
+        _backend("robotics", "robotics:make_robotics_env", "Gymnasium-Robotics, and MuJoCo's old ids."),
+        _backend("brax", "envs:BraxImageEnv", "Brax, stepped from the host."),
+        _backend("unity", "envs:UnityMLAgentsEnv", "Unity ML-Agents players.", "unity_mlagents"),
     )
 }
 
@@ -115,13 +89,10 @@ def get_env_backend_spec(name: str) -> EnvBackendSpec:
     return _resolve(ENV_BACKEND_SPECS, name, "environment backend", "Available", OTHER_BACKENDS)
 
 
-def create_config(model: str, **overrides: Any) -> Any:
+def create_config(model: str, **overrides: Any) -> DreamerConfig:
     """A model's configuration with fields overridden. ValueError for one that is no field."""
-    spec = get_model_spec(model)
-    assert spec.config_path is not None
-    config = _load(spec.config_path)()
-    _apply(config, overrides)
-    return config
+    get_model_spec(model)
+    return override(DreamerConfig(), overrides, _INVALID)
 
 
 def create_model(model: str, config: Any = None, **overrides: Any) -> Any:
@@ -129,15 +100,12 @@ def create_model(model: str, config: Any = None, **overrides: Any) -> Any:
     spec = get_model_spec(model)
     args = as_config(config)
     known = {name: value for name, value in overrides.items() if hasattr(args, name)}
-    _apply(args, known)
+    override(args, known, _INVALID)
     rest = {name: value for name, value in overrides.items() if name not in known}
-    factory = _load(spec.import_path)
-    if spec.name == "dreamer":
-        return factory(args, **rest)
-    missing = [name for name in ("obs_shape", "action_size") if name not in rest]
+    missing = [name for name in ("obs_shape", "action_size") if name not in rest and spec.name != "dreamer"]
     if missing:
         raise ValueError(f"{spec.name} needs {', '.join(missing)}: give those of the environment")
-    return factory(args, **rest)
+    return _load(spec.import_path)(args, **rest)
 
 
 def make_env(env_id: Any, backend: str = "auto", **kwargs: Any) -> Any:
@@ -147,8 +115,6 @@ def make_env(env_id: Any, backend: str = "auto", **kwargs: Any) -> Any:
 
 def make_any_env(env_id: Any, **kwargs: Any) -> Any:
     """By what the id looks like: models are MuJoCo's, ``domain-task`` is dm_control's, all others are Gymnasium's."""
-    from torchwm_compat.mapping import is_model
-
     if isinstance(env_id, str) and is_model(env_id):
         return make_env(env_id, "mujoco", **kwargs)
     if isinstance(env_id, str) and env_id not in gymnasium.registry and "-" in env_id and env_id == env_id.lower():
@@ -156,29 +122,10 @@ def make_any_env(env_id: Any, **kwargs: Any) -> Any:
     return make_env(env_id, "gym", **kwargs)
 
 
-def make_dmc_env(name: str, seed: int = 0, **kwargs: Any) -> Any:
-    """:class:`~torchwm_compat.envs.DeepMindControlEnv`."""
-    from torchwm_compat.envs import DeepMindControlEnv
-
-    return DeepMindControlEnv(name, seed, **kwargs)
-
-
 def list_envs(model: str | None = None) -> Any:
     """Ids known here, by model or of one: what the installed Gymnasium registers."""
-    found = sorted(gymnasium.registry)
-    catalog = {name.replace("-", ""): list(found) for name in MODEL_SPECS}
-    if model is None:
-        return catalog
-    name = get_model_spec(model).name.replace("-", "")
-    return catalog[name]
-
-
-def _apply(config: Any, overrides: dict[str, Any]) -> None:
-    try:
-        pretrained.override(config, overrides)
-    except pretrained.NoSuchField as error:
-        name = str(error).rpartition(" ")[2]
-        raise ValueError(f"Invalid config override(s): {name}") from None
+    catalog = {name.replace("-", ""): sorted(gymnasium.registry) for name in MODEL_SPECS}
+    return catalog if model is None else catalog[get_model_spec(model).name.replace("-", "")]
 
 
 def _resolve(specs: dict[str, Any], name: str, what: str, available: str, others: tuple[str, ...]) -> Any:

@@ -22,7 +22,8 @@ import numpy as np
 from jaxdreamer import EnvSpec, TrainState
 from torchwm_compat import weights
 from torchwm_compat.arrays import require_torch, to_numpy
-from torchwm_compat.config import ALIASES, DreamerConfig, known_defaults
+from torchwm_compat.config import DreamerConfig
+from torchwm_compat.fields import ALIASES, KNOWN
 
 _log = logging.getLogger("torchwm_compat")
 
@@ -85,7 +86,7 @@ def config_of(data: Mapping[str, Any]) -> DreamerConfig | None:
     stored = data.get("config")
     if not isinstance(stored, Mapping):
         return None
-    known = known_defaults().keys() | ALIASES.keys()
+    known = KNOWN.keys() | ALIASES.keys()
     unknown = sorted(set(stored) - known)
     if unknown:
         _log.warning("the checkpoint's configuration has fields that are unknown here: %s", ", ".join(unknown))

@@ -14,7 +14,7 @@ import numpy as np
 from jaxdreamer import Batch, EnvError, EnvSpec, TrainState, explore, world_model_loss
 from torchwm_compat import checkpoint, pretrained, weights
 from torchwm_compat.arrays import answer_like, has_torch, is_tensor, to_float, to_numpy
-from torchwm_compat.config import DreamerConfig, as_config
+from torchwm_compat.config import DreamerConfig, as_config, override
 from torchwm_compat.mapping import to_jaxdreamer, warn_ignored
 from torchwm_compat.memory import ReplayBuffer, image_spec
 from torchwm_compat.play import Player
@@ -114,7 +114,7 @@ class Dreamer:
         **overrides: Any,
     ) -> Dreamer:
         """From a DreamerConfig, dictionary, YAML path or text; the shapes of an environment must be given."""
-        args = pretrained.override(as_config(config), overrides)
+        args = override(as_config(config), overrides)
         if obs_shape is None or action_size is None:
             raise ValueError(
                 "obs_shape and action_size are required to construct Dreamer: give those of the environment"

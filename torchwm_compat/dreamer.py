@@ -10,7 +10,7 @@ import logging
 import os
 import random
 import time
-from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,86 +20,49 @@ from jaxdreamer import ConfigError, EnvSpec
 from torchwm_compat import export as export_module
 from torchwm_compat import mapping, pretrained, training
 from torchwm_compat import wrappers as env_wrapper
-from torchwm_compat.config import DreamerConfig, as_config
-from torchwm_compat.core import Dreamer, DreamerV1, DreamerV2, preprocess_obs
-from torchwm_compat.dreamer_utils import FreezeParameters, compute_return
+from torchwm_compat.aliases import public as __getattr__  # noqa: F401 - torchwm's scripts import any of its names here
+from torchwm_compat.config import DreamerConfig, as_config, override
+from torchwm_compat.core import Dreamer, DreamerV1, DreamerV2
 from torchwm_compat.envs import BraxImageEnv, DeepMindControlEnv, GymImageEnv, UnityMLAgentsEnv
 from torchwm_compat.logger import Logger
-from torchwm_compat.memory import ReplayBuffer
 from torchwm_compat.mujoco import make_mujoco_env_from_config
 from torchwm_compat.robotics import make_robotics_env
-from torchwm_compat.views import RSSM, ActionDecoder, ConvDecoder, ConvEncoder, DenseDecoder
-
-__all__ = [
-    "RSSM",
-    "ActionDecoder",
-    "BraxImageEnv",
-    "ConvDecoder",
-    "ConvEncoder",
-    "DeepMindControlEnv",
-    "DenseDecoder",
-    "Dreamer",
-    "DreamerAgent",
-    "DreamerConfig",
-    "DreamerV1",
-    "DreamerV2",
-    "FreezeParameters",
-    "GymImageEnv",
-    "Logger",
-    "ReplayBuffer",
-    "UnityMLAgentsEnv",
-    "compute_return",
-    "make_env",
-    "make_mujoco_env_from_config",
-    "make_robotics_env",
-    "preprocess_obs",
-]
 
 _log = logging.getLogger("torchwm_compat")
 
 _EVALUATION_SEED = 1_000_003  # apart from the training environment's
 
 
+_UNITY = ("file_name", "behavior_name", "worker_id", "base_port", "no_graphics", "time_scale", "quality_level")
+_LOGGED = ("enable_wandb", "wandb_project", "wandb_entity", "video_format", "video_fps", "enable_tensorboard",
+           "enable_jsonl", "jsonl_filename")  # fmt: skip
+
+
 def make_env(args: Any) -> Any:
     """The environment of a configuration, with torchwm's wrappers: repeat, actions in [-1, 1], time limit in agent steps."""
-    size = mapping.image_size(args)
-    name = "" if args.env_instance is not None else mapping.backend(args)
-    if args.env_instance is not None or name == "gym":
+    common: dict[str, Any] = {"seed": args.seed, "size": mapping.image_size(args)}
+    name = "gym" if args.env_instance is not None else mapping.backend(args)
+    env: Any
+    if name == "gym":
         source = args.env if args.env_instance is None else args.env_instance
-        env: Any = GymImageEnv(source, seed=args.seed, size=size, render_mode=args.gym_render_mode)
+        env = GymImageEnv(source, render_mode=args.gym_render_mode, **common)
     elif name == "dmc":
-        env = DeepMindControlEnv(args.env, args.seed, size=size)
+        env = DeepMindControlEnv(args.env, args.seed, size=common["size"])
     elif name == "mujoco":
-        env = make_mujoco_env_from_config(args, size)
+        env = make_mujoco_env_from_config(args, common["size"])
     elif name == "robotics":
-        env = make_robotics_env(args.env, seed=args.seed, size=size, render_mode=args.gym_render_mode)
+        env = make_robotics_env(args.env, render_mode=args.gym_render_mode, **common)
     elif name == "brax":
-        env = BraxImageEnv(
-            args.env,
-            seed=args.seed,
-            size=size,
-            backend=args.brax_backend,
-            episode_length=args.time_limit,
-            auto_reset=args.brax_auto_reset,
-            jit=args.brax_jit,
-            suppress_warp_warnings=args.brax_suppress_warp_warnings,
-        )
+        options = {name: getattr(args, f"brax_{name}") for name in ("backend", "auto_reset", "jit")}
+        options["suppress_warp_warnings"] = args.brax_suppress_warp_warnings
+        env = BraxImageEnv(args.env, episode_length=args.time_limit, **options, **common)
     else:
         if not args.unity_file_name:
             raise ConfigError("unity_file_name must be provided when env_backend='unity_mlagents'.")
-        env = UnityMLAgentsEnv(
-            file_name=args.unity_file_name,
-            behavior_name=args.unity_behavior_name,
-            seed=args.seed,
-            size=size,
-            worker_id=int(args.unity_worker_id),
-            base_port=int(args.unity_base_port),
-            no_graphics=bool(args.unity_no_graphics),
-            time_scale=float(args.unity_time_scale),
-            quality_level=int(args.unity_quality_level),
-            max_episode_steps=int(args.time_limit),
-            **({"python": args.unity_python} if args.unity_python else {}),
-        )
+        options = {name: getattr(args, f"unity_{name}") for name in _UNITY}
+        if args.unity_python:
+            options["python"] = args.unity_python
+        env = UnityMLAgentsEnv(max_episode_steps=args.time_limit, **options, **common)
     repeat = max(1, int(args.action_repeat))
     env = env_wrapper.ActionRepeat(env, repeat)
     env = env_wrapper.NormalizeActions(env)
@@ -109,8 +72,8 @@ def make_env(args: Any) -> Any:
 class DreamerAgent:
     """An agent with its environments and its run's folder: build, ``train()``, ``evaluate()``, ``export()``.
 
-    ``train()`` is one run of jaxdreamer's trainer; on Brax it stays on the device from end to end. A folder that holds a run
-    already is gone on with.
+    ``train()`` is one run of jaxdreamer's trainer; on Brax it stays on the device from end to end. Where the folder holds a
+    run already, that run continues.
     """
 
     def __init__(self, config: Any = None, **kwargs: Any) -> None:
@@ -123,12 +86,8 @@ class DreamerAgent:
         self.last_latents_ref = kwargs.pop("last_latents_ref", None)
         if "data_path" in kwargs:
             kwargs["data_dir"] = kwargs.pop("data_path")
-        for key, value in kwargs.items():
-            try:
-                pretrained.override(self.args, {key: value})
-            except pretrained.NoSuchField:
-                raise ValueError(f"Invalid argument: {key}") from None
-        mapping.to_jaxdreamer(self.args)  # what cannot be is told before anything is made
+        override(self.args, kwargs, "Invalid argument")
+        mapping.to_jaxdreamer(self.args)  # refuses impossible settings before anything is made
         pretrained.remember(self.args)
         self.logdir = str(_run_folder(self.args))
         os.makedirs(self.logdir, exist_ok=True)
@@ -137,43 +96,35 @@ class DreamerAgent:
         random.seed(self.args.seed)
         np.random.seed(self.args.seed % 2**32)
 
-        self.train_env = make_env(self.args)
-        self.test_env = make_env(self.args)
-        _seed(self.test_env, int(self.args.seed) + _EVALUATION_SEED)
-        space = self.train_env.observation_space
-        has_image = "image" in list(space)  # of a gymnasium space `in` asks for elements, not for keys
-        if self.args.obs == "pixels" and not has_image:
+        self.train_env, self.test_env = make_env(self.args), make_env(self.args)
+        if callable(getattr(self.test_env, "seed", None)):
+            self.test_env.seed(int(self.args.seed) + _EVALUATION_SEED)
+        obs_shape = self._image_shape()
+        action_size = self.train_env.action_space.shape[0]
+        self.has_learned = bool(self.args.restore)  # a new run then begins with these parameters
+        self.dreamer: Dreamer = (DreamerV2 if mapping.is_v2(self.args) else DreamerV1)(
+            self.args, obs_shape, action_size, "cpu", self.has_learned, spec=_seen(self.train_env, self.args)
+        )
+        options = {name: getattr(self.args, name) for name in _LOGGED}
+        self.logger = Logger(self.logdir, enable_console=self.args.enable_console_metrics, **options)
+
+    def _image_shape(self) -> tuple[int, ...]:
+        """Of the environment's images [C, H, W]; without any, the agent sees the state and a warning says so."""
+        args, space = self.args, self.train_env.observation_space
+        if "image" in list(space):  # of a gymnasium space `in` asks for elements, not for keys
+            return space["image"].shape
+        if args.obs == "pixels":
             cameras = [key for key, box in space.items() if box.dtype == np.uint8 and len(box.shape) == 3]
             why = f"shows several images ({', '.join(cameras)})" if cameras else "shows no images and cannot be drawn"
-            task = self.args.unity_file_name if mapping.is_unity(self.args) else self.args.env
+            task = args.unity_file_name if mapping.is_unity(args) else args.env
             _log.warning("%s %s: the agent sees its state (obs='state')", task, why)
-            self.args.obs = "state"
-        obs_shape = space["image"].shape if has_image else (3, *mapping.image_size(self.args))
-        action_size = self.train_env.action_space.shape[0]
-        self.has_learned = bool(self.args.restore)  # parameters that a new run begins with
-        self.dreamer = self._kind()(
-            self.args, obs_shape, action_size, "cpu", bool(self.args.restore), spec=_seen(self.train_env, self.args)
-        )
-        self.logger = Logger(
-            self.logdir,
-            enable_wandb=self.args.enable_wandb,
-            wandb_project=self.args.wandb_project,
-            wandb_entity=self.args.wandb_entity,
-            video_format=self.args.video_format,
-            video_fps=self.args.video_fps,
-            enable_tensorboard=self.args.enable_tensorboard,
-            enable_console=self.args.enable_console_metrics,
-            enable_jsonl=self.args.enable_jsonl,
-            jsonl_filename=self.args.jsonl_filename,
-        )
-
-    def _kind(self) -> type[Dreamer]:
-        return DreamerV2 if mapping.is_v2(self.args) else DreamerV1
+            args.obs = "state"
+        return (3, *mapping.image_size(args))
 
     @classmethod
     def from_config(cls, config: Any = None, **overrides: Any) -> DreamerAgent:
         """From a DreamerConfig, dictionary, YAML path or text; ValueError for an override that is no field."""
-        return cls(pretrained.override(as_config(config), overrides))
+        return cls(override(as_config(config), overrides))
 
     @classmethod
     def from_pretrained(
@@ -203,14 +154,14 @@ class DreamerAgent:
         if "logdir" not in overrides:
             args.logdir = None  # that run's folder is not this agent's
         if config is None and not trust:
-            pretrained.refuse_untrusted(found, pretrained.override(args, overrides), overrides)
+            pretrained.refuse_untrusted(found, override(args, overrides), overrides)
         agent = cls.from_config(args, **overrides)
         agent.dreamer.take(data, found.checkpoint)
         agent.has_learned = True
         return agent
 
     def train(self, total_steps: int | None = None) -> None:
-        """Train until ``total_steps`` environment frames (the configuration's by default), or go on with the folder's run.
+        """Train until ``total_steps`` environment frames (the configuration's by default), continuing the folder's run.
 
         Writes ``metrics.jsonl``, ``scalar_data.pkl`` and ``ckpts/FRAMES_ckpt.pt`` under torchwm's names; the trainer's own
         files, from which a killed run resumes, are in ``jaxdreamer/``. Ctrl-C saves, then raises KeyboardInterrupt.
@@ -222,13 +173,8 @@ class DreamerAgent:
         episode_rews, videos, latents = self.dreamer.evaluate(self.test_env, self.args.test_episodes, render=True)
         if self.last_latents_ref is not None and latents is not None:
             self.last_latents_ref[0] = latents
-        scores = np.asarray(episode_rews)
-        logs = OrderedDict(
-            test_avg_reward=scores.mean(),
-            test_max_reward=scores.max(),
-            test_min_reward=scores.min(),
-            test_std_reward=scores.std(),
-        )
+        summaries: dict[str, Callable[[Any], Any]] = {"avg": np.mean, "max": np.max, "min": np.min, "std": np.std}
+        logs = {f"test_{name}_reward": summary(episode_rews) for name, summary in summaries.items()}
         self.logger.dump_scalars_to_pickle(logs, 0, log_title="test_scalars.pkl")
         self.logger.log_videos(videos, 0, max_videos_to_save=self.args.max_videos_to_save)
         self.logger.flush()
@@ -239,28 +185,23 @@ class DreamerAgent:
         names = ["rssm", "actor", "reward_model", "obs_encoder", "obs_decoder", "value_model", "discount_model"]
         modules = {name: getattr(self.dreamer, name).parameter_count for name in names if hasattr(self.dreamer, name)}
         total = sum(modules.values())
-        return {
-            "total_parameters": total,
-            "trainable_parameters": total,
-            "modules": modules,
-            "trainable_modules": dict(modules),
-        }
+        numbers = {"total_parameters": total, "trainable_parameters": total}
+        return numbers | {"modules": modules, "trainable_modules": dict(modules)}
 
     def parameter_count(self, trainable_only: bool = False) -> int:
-        """How many numbers are learned; all there are."""
+        """Number of parameters; all are trainable."""
         return self.summary()["trainable_parameters" if trainable_only else "total_parameters"]
 
     def export(
         self, path: Any, format: str = "onnx", *, target: str | None = None, example_inputs: Any = None, **kwargs: Any
     ) -> Path:
         """Write a network for use elsewhere, see :func:`torchwm_compat.export.export_any`; the actor by default."""
-        return export_module.export_any(
-            self, path, format=format, target=target, example_inputs=example_inputs, **kwargs
-        )
+        options = {"format": format, "target": target, "example_inputs": example_inputs}
+        return export_module.export_any(self, path, **options, **kwargs)
 
 
 def _seen(env: Any, args: DreamerConfig) -> EnvSpec | None:
-    """What the agent sees of an environment and does in it; None where the environment is none of this package's."""
+    """The agent's observations and actions; None where the environment is not one of this package's."""
     spec = getattr(env, "spec", None)
     if not isinstance(spec, EnvSpec):
         return None
@@ -271,11 +212,6 @@ def _seen(env: Any, args: DreamerConfig) -> EnvSpec | None:
     if not obs:
         raise ConfigError(f"DreamerConfig.obs={args.obs!r}: the environment shows only {', '.join(spec.obs)}")
     return EnvSpec(obs, spec.action)
-
-
-def _seed(env: Any, seed: int) -> None:
-    if callable(getattr(env, "seed", None)):
-        env.seed(seed)
 
 
 def _run_folder(args: DreamerConfig) -> Path:

@@ -189,7 +189,7 @@ class GymImageEnv(ImageEnv):
 class DeepMindControlEnv(ImageEnv):
     """A task of the DeepMind Control Suite, ``domain-task``."""
 
-    def __init__(self, name: str, seed: int, size: tuple[int, int] = (64, 64), camera: int | None = None) -> None:
+    def __init__(self, name: str, seed: int = 0, size: tuple[int, int] = (64, 64), camera: int | None = None) -> None:
         settings = {} if camera is None else {"camera": str(camera)}
         super().__init__(env_config(id=name, backend="dmc", image_size=size, **settings), seed)
 

@@ -1,193 +1,44 @@
-"""What becomes of each of torchwm's 96 fields: one table, and the jaxdreamer configuration that follows from it."""
+"""The jaxdreamer configuration that a DreamerConfig asks for; :mod:`torchwm_compat.fields` says what each field becomes."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from jaxdreamer import Config, ConfigError, preset
-from torchwm_compat.config import DreamerConfig, field_names, known_defaults
+from torchwm_compat.config import DreamerConfig
+from torchwm_compat.fields import DEFAULTS, KNOWN, TABLE
 from torchwm_compat.values import mismatch
 
 _log = logging.getLogger("torchwm_compat")
 
 PRESETS = {"dreamerv1": "dreamer_v1", "dreamerv2": "dreamer_v2"}
-
-# torchwm's names for backends, and jaxdreamer's.
-BACKENDS = {
-    "dmc": "dmc",
-    "gym": "gym",
-    "gymnasium": "gym",
-    "generic": "gym",
-    "mujoco": "mujoco",
-    "mjcf": "mujoco",
-    "native_mujoco": "mujoco",
-    "robotics": "robotics",
-    "gymnasium_robotics": "robotics",
-    "brax": "brax",
-    "jax_brax": "brax",
-    "unity": "unity_mlagents",
-    "unity_mlagents": "unity_mlagents",
-    "mlagents": "unity_mlagents",
+# jaxdreamer's backends, and torchwm's further names for each.
+_SPELLINGS = {
+    "dmc": "dm_control",
+    "gym": "gymnasium generic",
+    "mujoco": "mjcf native_mujoco",
+    "robotics": "gymnasium_robotics",
+    "brax": "jax_brax",
+    "unity_mlagents": "unity mlagents",
 }
-MODEL_SUFFIXES = (".xml", ".mjcf", ".urdf", ".mjb")
+BACKENDS = {name: own for own, more in _SPELLINGS.items() for name in (own, *more.split())}
 NOT_OFFERED = ("dmlab", "procgen", "bsuite")
-
-
-class Row(NamedTuple):
-    """The fate of one field."""
-
-    kind: Literal["setting", "facade", "ignored"]
-    what: str  # jaxdreamer's setting; what the facade does with it; why it has no meaning here
-    convert: Callable[[DreamerConfig], Any] | None = None  # None: the field's own value
-
-
-def setting(name: str, convert: Callable[[DreamerConfig], Any] | None = None) -> Row:
-    """The field decides a setting of jaxdreamer."""
-    return Row("setting", name, convert)
-
-
-def facade(what: str) -> Row:
-    """The field is obeyed by this package."""
-    return Row("facade", what)
-
-
-def ignored(why: str) -> Row:
-    """The field is accepted, and warned about where it was changed."""
-    return Row("ignored", why)
-
-
-def _steps(name: str) -> Callable[[DreamerConfig], int]:
-    """A field in environment frames, in agent steps."""
-    return lambda args: -(-getattr(args, name) // _repeat(args))
-
-
-def _repeat(args: DreamerConfig) -> int:
-    return max(1, args.action_repeat)
-
-
-_DMLAB = ignored("DeepMind Lab is not offered")
-_PROCGEN = ignored("Procgen is not offered")
-
-TABLE: dict[str, Row] = {
-    # which environment
-    "env_backend": setting("env.backend", lambda args: backend(args)),
-    "env": setting("env.id", lambda args: task(args)),
-    "env_instance": facade("a ready environment, instead of env; wrapped as it is"),
-    "image_size": setting("env.image_size", lambda args: image_size(args)),
-    "gym_render_mode": facade("handed to Gymnasium; training always draws frames as arrays"),
-    "dmlab_action_repeat": _DMLAB,
-    "dmlab_action_set": _DMLAB,
-    "dmlab_observations": _DMLAB,
-    "dmlab_config": _DMLAB,
-    "dmlab_renderer": _DMLAB,
-    "procgen_distribution_mode": _PROCGEN,
-    "procgen_num_levels": _PROCGEN,
-    "procgen_start_level": _PROCGEN,
-    "mujoco_xml_path": setting("env.id", lambda args: task(args)),
-    "mujoco_xml_string": setting("env.id", lambda args: task(args)),
-    "mujoco_binary_path": setting("env.id", lambda args: task(args)),
-    "mujoco_camera": setting(
-        "env.camera", lambda args: "-1" if args.mujoco_camera is None else str(args.mujoco_camera)
-    ),
-    "mujoco_frame_skip": setting("env.frame_skip", lambda args: args.mujoco_frame_skip or 1),
-    "mujoco_reset_noise_scale": setting("env.reset_noise"),
-    "brax_backend": setting("env.brax_backend"),
-    "brax_jit": ignored("Brax always runs compiled"),
-    "brax_auto_reset": ignored("resets are jaxdreamer's own: fresh starts, and no final observation lost"),
-    "brax_suppress_warp_warnings": ignored("Brax's import is always quiet"),
-    "unity_file_name": setting("env.unity_file_name", lambda args: str(args.unity_file_name or "")),
-    "unity_behavior_name": setting("env.unity_behavior_name", lambda args: args.unity_behavior_name or ""),
-    "unity_worker_id": setting("env.unity_worker_id"),
-    "unity_base_port": setting("env.unity_base_port"),
-    "unity_no_graphics": setting("env.unity_no_graphics"),
-    "unity_time_scale": setting("env.unity_time_scale"),
-    "unity_quality_level": setting("env.unity_quality_level"),
-    "time_limit": setting("env.time_limit", lambda args: time_limit(args)),
-    "action_repeat": setting("env.action_repeat"),
-    # the algorithm
-    "algo": setting("preset", lambda args: PRESETS[algorithm(args)]),
-    "seed": setting("seed"),
-    "cnn_activation_function": setting("model.cnn_activation"),
-    "dense_activation_function": setting("model.dense_activation"),
-    "obs_embed_size": setting("model.embed_size"),
-    "num_units": setting("model.units"),
-    "deter_size": setting("model.deter_size"),  # and model.hidden_size, as in torchwm
-    "stoch_size": setting("model.stoch_size"),
-    "use_disc_model": setting("model.discount_head", lambda args: bool(args.use_disc_model) or is_v2(args)),
-    "free_nats": setting("loss.free_nats"),
-    "kl_loss_coeff": setting("loss.kl_loss_coeff"),
-    "kl_alpha": setting("loss.kl_balance", lambda args: args.kl_alpha if is_v2(args) else None),
-    "disc_loss_coeff": setting("loss.discount_loss_coeff"),
-    "num_buckets": ignored("rewards and values are Normal, as in DreamerV2; torchwm's two-hot heads are V3's idea"),
-    "symlog_range": ignored("rewards and values are Normal, as in DreamerV2; torchwm's two-hot heads are V3's idea"),
-    "discount": setting("behavior.discount"),
-    "td_lambda": setting("behavior.td_lambda"),
-    "imagine_horizon": setting("behavior.imagine_horizon"),
-    "action_noise": setting("behavior.exploration_noise"),  # and behavior.exploration_epsilon, for choices
-    "model_learning_rate": setting("optimizer.model_learning_rate"),
-    "actor_learning_rate": setting("optimizer.actor_learning_rate"),
-    "value_learning_rate": setting("optimizer.critic_learning_rate"),
-    "adam_epsilon": setting("optimizer.adam_epsilon"),
-    "grad_clip_norm": setting("optimizer.grad_clip_norm"),
-    "use_amp": ignored("arithmetic is float32; bfloat16 is an option of jaxdreamer"),
-    "detect_anomaly": ignored("updates that are not finite are always skipped, counted, and stop the run in the end"),
-    # the run
-    "total_steps": setting("run.frames"),
-    "seed_steps": setting("run.prefill", _steps("seed_steps")),
-    "update_steps": setting("run.updates"),  # and run.pretrain: a round's updates come before its steps
-    "collect_steps": setting("run.train_every", _steps("collect_steps")),
-    "buffer_size": setting("replay.capacity", lambda args: capacity(args)),
-    "batch_size": setting("replay.batch_size"),
-    "train_seq_len": setting("replay.batch_length"),
-    "test_interval": setting("run.eval_every", _steps("test_interval")),
-    "test_episodes": setting("run.eval_episodes"),
-    "checkpoint_interval": setting("run.checkpoint_every", _steps("checkpoint_interval")),
-    "checkpoint_path": facade("read at the start where restore is set"),
-    "restore": facade("begin with checkpoint_path's parameters and optimizers"),
-    "no_gpu": facade("compute on the CPU"),
-    "exp_name": facade("part of the run folder's name"),
-    "log_dir": facade("where run folders are made"),
-    "logdir": facade("the run's own folder"),
-    "data_dir": facade("where run folders are made, before log_dir"),
-    "log_level": facade("level of the loggers torchwm_compat and jaxdreamer"),
-    "log_file": facade("their records go there too"),
-    "log_video_freq": facade("above 0: every evaluation is filmed; else evaluate()'s are"),
-    "max_videos_to_save": facade("videos of an evaluation"),
-    "video_format": facade("gif or mp4"),
-    "video_fps": facade("their frames in a second"),
-    "enable_wandb": facade("log to Weights & Biases too"),
-    "wandb_project": facade("its project"),
-    "wandb_entity": facade("its entity"),
-    "enable_tensorboard": facade("log to TensorBoard too"),
-    "enable_console_metrics": facade("tell of the progress on standard error"),
-    "enable_jsonl": facade("write the metrics as JSON lines"),
-    "jsonl_filename": facade("their file"),
-    "log_system_stats_freq": ignored("jaxdreamer logs rates and shares of time with every line instead"),
-    # fields that torchwm reads nowhere either
-    "train": ignored("call agent.train()"),
-    "evaluate": ignored("call agent.evaluate()"),
-    "max_episode_length": ignored("time_limit is the episode's length"),
-    "test": ignored("call agent.evaluate()"),
-    "scalar_freq": ignored("metrics are written once a round"),
-    "experience_replay": ignored("a run's replay is saved and resumed with it"),
-    "render": ignored("frames are never shown in a window"),
-}
+MODEL_SUFFIXES = (".xml", ".mjcf", ".urdf", ".mjb")
 
 _warned: set[str] = set()
 
 
 def warn_ignored(args: DreamerConfig) -> list[str]:
-    """Warn, once in a process for each name, about changed fields without a meaning here; the names warned about."""
-    defaults = field_names()
-    names = [n for n, row in TABLE.items() if row.kind == "ignored" and getattr(args, n) != defaults[n]]
-    new = [name for name in names if name not in _warned]
-    for name in new:
+    """Warn, once in a process for each name, about changed fields that have no effect here; the names warned about."""
+    ignored = [name for name, row in TABLE.items() if row.kind == "ignored" and name not in _warned]
+    changed = [name for name in ignored if getattr(args, name) != DEFAULTS[name]]
+    for name in changed:
         _warned.add(name)
         _log.warning("DreamerConfig.%s = %r has no effect: %s", name, getattr(args, name), TABLE[name].what)
-    return new
+    return changed
 
 
 def to_jaxdreamer(args: DreamerConfig) -> Config:
@@ -201,32 +52,14 @@ def to_jaxdreamer(args: DreamerConfig) -> Config:
     named: dict[str, str] = {}
     for name, row in TABLE.items():
         if row.kind == "setting":
-            values[row.what] = row.convert(args) if row.convert else getattr(args, name)
+            values[row.what] = _CONVERTED[name](args) if name in _CONVERTED else getattr(args, name)
             named.setdefault(row.what, name)
     base = values.pop("preset")
-    values["model.hidden_size"] = args.deter_size
-    if base == "dreamer_v1":
-        values["model.discount_layers"] = 2
-    else:
-        values["model.classes"] = args.num_categories
-    values["behavior.exploration_epsilon"] = min(1.0, args.action_noise)
-    values["env.obs"] = args.obs
-    values["env.unity_python"] = args.unity_python
+    values |= _derived(args)
     if args.env_instance is not None or backend(args) != "mujoco" or not is_model(values["env.id"]):
         del values["env.camera"], values["env.frame_skip"]  # native models' only: a task has its own
     if args.env_instance is not None:
         values["env.backend"] = "custom"
-    # torchwm's windows cross the ends of episodes; so do these, with the state reset there. Tasks whose episodes are
-    # shorter than a window could not be learned otherwise.
-    values["replay.cross_episodes"] = True
-    values["run.pretrain"] = args.update_steps
-    values["run.log_every"] = values["run.train_every"]
-    values["run.video"] = wants_films(args)
-    values |= _update_order(args)
-    if args.actor_gradient != "auto":
-        values["behavior.actor_gradient"] = args.actor_gradient
-    elif base == "dreamer_v1":
-        values["behavior.actor_gradient"] = "dynamics"
     try:
         return preset(base, **values)
     except ConfigError as error:
@@ -235,14 +68,47 @@ def to_jaxdreamer(args: DreamerConfig) -> Config:
         raise ConfigError(f"{prefix}{error}") from None
 
 
-# Fields without a default that would tell their type: text, or a path, or None.
+def _derived(args: DreamerConfig) -> dict[str, Any]:
+    """Settings that no single field decides."""
+    values: dict[str, Any] = {
+        "model.hidden_size": args.deter_size,
+        "behavior.exploration_epsilon": min(1.0, args.action_noise),
+        "env.obs": args.obs,
+        "env.unity_python": args.unity_python,
+        # torchwm's windows cross the ends of episodes; so do these, with the state reset there. Otherwise tasks whose
+        # episodes are shorter than a window could not be learned.
+        "replay.cross_episodes": True,
+        "run.pretrain": args.update_steps,
+        "run.log_every": _agent_steps("collect_steps")(args),
+        "run.video": wants_films(args),
+    }
+    if is_v2(args):
+        values["model.classes"] = args.num_categories
+    else:
+        values["model.discount_layers"] = 2
+        values["behavior.actor_gradient"] = "dynamics"
+    if args.actor_gradient != "auto":
+        values["behavior.actor_gradient"] = args.actor_gradient
+    if args.update_order == "torchwm" and not is_v2(args):
+        values["behavior.update_order"] = "sequential"
+        values["behavior.actor_input_gradient"] = True
+        values["optimizer.adam_epsilon"] = 1e-8
+    elif args.update_order != "auto":
+        raise ConfigError(
+            f"DreamerConfig.update_order: expected 'auto', or 'torchwm' for Dreamerv1, found {args.update_order!r} "
+            f"for {args.algo}"
+        )
+    return values
+
+
+# Fields whose default does not show their type: text, a path, or None.
 _TEXTS = ("mujoco_xml_path", "mujoco_xml_string", "mujoco_binary_path", "unity_file_name", "unity_behavior_name", "logdir",
           "data_dir", "log_file")  # fmt: skip
 
 
 def _check_values(args: DreamerConfig) -> None:
     """ConfigError for a value of another type than its field's, and for what this package itself cannot obey."""
-    for name, default in known_defaults().items():
+    for name, default in KNOWN.items():
         value = getattr(args, name)
         wrong = mismatch(value, "" if name in _TEXTS and value is not None else default)
         if wrong is None and isinstance(value, str) and "\0" in value:
@@ -251,36 +117,22 @@ def _check_values(args: DreamerConfig) -> None:
             row = TABLE.get(name)
             target = f" -> {row.what}" if row is not None and row.kind == "setting" else ""
             raise ConfigError(f"DreamerConfig.{name}{target}: {wrong}")
-    if type(args.mujoco_camera) not in (type(None), int, str):
-        raise ConfigError(f"DreamerConfig.mujoco_camera: expected a name or a number, found {args.mujoco_camera!r}")
-    if args.video_format.lower() not in ("gif", "mp4"):
-        raise ConfigError(f"DreamerConfig.video_format: expected gif or mp4, found {args.video_format!r}")
-    if args.video_fps < 1:
-        raise ConfigError(f"DreamerConfig.video_fps must be above 0, found {args.video_fps}")
-    if args.max_videos_to_save < 0:
-        raise ConfigError(f"DreamerConfig.max_videos_to_save must not be negative, found {args.max_videos_to_save}")
-    if not args.jsonl_filename or Path(args.jsonl_filename).name != args.jsonl_filename:
-        raise ConfigError(f"DreamerConfig.jsonl_filename: expected a file's name, found {args.jsonl_filename!r}")
+    rules: tuple[tuple[str, bool, str], ...] = (
+        ("mujoco_camera", type(args.mujoco_camera) in (type(None), int, str), ": expected a name or a number"),
+        ("video_format", args.video_format.lower() in ("gif", "mp4"), ": expected gif or mp4"),
+        ("video_fps", args.video_fps >= 1, " must be above 0"),
+        ("max_videos_to_save", args.max_videos_to_save >= 0, " must not be negative"),
+        ("jsonl_filename", Path(args.jsonl_filename).name == args.jsonl_filename != "", ": expected a file's name"),
+        ("time_limit", args.time_limit >= 1, " must be above 0"),
+    )
+    for name, holds, expected in rules:
+        if not holds:
+            raise ConfigError(f"DreamerConfig.{name}{expected}, found {getattr(args, name)!r}")
 
 
 def wants_films(args: DreamerConfig) -> bool:
     """Whether evaluations while training are filmed."""
     return args.log_video_freq > 0
-
-
-def _update_order(args: DreamerConfig) -> dict[str, Any]:
-    if args.update_order == "auto":
-        return {}
-    if args.update_order != "torchwm" or is_v2(args):
-        raise ConfigError(
-            f"DreamerConfig.update_order: expected 'auto', or 'torchwm' for Dreamerv1, found {args.update_order!r} "
-            f"for {args.algo}"
-        )
-    return {
-        "behavior.update_order": "sequential",
-        "behavior.actor_input_gradient": True,
-        "optimizer.adam_epsilon": 1e-8,
-    }
 
 
 def algorithm(args: DreamerConfig) -> str:
@@ -302,7 +154,7 @@ def backend(args: DreamerConfig) -> str:
     if name in BACKENDS:
         return BACKENDS[name]
     found = "is not offered" if name in NOT_OFFERED else "is unknown"
-    raise ConfigError(f"env_backend={args.env_backend!r} {found}. Use one of: {', '.join(BACKENDS)}.")
+    raise ConfigError(f"env_backend={args.env_backend!r} {found}. Use one of: {', '.join(_SPELLINGS)}.")
 
 
 def is_unity(args: DreamerConfig) -> bool:
@@ -331,7 +183,7 @@ def model_sources(args: Any) -> dict[str, Any]:
 
 
 def is_model(source: Any) -> bool:
-    """Whether a MuJoCo source is a model, an MJCF or URDF text or file or an MJB file, instead of a task's id."""
+    """Whether a MuJoCo source is a model (an MJCF or URDF text or file, or an MJB file) instead of a task's id."""
     text = str(source)
     return text.lstrip().startswith("<") or text.lower().endswith(MODEL_SUFFIXES)
 
@@ -346,23 +198,31 @@ def image_size(args: DreamerConfig) -> tuple[int, int]:
     raise ConfigError(f"Invalid image_size={size}. Expected int or (H, W).")
 
 
-def capacity(args: DreamerConfig) -> int:
+def _repeat(args: DreamerConfig) -> int:
+    return max(1, args.action_repeat)
+
+
+def _agent_steps(name: str) -> Callable[[DreamerConfig], int]:
+    """A field in environment frames, in agent steps."""
+    return lambda args: -(-getattr(args, name) // _repeat(args))
+
+
+def _capacity(args: DreamerConfig) -> int:
     """Entries of the replay: buffer_size, and no fewer than a round of training needs to sample from."""
     if args.buffer_size < 1:
         return args.buffer_size  # refused by its name
-    return max(args.buffer_size, 2 * args.train_seq_len, args.train_seq_len + 2 * (_steps("collect_steps")(args) + 1))
+    round_of_training = args.train_seq_len + 2 * (_agent_steps("collect_steps")(args) + 1)
+    return max(args.buffer_size, 2 * args.train_seq_len, round_of_training)
 
 
-def time_limit(args: DreamerConfig) -> int:
+def _time_limit(args: DreamerConfig) -> int:
     """Agent steps of the longest episode; 0 where the task's own limit is shorter.
 
     torchwm limits an environment that has its limit already, so that the shorter one holds; in jaxdreamer a limit
     replaces the one that an id is registered with.
     """
-    if args.time_limit < 1:
-        raise ConfigError(f"DreamerConfig.time_limit must be above 0, found {args.time_limit}")
     limit = max(1, args.time_limit // _repeat(args))
-    if args.env_instance is not None or BACKENDS.get(str(args.env_backend).lower()) != "gym":
+    if args.env_instance is not None or backend(args) != "gym":
         return limit
     import gymnasium
 
@@ -371,3 +231,27 @@ def time_limit(args: DreamerConfig) -> int:
     except gymnasium.error.Error:
         return limit  # an id without a version, or unknown: making it says so
     return 0 if own is not None and own <= limit * _repeat(args) else limit
+
+
+# Settings that are not the field's own value.
+_CONVERTED: dict[str, Callable[[DreamerConfig], Any]] = {
+    "env_backend": backend,
+    "env": task,
+    "image_size": image_size,
+    "mujoco_xml_path": task,
+    "mujoco_xml_string": task,
+    "mujoco_binary_path": task,
+    "mujoco_camera": lambda args: "-1" if args.mujoco_camera is None else str(args.mujoco_camera),
+    "mujoco_frame_skip": lambda args: args.mujoco_frame_skip or 1,
+    "unity_file_name": lambda args: str(args.unity_file_name or ""),
+    "unity_behavior_name": lambda args: args.unity_behavior_name or "",
+    "time_limit": _time_limit,
+    "algo": lambda args: PRESETS[algorithm(args)],
+    "use_disc_model": lambda args: bool(args.use_disc_model) or is_v2(args),
+    "kl_alpha": lambda args: args.kl_alpha if is_v2(args) else None,
+    "seed_steps": _agent_steps("seed_steps"),
+    "collect_steps": _agent_steps("collect_steps"),
+    "buffer_size": _capacity,
+    "test_interval": _agent_steps("test_interval"),
+    "checkpoint_interval": _agent_steps("checkpoint_interval"),
+}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jaxdreamer import EnvConfig
 from jaxdreamer import refuse_untrusted as jaxdreamer_refuses
 from torchwm_compat import checkpoint, mapping
-from torchwm_compat.config import ALIASES, DreamerConfig, as_config, known_defaults
+from torchwm_compat.config import DreamerConfig, as_config, override
 
 CANDIDATES = ("model.pt", "pytorch_model.bin", "checkpoint.pt", "ckpt.pt")
 PATTERNS = ("*.pt", "*.pth", "*.bin")
@@ -27,19 +27,6 @@ class Found(NamedTuple):
 
     checkpoint: Path
     config: Path | None  # YAML, where there is any
-
-
-class NoSuchField(ValueError):
-    """A name that is no field of DreamerConfig."""
-
-
-def override(args: DreamerConfig, overrides: Mapping[str, Any]) -> DreamerConfig:
-    """Set fields on the very object; NoSuchField for one that is none."""
-    for name, value in overrides.items():
-        if ALIASES.get(name, name) not in known_defaults():
-            raise NoSuchField(f"Invalid DreamerConfig override: {name}")
-        setattr(args, name, value)
-    return args
 
 
 def find(
