@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from jaxdreamer.agent.algorithm import Algorithm, Policy
+    from jaxdreamer.agent.algorithms import make_algorithm
     from jaxdreamer.agent.learner import Learner, make_learner, update_many
-    from jaxdreamer.agent.policy import Policy, make_policy
+    from jaxdreamer.agent.policy import make_policy
     from jaxdreamer.agent.rssm import imagine, observe
     from jaxdreamer.agent.world_model import world_model_loss
     from jaxdreamer.config import Config, ConfigError, EnvConfig, MissingExtra, preset
@@ -54,6 +56,7 @@ __all__ = [
     "ActionSpec",
     "Agent",
     "AgentEnv",
+    "Algorithm",
     "ArraySpec",
     "Batch",
     "Bernoulli",
@@ -87,6 +90,7 @@ __all__ = [
     "lambda_return",
     "load_agent",
     "load_run",
+    "make_algorithm",
     "make_env",
     "make_learner",
     "make_networks",
@@ -113,8 +117,10 @@ __all__ = [
 
 # Where each name lives.
 _HOMES = {
+    "agent.algorithm": ("Algorithm", "Policy"),
+    "agent.algorithms": ("make_algorithm",),
     "agent.learner": ("Learner", "make_learner", "update_many"),
-    "agent.policy": ("Policy", "make_policy"),
+    "agent.policy": ("make_policy",),
     "agent.rssm": ("imagine", "observe"),
     "config": ("Config", "ConfigError", "EnvConfig", "MissingExtra", "preset"),
     "deploy.pretrained": ("Agent", "load_agent"),

@@ -331,6 +331,8 @@ class Config(_Typed):
 
     preset: str = "dreamer_v1"
     """Where the values came from."""
+    algorithm: str = "dreamer"
+    """How the agent learns. dreamer: DreamerV1 and V2, which differ by their settings."""
     seed: int = 0
     """All randomness derives from it."""
     env: EnvConfig = field(default_factory=EnvConfig)

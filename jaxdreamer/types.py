@@ -224,20 +224,12 @@ class Imagined(NamedTuple):
     action: Array  # float32 [H, N, A]; action[k] leads from latent[k] to latent[k + 1]
 
 
-class OptimizerStates(NamedTuple):
-    """optax states of the three optimizers."""
-
-    model: PyTree
-    actor: PyTree
-    critic: PyTree
-
-
 class TrainState(NamedTuple):
-    """Everything an update reads and writes."""
+    """Everything an update reads and writes. What the three trees hold is the algorithm's affair."""
 
-    params: PyTree  # {"model": ..., "actor": ..., "critic": ...}, float32
-    target_critic: PyTree  # shaped like params["critic"]; where no target critic is used, nothing reads it
-    optimizers: OptimizerStates
+    params: PyTree  # what gradients reach, float32; Dreamer's: {"model", "actor", "critic"}
+    optimizers: PyTree  # states of the optimizers; Dreamer's: optax's, {"model", "actor", "critic"}
+    aux: PyTree  # whatever else it keeps; Dreamer's: {"target_critic": as params["critic"], "statistics": of observations}
     updates: Array  # int32 [], updates done, skipped ones included
     skipped: Array  # int32 [], updates skipped because a loss or gradient was not finite
     skipped_in_a_row: Array  # int32 [], of those, how many since the last good update

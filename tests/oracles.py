@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy.stats
 
 
 def n_step_return(reward, value, discount, k, n):
@@ -43,7 +44,7 @@ def normal_cdf(z):
 
 def normal_log_prob(x, loc, std):
     """Of one vector."""
-    return sum(math.log(normal_pdf((a - m) / s) / s) for a, m, s in zip(x, loc, std))
+    return float(scipy.stats.norm.logpdf(x, loc, std).sum())
 
 
 def normal_kl(loc_p, std_p, loc_q, std_q):

@@ -138,7 +138,7 @@ def restore(path: Any, state: TrainState, spec: EnvSpec, data: Mapping[str, Any]
     key = own.get("key")
     return state._replace(
         params=params,
-        target_critic=target_critic,
+        aux=state.aux | {"target_critic": target_critic},
         optimizers=_restore_optimizers(path, data, state, spec),
         **counters,
         **({} if key is None else {"key": jax.random.wrap_key_data(jnp.asarray(to_numpy(key).astype(np.uint32)))}),
@@ -153,7 +153,7 @@ def write(
     state = jax.device_get(state._replace(key=jax.random.key_data(state.key)))
     tensors = lambda arrays: {name: torch.as_tensor(np.array(array)) for name, array in arrays.items()}  # noqa: E731
     modules = {name: tensors(arrays) for name, arrays in weights.to_torch(state.params, spec).items()}
-    target = weights.to_torch({**state.params, "critic": state.target_critic}, spec)["value_model"]
+    target = weights.to_torch({**state.params, "critic": state.aux["target_critic"]}, spec)["value_model"]
     data = {
         "config": args.to_dict(),
         "obs_shape": tuple(int(size) for size in obs_shape),
@@ -199,7 +199,7 @@ def _with_adam(state: Any, **changes: Any) -> Any:
 
 def moments(state: TrainState, which: str, spec: EnvSpec) -> dict[str, weights.StateDict]:
     """All of Adam's ``mu`` or ``nu`` by torchwm's modules and names."""
-    parts = {name: getattr(adam_of(getattr(state.optimizers, name)), which) for name in ("model", "actor", "critic")}
+    parts = {name: getattr(adam_of(state.optimizers[name]), which) for name in ("model", "actor", "critic")}
     return weights.to_torch(parts, spec)
 
 
@@ -209,7 +209,7 @@ def optimizer_dicts(state: TrainState, spec: EnvSpec, rates: Any) -> dict[str, A
     mu, nu = moments(state, "mu", spec), moments(state, "nu", spec)
     dicts = {}
     for name, (own, modules) in OPTIMIZERS.items():
-        count = float(adam_of(getattr(state.optimizers, own)).count)
+        count = float(adam_of(state.optimizers[own]).count)
         names = [(module, key) for module in modules for key in mu.get(module, {})]
         group = {
             "lr": getattr(rates, f"{own}_learning_rate"),
@@ -269,10 +269,10 @@ def _restore_optimizers(path: Any, data: Mapping[str, Any], state: TrainState, s
             counts[own] = int(item["step"])
     mu, nu = (_device(weights.to_jax(tree, state.params, spec)) for tree in (mu, nu))
     restored = {
-        own: _with_adam(getattr(state.optimizers, own), mu=mu[own], nu=nu[own], count=jnp.asarray(count, jnp.int32))
+        own: _with_adam(state.optimizers[own], mu=mu[own], nu=nu[own], count=jnp.asarray(count, jnp.int32))
         for own, count in counts.items()
     }
-    return state.optimizers._replace(**restored)
+    return state.optimizers | restored
 
 
 def _all(entries: list[weights.Entry]) -> list[str]:

@@ -221,13 +221,14 @@ class Dreamer:
         first image and the last action take no part. Raises FloatingPointError where the loss is not finite.
         """
         answer, batch = answer_like(obs, acs), old_batch(obs, acs, rews, nonterms)
-        model = self.params["model"]
+        model, statistics = self.params["model"], self.state.aux["statistics"]
         networks = self.programs.networks
-        loss, output = jax.jit(lambda m, b, key: world_model_loss(networks, self.config, m, b, key))(
-            model, batch, self.next_key()
+        loss, output = jax.jit(lambda m, s, b, key: world_model_loss(networks, self.config, m, b, key, s))(
+            model, statistics, batch, self.next_key()
         )
         _check_finite({"loss/model": float(loss)})
-        part = networks.rssm.embed_part(model, networks.encode(model, batch.obs))
+        embed = networks.encode(model, networks.prepare(statistics, batch.obs))
+        part = networks.rssm.embed_part(model, embed)
         dist = networks.rssm.posterior(model, output.latent.deter, part)
         statistics = {"mean": dist.loc, "std": dist.std} if hasattr(dist, "loc") else {"logits": dist.logits}
         self.posterior = answer({**statistics, "stoch": output.latent.stoch, "deter": output.latent.deter})

@@ -74,7 +74,7 @@ def make_programs(config: Config, spec: EnvSpec) -> Programs:
         networks,
         Learner(jax.jit(learner.init), jax.jit(learner.update, donate_argnums=0)),
         shapes,
-        encode=jax.jit(lambda model, obs: to_torch_order(networks.encode(model, obs))),
+        encode=jax.jit(lambda model, seen, obs: to_torch_order(networks.encode(model, networks.prepare(seen, obs)))),
         decode=jax.jit(lambda model, feat: jnp.moveaxis(networks.decode(model, feat)["image"].mean(), -1, -3)),
         observe=jax.jit(observe),
         imagine=jax.jit(imagine),

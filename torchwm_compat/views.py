@@ -169,7 +169,7 @@ class ConvEncoder(View):
         ready = {
             k: jnp.asarray(np.moveaxis(to_numpy(v), -3, -1) if k == "image" else to_numpy(v)) for k, v in obs.items()
         }
-        return answer(self._dreamer.programs.encode(self._model, ready))
+        return answer(self._dreamer.programs.encode(self._model, self._dreamer.state.aux["statistics"], ready))
 
 
 class ConvDecoder(View):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -21,6 +23,80 @@ def actor_gradient(config: Config, spec: ActionSpec) -> str:
     return "reinforce" if spec.is_discrete else "dynamics"
 
 
+class Dream(NamedTuple):
+    """Sequences dreamed under the policy, and what the model and the critic make of them. Entry 0 is the real posterior."""
+
+    feat: Array  # float32 [H + 1, N, F]
+    action: Array  # float32 [H, N, A]; action[k] leads from entry k to entry k + 1
+    reward: Array  # float32 [H + 1, N], predicted, on arriving
+    value: Array  # float32 [H + 1, N], by the target critic
+    discount: Array  # float32 [H + 1, N], gamma times the probability that the task goes on
+    returns: Array  # float32 [H, N], lambda_return of the three
+
+
+def dream_ahead(
+    networks: Networks,
+    config: Config,
+    actor: PyTree,
+    *,
+    model: PyTree,
+    target_critic: PyTree,
+    start: Latent,
+    start_terminal: Array,
+    key: Array,
+) -> Dream:
+    """Dream z_0 .. z_H from each start, z_0 being the real posterior; see :func:`behavior_loss` for the arguments.
+
+    The actor sees features through a stop-gradient: only the action carries its gradient on, through the model (unless
+    ``behavior.actor_input_gradient``). A start that is terminal counts for nothing beyond its own reward where ends are
+    learned: the replay knows whether z_0 ended its episode, so there is no need to guess.
+    """
+    settings = config.behavior
+    seen = (lambda feat: feat) if settings.actor_input_gradient else lax.stop_gradient
+    dream = imagine(
+        policy=lambda latent, k: networks.actor(actor, seen(features(latent))).sample(k),
+        step=prior_step(networks.rssm, model),
+        start=lax.stop_gradient(start),
+        horizon=settings.imagine_horizon,
+        key=key,
+    )
+    feat = features(dream.latent)
+    reward = networks.reward(model, feat).mode()
+    value = networks.critic(target_critic, feat).mode()
+    discount = jnp.full_like(reward, settings.discount)
+    if networks.discount is not None:
+        real = settings.discount * (1.0 - start_terminal.astype(jnp.float32))
+        discount = jnp.concatenate([real[None], networks.discount(model, feat).mean()[1:]])
+    returns = lambda_return(reward=reward, value=value, discount=discount, td_lambda=settings.td_lambda)
+    return Dream(feat, dream.action, reward, value, discount, returns)
+
+
+def actor_objective(
+    networks: Networks, config: Config, gradient: str, actor: PyTree, dream: Dream, key: Array
+) -> tuple[Array, Metrics]:
+    """``O_k + eta H(pi(. | z_k))`` for each dreamed action whose outcome is known: float32 [K, N], and metrics.
+
+    O_k is ``G_{k+1}`` for *dynamics*, ``ln pi(a_k | z_k) sg(G_{k+1} - v_k)`` for *reinforce*, and for *both* the mix
+    ``rho dynamics + (1 - rho) reinforce``; k = 0 .. H - 2, as the last action's outcome is known by its value alone. A
+    dream of one step has the term k = 0 with ``G_1 := v_1``, as G_H is everywhere.
+    """
+    settings, horizon = config.behavior, config.behavior.imagine_horizon
+    acted = max(1, horizon - 1)
+    policy = networks.actor(actor, lax.stop_gradient(dream.feat[:acted]))
+    entropy = policy.entropy(key)
+    gain = dream.returns[1:] if horizon > 1 else dream.value[1:]
+    advantage = lax.stop_gradient(gain - dream.value[:acted])
+    objective = jnp.zeros_like(advantage)
+    if gradient != "reinforce":
+        objective += (settings.actor_gradient_mix if gradient == "both" else 1.0) * gain
+    if gradient != "dynamics":
+        share = 1.0 - settings.actor_gradient_mix if gradient == "both" else 1.0
+        objective += share * policy.log_prob(lax.stop_gradient(dream.action[:acted])) * advantage
+    if settings.actor_entropy:
+        objective += settings.actor_entropy * entropy
+    return objective, {"imagined/advantage": jnp.mean(jnp.abs(advantage)), "actor_entropy": jnp.mean(entropy)}
+
+
 def behavior_loss(
     networks: Networks,
     config: Config,
@@ -35,20 +111,12 @@ def behavior_loss(
 ) -> tuple[Array, Metrics]:
     """Actor loss plus critic loss of one dream; neither reaches the other's parameters, so one gradient serves both.
 
-    Dream z_0 .. z_H from each start, z_0 being the real posterior. With r_k, d_k predicted for z_k, v_k the target
-    critic's value (the critic's own where there is no target critic) and ``G = lambda_return(r, v, d)``:
-
+    With ``G = lambda_return(r, v, d)`` of a :class:`Dream`:
     ``L_critic = mean_k [ -w_k ln p(sg(G_k) | z_k) ]``, k = s .. H - 1;
-    ``L_actor = mean_k [ -w_k (O_k + eta H(pi(. | z_k))) ]``, k = 0 .. H - 2, where O_k is
-    ``G_{k+1}`` for *dynamics*, ``ln pi(a_k | z_k) sg(G_{k+1} - v_k)`` for *reinforce*, and for *both* the mix
-    ``rho dynamics + (1 - rho) reinforce``.
+    ``L_actor = mean_k [ -w_k (O_k + eta H(pi(. | z_k))) ]``, see :func:`actor_objective`.
 
-    V1 has s = 1, V2 s = 0 (``behavior.returns_from_start``): V1 leaves z_0 out of its sequences, so its weights
-    ``w`` start from z_1. A dream of one step has no z_1's return and no k up to H - 2: there s = 0, so that the critic
-    learns ``G_0 = r_0 + d_0 v_1``, and the actor has the term k = 0 with ``G_1 := v_1``, as G_H is everywhere. A start
-    that is terminal counts for nothing beyond its own reward where ends are learned.
-    The actor sees features through a stop-gradient: only the action carries its gradient on, through the model
-    (unless ``behavior.actor_input_gradient``).
+    V1 has s = 1, V2 s = 0 (``behavior.returns_from_start``): V1 leaves z_0 out of its sequences, so its weights ``w``
+    start from z_1. A dream of one step has no z_1's return: there s = 0, so that the critic learns ``G_0 = r_0 + d_0 v_1``.
 
     Args:
         trained: ``{"actor": ..., "critic": ...}``, the parameters to differentiate by.
@@ -58,67 +126,28 @@ def behavior_loss(
 
     Source: DreamerV1 (arXiv:1912.01603) eqs. 4 to 8; DreamerV2 (arXiv:2010.02193) eqs. 4 to 6.
     """
-    settings = config.behavior
-    horizon = settings.imagine_horizon
-    first = 0 if settings.returns_from_start or horizon == 1 else 1
-    acted = max(1, horizon - 1)  # of the actions, the last one's outcome is known by its value alone
-    gradient = actor_gradient(config, spec)
+    horizon, gradient = config.behavior.imagine_horizon, actor_gradient(config, spec)
+    first = 0 if config.behavior.returns_from_start or horizon == 1 else 1
     key_dream, key_entropy = jax.random.split(key)
     # A pure REINFORCE gradient needs nothing from the rollout: constants here spare the whole backward pass.
-    acting = lax.stop_gradient(trained["actor"]) if gradient == "reinforce" else trained["actor"]
-    seen = (lambda feat: feat) if settings.actor_input_gradient else lax.stop_gradient
+    actor = lax.stop_gradient(trained["actor"]) if gradient == "reinforce" else trained["actor"]
+    known: Any = {"model": model, "target_critic": target_critic, "start": start, "start_terminal": start_terminal}
+    dream = dream_ahead(networks, config, actor, **known, key=key_dream)
 
-    dream = imagine(
-        policy=lambda latent, k: networks.actor(acting, seen(features(latent))).sample(k),
-        step=prior_step(networks.rssm, model),
-        start=lax.stop_gradient(start),
-        horizon=horizon,
-        key=key_dream,
-    )
-    feat = features(dream.latent)
-    fixed_feat = lax.stop_gradient(feat)
-
-    reward = networks.reward(model, feat).mode()
-    value = networks.critic(target_critic, feat).mode()
-    discount = jnp.full_like(reward, settings.discount)
-    if networks.discount is not None:
-        # The replay knows whether z_0 ended its episode; there is no need to guess.
-        real = settings.discount * (1.0 - start_terminal.astype(jnp.float32))
-        discount = jnp.concatenate([real[None], networks.discount(model, feat).mean()[1:]])
-    returns = lambda_return(reward=reward, value=value, discount=discount, td_lambda=settings.td_lambda)
-    weights = discount_weights(discount[first:horizon])
+    weights = discount_weights(dream.discount[first:horizon])
     if first == 1 and networks.discount is not None:
         weights = weights * (1.0 - start_terminal.astype(jnp.float32))[None]
-
-    target = lax.stop_gradient(returns[first:])
-    critic = networks.critic(trained["critic"], fixed_feat[first:horizon])
-    critic_loss = -jnp.mean(weights * critic.log_prob(target))
-
-    policy = networks.actor(trained["actor"], fixed_feat[:acted])
-    entropy = policy.entropy(key_entropy)
-    gain = returns[1:] if horizon > 1 else value[1:]
-    advantage = lax.stop_gradient(gain - value[:acted])
-    objective = jnp.zeros_like(advantage)
-    if gradient != "reinforce":
-        share = settings.actor_gradient_mix if gradient == "both" else 1.0
-        objective += share * gain
-    if gradient != "dynamics":
-        share = 1.0 - settings.actor_gradient_mix if gradient == "both" else 1.0
-        log_prob = policy.log_prob(lax.stop_gradient(dream.action[:acted]))
-        objective += share * log_prob * advantage
-    if settings.actor_entropy:
-        objective += settings.actor_entropy * entropy
-    actor_loss = -jnp.mean(weights[:acted] * objective)
-
-    metrics = {
+    critic = networks.critic(trained["critic"], lax.stop_gradient(dream.feat[first:horizon]))
+    critic_loss = -jnp.mean(weights * critic.log_prob(lax.stop_gradient(dream.returns[first:])))
+    objective, metrics = actor_objective(networks, config, gradient, trained["actor"], dream, key_entropy)
+    actor_loss = -jnp.mean(weights[: len(objective)] * objective)
+    return actor_loss + critic_loss, {
         "loss/actor": actor_loss,
         "loss/critic": critic_loss,
-        "imagined/reward": jnp.mean(reward),
-        "imagined/value": jnp.mean(value),
-        "imagined/return": jnp.mean(returns),
-        "imagined/return_std": jnp.std(returns),
-        "imagined/discount": jnp.mean(discount),
-        "imagined/advantage": jnp.mean(jnp.abs(advantage)),
-        "actor_entropy": jnp.mean(entropy),
+        "imagined/reward": jnp.mean(dream.reward),
+        "imagined/value": jnp.mean(dream.value),
+        "imagined/return": jnp.mean(dream.returns),
+        "imagined/return_std": jnp.std(dream.returns),
+        "imagined/discount": jnp.mean(dream.discount),
+        **metrics,
     }
-    return actor_loss + critic_loss, metrics

@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
 import optax
 
 from jaxdreamer.config import OptimizerConfig
-from jaxdreamer.types import OptimizerStates, PyTree
-
-
-class Optimizers(NamedTuple):
-    """One optax transformation for each part."""
-
-    model: optax.GradientTransformation
-    actor: optax.GradientTransformation
-    critic: optax.GradientTransformation
-
-    def init(self, params: PyTree) -> OptimizerStates:
-        """Fresh states for ``{"model", "actor", "critic"}``."""
-        return OptimizerStates(*(getattr(self, name).init(params[name]) for name in self._fields))
+from jaxdreamer.types import PyTree
 
 
 def decay_weights(rate: float) -> optax.GradientTransformation:
@@ -40,8 +26,8 @@ def decay_weights(rate: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def make_optimizers(config: OptimizerConfig) -> Optimizers:
-    """Clip by global norm, then Adam, then the weight decay if there is any, for each of the three parts."""
+def make_optimizers(config: OptimizerConfig) -> dict[str, optax.GradientTransformation]:
+    """For ``model``, ``actor`` and ``critic``: clip by global norm, then Adam, then the weight decay if there is any."""
 
     def make(learning_rate: float) -> optax.GradientTransformation:
         steps = [optax.clip_by_global_norm(config.grad_clip_norm), optax.adam(learning_rate, eps=config.adam_epsilon)]
@@ -49,6 +35,8 @@ def make_optimizers(config: OptimizerConfig) -> Optimizers:
             steps.append(decay_weights(config.weight_decay))
         return optax.chain(*steps)
 
-    return Optimizers(
-        make(config.model_learning_rate), make(config.actor_learning_rate), make(config.critic_learning_rate)
-    )
+    return {
+        "model": make(config.model_learning_rate),
+        "actor": make(config.actor_learning_rate),
+        "critic": make(config.critic_learning_rate),
+    }

@@ -2,82 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 
+from jaxdreamer.agent.algorithm import Mode, Policy
 from jaxdreamer.agent.rssm import forget
 from jaxdreamer.config import Config
 from jaxdreamer.nets.networks import Networks, features, make_networks
 from jaxdreamer.ops.distributions import policy_mode
-from jaxdreamer.ops.exploration import explore
-from jaxdreamer.types import ActionSpec, Array, EnvSpec, Latent, Observation, PolicyState, PyTree
-
-Mode = Literal["explore", "sample", "greedy"]
+from jaxdreamer.ops.exploration import explore, random_action
+from jaxdreamer.types import Array, EnvSpec, Latent, Observation, PolicyState, PyTree
 
 
-class Policy(NamedTuple):
-    """Two pure functions, for anyone's own ``jit``."""
-
-    init: Callable[[int], PolicyState]  # lanes B -> the state before any observation
-    act: Callable[..., tuple[Array, PolicyState]]  # see make_policy
+def acting(params: PyTree, aux: PyTree) -> PyTree:
+    """What Dreamer acts with: ``{"model", "actor", "statistics"}``."""
+    return {"model": params["model"], "actor": params["actor"], "statistics": aux["statistics"]}
 
 
 def make_policy(config: Config, spec: EnvSpec, networks: Networks | None = None) -> Policy:
-    """The policy of a configuration for an environment's observations and actions.
+    """The policy of a configuration for an environment's observations and actions; see :class:`Policy` for its interface.
 
-    ``act(params, state, obs, is_first, key, mode="explore") -> (action [B, A], state)``: infer the posterior latent from
-    the observation, the last latent and the last action, and act on it.
+    ``act`` infers the posterior latent from the observation, the last latent and the last action, and acts on it:
+    ``h_t = f(h_{t-1}, s_{t-1}, a_{t-1})``, ``s_t ~ q(s_t | h_t, x_t)``, ``a_t ~ pi(a_t | h_t, s_t)``.
 
-    - obs: per key [B, *shape], raw. is_first: bool [B]; where true the state starts from zeros.
-    - mode ``"explore"`` samples and adds the configured exploration, ``"sample"`` samples, ``"greedy"`` takes the
-      distribution's mode. The latent is sampled in every mode, as V1 and V2 do.
+    - The latent is sampled in every mode, as V1 and V2 do, and starts from zeros where ``is_first``. Mode ``"random"``
+      leaves it as it was.
     - The state carries the action as returned, exploration included: it is what the environment will have done.
 
-    ``params`` is all the parameters, ``{"model", "actor", ...}``; the critic is not looked at. ``act`` raises ValueError
-    for another mode.
+    ``params`` is what :func:`acting` returns. ``act`` raises ValueError for another mode.
     """
     networks = networks or make_networks(config.model, spec)
 
     def init(lanes: int) -> PolicyState:
         return PolicyState(networks.rssm.initial((lanes,)), jnp.zeros((lanes, spec.action.size), jnp.float32))
 
+    def posterior(params: PyTree, deter: Array, obs: Observation) -> PyTree:
+        model, prepared = params["model"], networks.prepare(params["statistics"], obs)
+        part = networks.rssm.embed_part(model, networks.encode(model, prepared))
+        return networks.rssm.posterior(model, deter, part)
+
     def act(
         params: PyTree, state: PolicyState, obs: Observation, is_first: Array, key: Array, mode: Mode = "explore"
     ) -> tuple[Array, PolicyState]:
         if mode not in get_args(Mode):
             raise ValueError(f"act: mode must be one of {', '.join(get_args(Mode))}, found {mode!r}")
+        if mode == "random":
+            action = random_action(key, spec.action, is_first.shape[0])
+            return action, PolicyState(state.latent, action)
         key_latent, key_action, key_explore = jax.random.split(key, 3)
-        model = params["model"]
-        deter = networks.rssm.step(model, *forget(state.latent, state.action, is_first))
-        embed_part = networks.rssm.embed_part(model, networks.encode(model, obs))
-        latent = Latent(deter, networks.rssm.posterior(model, deter, embed_part).sample(key_latent))
+        deter = networks.rssm.step(params["model"], *forget(state.latent, state.action, is_first))
+        latent = Latent(deter, posterior(params, deter, obs).sample(key_latent))
         dist = networks.actor(params["actor"], features(latent))
-        if mode == "greedy":
-            action = policy_mode(dist, key_action)
-        else:
-            action = dist.sample(key_action)
+        action = policy_mode(dist, key_action) if mode == "greedy" else dist.sample(key_action)
         if mode == "explore":
-            action = explore(
-                key_explore,
-                action,
-                spec.action,
-                gaussian=config.behavior.exploration_noise,
-                epsilon=config.behavior.exploration_epsilon,
-            )
+            noise, epsilon = config.behavior.exploration_noise, config.behavior.exploration_epsilon
+            action = explore(key_explore, action, spec.action, gaussian=noise, epsilon=epsilon)
         return action, PolicyState(latent, action)
 
-    return Policy(init, act)
+    def drawn_from(params: PyTree, state: PolicyState, obs: Observation) -> PyTree:
+        latent = state.latent
+        return posterior(params, latent.deter, obs), networks.actor(params["actor"], features(latent))
 
-
-def random_action(key: Array, spec: ActionSpec, lanes: int) -> Array:
-    """Uniform actions: every continuous number in [-1, 1), every choice with equal probability. float32 [B, A]."""
-    parts = []
-    for part, part_key in zip(spec.parts, jax.random.split(key, len(spec.parts))):
-        if part.kind == "continuous":
-            parts.append(jax.random.uniform(part_key, (lanes, part.size), minval=-1.0, maxval=1.0))
-        else:
-            parts.append(jax.nn.one_hot(jax.random.randint(part_key, (lanes,), 0, part.size), part.size))
-    return jnp.concatenate(parts, axis=-1)
+    return Policy(init, act, drawn_from)

@@ -35,7 +35,7 @@ def log_likelihood(dist: Any, target: Array, batch_ndim: int) -> Array:
 
 
 def world_model_loss(
-    networks: Networks, config: Config, params: PyTree, batch: Batch, key: Array
+    networks: Networks, config: Config, params: PyTree, batch: Batch, key: Array, statistics: PyTree | None = None
 ) -> tuple[Array, WorldModelOutput]:
     """Negative evidence lower bound of a batch of sequences.
 
@@ -48,6 +48,7 @@ def world_model_loss(
         params: ``params["model"]``.
         batch: [T, B, ...].
         key: for the posterior's samples.
+        statistics: of the observations, as ``Networks.track`` counts them; by default those before any was seen.
 
     Returns:
         The scalar loss, and the posterior latents with the scalar terms by name.
@@ -58,20 +59,16 @@ def world_model_loss(
     is_first = batch.is_first
     if loss.mask_first_action:
         is_first = is_first.at[0].set(True)
+    targets = networks.prepare(networks.statistics if statistics is None else statistics, batch.obs)
+    embed = networks.encode(params, targets)
     latent, posterior, prior = observe(
-        networks.rssm,
-        params,
-        embed=networks.encode(params, batch.obs),
-        action=batch.action,
-        is_first=is_first,
-        key=key,
+        networks.rssm, params, embed=embed, action=batch.action, is_first=is_first, key=key
     )
     feat = features(latent)
 
     terms: Metrics = {}  # an observation may bear any name, "reward" too: its term has a prefix of its own
-    targets = networks.targets(params, batch.obs)
     for name, dist in networks.decode(params, feat).items():
-        scale = 1.0 if targets[name].ndim > 3 else loss.vector_loss_coeff
+        scale = 1.0 if networks.spec.obs[name].kind == "image" else loss.vector_loss_coeff
         terms[f"loss/obs/{name}"] = -scale * jnp.mean(log_likelihood(dist, targets[name], batch_ndim=2))
     reward = networks.reward(params, feat)
     terms["loss/reward"] = -loss.reward_loss_coeff * jnp.mean(reward.log_prob(learned_reward(batch.reward, config)))

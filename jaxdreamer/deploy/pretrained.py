@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdreamer.agent.policy import Policy, make_policy
+from jaxdreamer.agent.algorithm import Algorithm
+from jaxdreamer.agent.algorithms import make_algorithm
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.devices import devices
 from jaxdreamer.envs.base import EnvError
@@ -20,12 +21,11 @@ from jaxdreamer.envs.host.actions import ActionMap
 from jaxdreamer.envs.host.images import resize, to_rgb
 from jaxdreamer.envs.host.observations import ObservationMap, found, read_discrete, read_vector, split
 from jaxdreamer.envs.host.spaces import kind_of, read_spaces, read_spec
-from jaxdreamer.nets.networks import Networks, features, make_networks
 from jaxdreamer.ops.trees import all_finite
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.record.stored import read_config, telling_how_to_mend, warn_if_edited
-from jaxdreamer.types import Array, ArraySpec, EnvSpec, Observation, PolicyState, PyTree
+from jaxdreamer.types import Array, ArraySpec, EnvSpec, Observation, PyTree
 
 LARGE = 1e6  # of an observation: from here on it may be what overflows in the networks
 
@@ -50,8 +50,7 @@ def load_agent(
     with telling_how_to_mend(rundir):
         spec, spaces = read_spec(rundir.spec), read_spaces(rundir.spec)
     devices()
-    like = jax.eval_shape(_programs(config, spec)[0].init, jax.random.key(0))
-    params, host, step = checkpoint.restore_params(rundir.checkpoints, like, step, prefix=("train", "params"))
+    params, host, step = checkpoint.restore_acting(rundir.checkpoints, _programs(config, spec)[0], step)
     warn_if_edited(rundir, config, host)
     return Agent(config, spec, params, spaces=spaces or None, step=step, lanes=lanes, seed=seed)
 
@@ -92,7 +91,7 @@ class Agent:
         self.config, self.spec, self.params, self.step, self.lanes = config, spec, params, step, lanes
         self.observation_space, self.action_space = spaces.get("observation"), spaces.get("action")
         # The first two hold pure functions, for anyone's own jit.
-        self.networks, self.policy, self._act = _programs(config, spec)
+        self.algorithm, self._act = _programs(config, spec)
         self._count = 1 if lanes is None else lanes
         self._observations = _ObservationReader(config, spec, self.observation_space)
         self._actions: ActionMap | None = None
@@ -113,7 +112,7 @@ class Agent:
 
     def reset(self, seed: int | None = None) -> None:
         """Forget all episodes: the next call begins new ones. A seed starts the random numbers anew."""
-        self.state: PolicyState = jax.tree.map(jnp.asarray, self.policy.init(self._count))
+        self.state: PyTree = jax.tree.map(jnp.asarray, self.algorithm.policy.init(self._count))
         self._fresh = True
         if seed is not None:
             self._keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(self._count))
@@ -170,28 +169,27 @@ class Agent:
 
 
 @lru_cache(maxsize=16)  # another checkpoint of a run, or another seed, needs no other program
-def _programs(config: Config, spec: EnvSpec) -> tuple[Networks, Policy, Callable[..., Any]]:
-    """Networks, policy, and ``policy.act`` with a key for each lane: (params, state, keys [B], obs, first, mode).
+def _programs(config: Config, spec: EnvSpec) -> tuple[Algorithm, Callable[..., Any]]:
+    """The algorithm, and its ``policy.act`` with a key for each lane: (params, state, keys [B], obs, first, mode).
 
     It returns action, state, keys, and for each lane whether all of it is finite and was drawn from what is.
     """
-    networks = make_networks(config.model, spec)
-    policy = make_policy(config, spec, networks)
+    algorithm = make_algorithm(config, spec)
+    policy = algorithm.policy
 
-    def act(params: PyTree, state: PolicyState, keys: Array, obs: Observation, first: Array, mode: str) -> Any:
-        def one(state: PolicyState, key: Array, obs: Observation, first: Array) -> Any:
+    def act(params: PyTree, state: PyTree, keys: Array, obs: Observation, first: Array, mode: str) -> Any:
+        def one(state: PyTree, key: Array, obs: Observation, first: Array) -> Any:
             key, key_act = jax.random.split(key)
             state, obs = jax.tree.map(lambda x: x[None], (state, obs))
             action, state = policy.act(params, state, obs, first[None], key_act, mode=mode)
-            # A choice is one-hot whatever it was drawn from, so that is looked at too; compiled, it is computed once.
-            model, deter = params["model"], state.latent.deter
-            belief = networks.rssm.posterior(model, deter, networks.rssm.embed_part(model, networks.encode(model, obs)))
-            sound = all_finite((state, belief, networks.actor(params["actor"], features(state.latent))))
+            # Compiled, what they were drawn from is computed once.
+            drawn_from = policy.drawn_from(params, state, obs) if policy.drawn_from else ()
+            sound = all_finite((state, action, drawn_from))
             return action[0], jax.tree.map(lambda x: x[0], state), key, sound
 
         return jax.vmap(one)(state, keys, obs, first)
 
-    return networks, policy, jax.jit(act, static_argnames="mode")
+    return algorithm, jax.jit(act, static_argnames="mode")
 
 
 class _ObservationReader:

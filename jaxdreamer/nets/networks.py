@@ -1,9 +1,8 @@
 """All networks of an agent as a NamedTuple of pure functions of their parameters: what the rest of the library sees.
 
 Parameters are one dictionary: ``{"model": {"encoder", "rssm", "decoder", "reward"[, "discount"]}, "actor", "critic"}``,
-float32 leaves. Features are ``concat(stoch, deter)`` in that order, as the released code has it. With
-``model.normalize_inputs`` the model also holds ``"normalizer"``, statistics of the vector observations, which ``track``
-updates and no gradient reaches.
+float32 leaves. Features are ``concat(stoch, deter)`` in that order, as the released code has it. Statistics of the vector
+observations, for ``model.normalize_inputs``, are counted and not learned, so they are no parameters.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxdreamer.config import ModelConfig
 from jaxdreamer.nets.cells import RSSM
@@ -26,8 +24,6 @@ from jaxdreamer.nets.layers import MLP
 from jaxdreamer.ops.distributions import Categoricals, Normal, UnitNormal
 from jaxdreamer.ops.transforms import image_to_float, merge_moments, no_moments, standardize, symlog
 from jaxdreamer.types import Array, ArraySpec, EnvSpec, Latent, Observation, PyTree
-
-STATISTICS = "normalizer"  # the part of params["model"] that is counted, not learned
 
 
 class RSSMFunctions(NamedTuple):
@@ -44,11 +40,14 @@ class RSSMFunctions(NamedTuple):
 class Networks(NamedTuple):
     """Pure functions of parameters. Leading axes are free everywhere."""
 
+    spec: EnvSpec
     init: Callable[[Array], PyTree]  # key -> all parameters
+    statistics: PyTree  # of the observations before any was seen; empty where none are kept
+    track: Callable[[PyTree, Observation], PyTree]  # (statistics, raw observations) -> statistics with these counted in
+    # (statistics, raw observations) -> as the networks see them: what ``encode`` reads and ``decode`` predicts
+    prepare: Callable[[PyTree, Observation], Observation]
     rssm: RSSMFunctions
-    encode: Callable[[PyTree, Observation], Array]  # (params["model"], raw observations) -> embed [..., E]
-    targets: Callable[[PyTree, Observation], Observation]  # (params["model"], raw) -> what ``decode`` predicts
-    track: Callable[[PyTree, Observation], PyTree]  # (params["model"], raw) -> params["model"] with these counted in
+    encode: Callable[[PyTree, Observation], Array]  # (params["model"], prepared observations) -> embed [..., E]
     decode: Callable[[PyTree, Array], dict[str, Any]]  # (params["model"], feat [..., F]) -> a distribution per key
     reward: Callable[[PyTree, Array], Any]  # (params["model"], feat) -> distribution of the reward on arriving
     discount: Callable[[PyTree, Array], Any] | None  # (params["model"], feat) -> Bernoulli; None without the head
@@ -108,18 +107,14 @@ def make_networks(config: ModelConfig, spec: EnvSpec) -> Networks:
     normalized = [key for key, s in spec.obs.items() if config.normalize_inputs and s.kind == "vector"]
 
     def squash(obs: Observation) -> Observation:
-        return {key: _preprocess(obs[key], s, config.symlog_inputs) for key, s in spec.obs.items()}
+        return {key: _preprocess(x, spec.obs[key], config.symlog_inputs) for key, x in obs.items()}
 
-    def preprocess(params: PyTree, obs: Observation) -> Observation:
-        moments = lax.stop_gradient(params[STATISTICS]) if normalized else {}
-        return {key: standardize(x, moments[key]) if key in moments else x for key, x in squash(obs).items()}
+    def prepare(statistics: PyTree, obs: Observation) -> Observation:
+        return {key: standardize(x, statistics[key]) if key in normalized else x for key, x in squash(obs).items()}
 
-    def track(params: PyTree, obs: Observation) -> PyTree:
-        if not normalized:
-            return params
-        seen = squash(obs)
-        moments = {key: merge_moments(params[STATISTICS][key], seen[key]) for key in normalized}
-        return {**params, STATISTICS: moments}
+    def track(statistics: PyTree, obs: Observation) -> PyTree:
+        seen = squash({key: obs[key] for key in normalized})
+        return {key: merge_moments(statistics[key], x) for key, x in seen.items()}
 
     def init(key: Array) -> PyTree:
         keys = jax.random.split(key, 7)
@@ -134,15 +129,17 @@ def make_networks(config: ModelConfig, spec: EnvSpec) -> Networks:
         }
         if config.discount_head:
             model["discount"] = _params(discount, keys[4], feat)
-        if normalized:
-            model[STATISTICS] = {key: no_moments(math.prod(spec.obs[key].shape)) for key in normalized}
         return {"model": model, "actor": _params(actor, keys[5], feat), "critic": _params(critic, keys[6], feat)}
 
     def call(module: nn.Module, name: str, method: str = "__call__") -> Callable[..., Any]:
         return lambda params, *args: module.apply({"params": params[name]}, *args, method=method)
 
     return Networks(
+        spec=spec,
         init=init,
+        statistics={key: no_moments(math.prod(spec.obs[key].shape)) for key in normalized},
+        track=track,
+        prepare=prepare,
         rssm=RSSMFunctions(
             initial=initial,
             step=call(rssm, "rssm", "step"),
@@ -151,9 +148,7 @@ def make_networks(config: ModelConfig, spec: EnvSpec) -> Networks:
             posterior=call(rssm, "rssm", "posterior"),
             noise=noise,
         ),
-        encode=lambda params, obs: encoder.apply({"params": params["encoder"]}, preprocess(params, obs)),
-        targets=preprocess,
-        track=track,
+        encode=call(encoder, "encoder"),
         decode=call(decoder, "decoder"),
         reward=call(reward, "reward"),
         discount=call(discount, "discount") if config.discount_head else None,
@@ -192,7 +187,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features to one distribution per observation key."""
+    """Features to one distribution per observation key, of what ``Networks.prepare`` gives for it."""
 
     images: dict[str, ArraySpec]
     vectors: dict[str, ArraySpec]
@@ -201,7 +196,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, feat: Array) -> dict[str, Any]:
-        """[..., F] to {key: distribution of what ``Networks.targets`` gives for it}."""
+        """[..., F] to {key: distribution}."""
         config = self.config
         dists: dict[str, Any] = {}
         for key, spec in self.images.items():

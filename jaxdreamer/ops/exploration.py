@@ -49,6 +49,17 @@ def epsilon_greedy(key: Array, action: Array, epsilon: float | Array) -> Array:
     return jnp.where(whether[..., None], jax.nn.one_hot(which, classes, dtype=jnp.float32), action)
 
 
+def random_action(key: Array, spec: ActionSpec, lanes: int) -> Array:
+    """Uniform actions: every continuous number in [-1, 1), every choice with equal probability. float32 [B, A]."""
+    parts = []
+    for part, part_key in zip(spec.parts, jax.random.split(key, len(spec.parts))):
+        if part.kind == "continuous":
+            parts.append(jax.random.uniform(part_key, (lanes, part.size), minval=-1.0, maxval=1.0))
+        else:
+            parts.append(jax.nn.one_hot(jax.random.randint(part_key, (lanes,), 0, part.size), part.size))
+    return jnp.concatenate(parts, axis=-1)
+
+
 def explore(
     key: Array, action: Array, action_spec: ActionSpec, *, gaussian: float | Array = 0.0, epsilon: float | Array = 0.0
 ) -> Array:

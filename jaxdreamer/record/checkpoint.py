@@ -24,6 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxdreamer.errors import JaxdreamerError
@@ -168,6 +169,25 @@ def restore_params(
 
     def read(path: Path, manifest: _Manifest) -> tuple[Any, dict[str, Any], int]:
         return read_arrays(path / _ARRAYS, manifest.leaves, like, prefix), _read_host(path, manifest), manifest.step
+
+    return _newest(folder, step, read)
+
+
+def restore_acting(
+    folder: str | os.PathLike[str], algorithm: Any, step: int | None = None
+) -> tuple[Any, dict[str, Any], int]:
+    """What an algorithm's policy acts with, of a run's checkpoint: neither optimizers nor replay are read.
+
+    ``algorithm`` is an :class:`~jaxdreamer.agent.algorithm.Algorithm`; result and errors are as for :func:`restore`.
+    """
+    state = jax.eval_shape(algorithm.init, jax.random.key(0))
+    like = state._asdict()
+
+    def read(path: Path, manifest: _Manifest) -> tuple[Any, dict[str, Any], int]:
+        found = [
+            read_arrays(path / _ARRAYS, manifest.leaves, like[name], ("train", name)) for name in ("params", "aux")
+        ]
+        return algorithm.acting(*found), _read_host(path, manifest), manifest.step
 
     return _newest(folder, step, read)
 

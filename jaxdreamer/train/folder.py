@@ -16,7 +16,7 @@ from jaxdreamer.saving import write_json
 from jaxdreamer.types import EnvSpec
 
 # A run's stored experience and parameters mean nothing under another value of these.
-FIXED = ("seed", "env.", "model.", "replay.capacity")
+FIXED = ("seed", "algorithm", "env.", "model.", "replay.capacity")
 # Of these, what only says where and how a simulator is run: another machine may need it otherwise.
 _UNITY = ("file_name", "worker_id", "base_port", "timeout_wait", "additional_args", "log_folder", "python")
 FREE = ("env.workers", "env.worker_timeout", "env.max_restarts", *(f"env.unity_{name}" for name in _UNITY))

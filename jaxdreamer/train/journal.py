@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from jaxdreamer.agent.report import OpenLoop
+from jaxdreamer.agent.algorithm import OpenLoop
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.files import natural, number, unique_name
 from jaxdreamer.record import video

@@ -14,7 +14,7 @@ import jax
 from rich.console import Console
 
 from jaxdreamer import config as configs
-from jaxdreamer.agent.policy import make_policy
+from jaxdreamer.agent.algorithms import make_algorithm
 from jaxdreamer.config import Config, ConfigError, EnvConfig
 from jaxdreamer.devices import devices, keep_compiled
 from jaxdreamer.envs.base import EnvError
@@ -23,7 +23,6 @@ from jaxdreamer.envs.host.vector import VectorEnv
 from jaxdreamer.envs.registry import is_functional, located, make_functional, make_vector
 from jaxdreamer.envs.trust import refuse_untrusted, trust_word
 from jaxdreamer.files import shell_word
-from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog, Sink, make_sinks
 from jaxdreamer.record.progress import Progress, lasting
@@ -370,15 +369,14 @@ def evaluate_agent(
 def _evaluate(
     rundir: RunDir, config: Config, spec: EnvSpec, episodes: int | None, seed: int | None, make: Any, film: bool
 ) -> Evaluation:
-    networks = make_networks(config.model, spec)
-    like = jax.eval_shape(networks.init, jax.random.key(0))
+    algorithm = make_algorithm(config, spec)
     asked = {"seed": seed, "run.eval_episodes": episodes}
     asked_for = configs.replace(config, {key: value for key, value in asked.items() if value is not None})
     seed, episodes = asked_for.seed, asked_for.run.eval_episodes
-    params, host, _ = checkpoint.restore_params(rundir.checkpoints, like, prefix=("train", "params"))
+    params, host, _ = checkpoint.restore_acting(rundir.checkpoints, algorithm)
     warn_if_edited(rundir, config, host)
 
-    policy = make_policy(config, spec, networks)
+    policy = algorithm.policy
     pure = _pure(config, make)
     if pure is not None:
         check_spec(rundir, pure.spec)

@@ -69,12 +69,8 @@ def toy_networks(with_discount):
         noise=None,
     )
     return Networks(
-        init=None,
+        **dict.fromkeys(("spec", "init", "statistics", "track", "prepare", "encode", "decode")),
         rssm=rssm,
-        encode=None,
-        targets=None,
-        track=None,
-        decode=None,
         reward=lambda params, feat: UnitNormal(REWARD(feat[..., 0])),
         discount=(lambda params, feat: Bernoulli(LOGIT(feat[..., 0]))) if with_discount else None,
         actor=lambda theta, feat: Centre(POLICY(theta, feat)),

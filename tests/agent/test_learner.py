@@ -39,7 +39,7 @@ def test_one_update_trains_every_parameter(version, spec_name):
     names = {"encoder", "rssm", "decoder", "reward", "discount"}
     assert state.params.keys() == {"model", "actor", "critic"} and state.params["model"].keys() == names
     for part in ("model", "actor", "critic"):
-        moments = optax.tree_utils.tree_get(getattr(new.optimizers, part), "mu")
+        moments = optax.tree_utils.tree_get(new.optimizers[part], "mu")
         for path, moment in jax.tree_util.tree_leaves_with_path(moments):
             assert np.isfinite(moment).all() and moment.any(), f"no gradient for {part} {path}"
         changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), state.params[part], new.params[part])
@@ -92,15 +92,19 @@ def test_the_model_does_not_learn_from_behaviour(version):
     learner, state, batch = cases.learner(version), cases.state(version), cases.batch()
     double = lambda tree: jax.tree.map(lambda x: 2 * x + 0.1, tree)  # noqa: E731
     params = state.params | {"actor": double(state.params["actor"]), "critic": double(state.params["critic"])}
-    other = state._replace(params=params, target_critic=double(state.target_critic))
+    other = with_target(state._replace(params=params), double(state.aux["target_critic"]))
     (new, _), (new_other, _) = learner.update(state, batch), learner.update(other, batch)
     cases.assert_trees_close(new.params["model"], new_other.params["model"], rtol=1e-5, atol=1e-7)
 
 
+def with_target(state, target_critic):
+    return state._replace(aux=state.aux | {"target_critic": target_critic})
+
+
 def with_momentum(state, amount):
     """The same state with a model about to be thrown far off: its optimizer has seen large gradients."""
-    model = jax.tree.map(lambda x: x + amount if x.ndim and x.dtype == jnp.float32 else x, state.optimizers.model)
-    return state._replace(optimizers=state.optimizers._replace(model=model))
+    model = jax.tree.map(lambda x: x + amount if x.ndim and x.dtype == jnp.float32 else x, state.optimizers["model"])
+    return state._replace(optimizers=state.optimizers | {"model": model})
 
 
 @pytest.mark.parametrize(("version", "feels_it"), [("dreamer_v1", False), ("dreamer_v2", True)])
@@ -146,27 +150,26 @@ def test_the_updated_model_dreams_from_posteriors_of_the_old_one():
 )
 def test_target_critic_is_copied_after_every_20th_update_the_first_included(updates, copied):
     state = cases.state("dreamer_v2")
-    state = state._replace(
-        updates=jnp.asarray(updates, jnp.int32), target_critic=jax.tree.map(lambda x: x + 1, state.target_critic)
-    )
+    state = with_target(state, jax.tree.map(lambda x: x + 1, state.aux["target_critic"]))
+    state = state._replace(updates=jnp.asarray(updates, jnp.int32))
     new, _ = cases.learner("dreamer_v2").update(state, cases.batch())
     # Not to the bit: XLA may compute the sum of parameter and update once for each of the two.
-    expected = new.params["critic"] if copied else state.target_critic
-    cases.assert_trees_close(new.target_critic, expected, rtol=1e-6, atol=1e-7)
+    expected = new.params["critic"] if copied else state.aux["target_critic"]
+    cases.assert_trees_close(new.aux["target_critic"], expected, rtol=1e-6, atol=1e-7)
 
 
 def test_the_target_critic_makes_the_returns():
     learner, state, batch = cases.learner("dreamer_v2"), trained_once("dreamer_v2"), cases.batch()
-    raised = jax.tree.map(lambda x: x, state.target_critic)
+    raised = jax.tree.map(lambda x: x, state.aux["target_critic"])
     raised["out"]["bias"] = raised["out"]["bias"] + 5
     _, low = learner.update(state, batch)
-    _, high = learner.update(state._replace(target_critic=raised), batch)
+    _, high = learner.update(with_target(state, raised), batch)
     np.testing.assert_allclose(high["imagined/value"] - low["imagined/value"], 5, rtol=1e-4)
 
 
 def test_v1_makes_returns_with_the_critic_itself():
     learner, state, batch = cases.learner("dreamer_v1"), cases.state("dreamer_v1"), cases.batch()
-    other = state._replace(target_critic=jax.tree.map(lambda x: x + 1, state.target_critic))
+    other = with_target(state, jax.tree.map(lambda x: x + 1, state.aux["target_critic"]))
     assert cases.trees_equal(learner.update(state, batch)[1], learner.update(other, batch)[1])
 
 
@@ -179,7 +182,7 @@ def test_a_batch_with_a_nan_is_skipped_and_leaves_no_trace(version):
     bad = state
     for count in (1, 2):
         bad, metrics = learner.update(bad, with_nan(cases.batch()))
-        for name in ("params", "target_critic", "optimizers"):
+        for name in ("params", "optimizers", "aux"):
             assert cases.trees_equal(getattr(bad, name), getattr(state, name)), name
         assert (
             int(bad.skipped) == int(bad.skipped_in_a_row) == metrics["skipped"] == metrics["skipped_in_a_row"] == count
@@ -197,7 +200,7 @@ def test_statistics_of_the_observations_are_counted_and_not_learned():
     update, state, batch = jax.jit(learner.update), learner.init(jax.random.key(0)), cases.batch()
     new, _ = update(state, batch)
     seen = np.asarray(batch.obs["state"]).reshape(-1, batch.obs["state"].shape[-1])
-    moments = new.params["model"]["normalizer"]["state"]
+    moments = new.aux["statistics"]["state"]
     assert moments.number == len(seen)
     np.testing.assert_allclose(moments.mean, seen.mean(axis=0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(moments.variance, seen.var(axis=0), rtol=1e-4)
@@ -235,7 +238,7 @@ def test_target_critic_shares_no_buffer_with_the_critic():
     """A donated state must not hand one buffer over twice."""
     state = make_learner(cases.config("dreamer_v2"), cases.VECTOR).init(jax.random.key(0))
     pointers = lambda tree: {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(tree)}  # noqa: E731
-    assert not pointers(state.target_critic) & pointers(state.params["critic"])
+    assert not pointers(state.aux["target_critic"]) & pointers(state.params["critic"])
 
 
 def train(version, batch, updates):

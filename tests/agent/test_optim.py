@@ -40,7 +40,7 @@ def test_three_steps_equal_numpy(part, clip, decay):
     )
     rng = np.random.default_rng(0)
     gradients = [{name: rng.normal(size=x.shape).astype(np.float32) for name, x in PARAMS.items()} for _ in range(3)]
-    optimizer, params = getattr(make_optimizers(config), part), PARAMS
+    optimizer, params = make_optimizers(config)[part], PARAMS
     state = optimizer.init(params)
     for gradient in gradients:
         updates, state = optimizer.update(gradient, state, params)
@@ -53,7 +53,7 @@ def test_three_steps_equal_numpy(part, clip, decay):
 @pytest.mark.parametrize("learning_rate", [1e-4, 10.0])
 def test_weight_decay_does_not_know_the_learning_rate(learning_rate):
     config = OptimizerConfig(model_learning_rate=learning_rate, weight_decay=0.25)
-    optimizer = make_optimizers(config).model
+    optimizer = make_optimizers(config)["model"]
     nothing = jax.tree.map(np.zeros_like, PARAMS)
     updates, _ = optimizer.update(nothing, optimizer.init(PARAMS), PARAMS)
     for name, x in optax.apply_updates(PARAMS, updates).items():
@@ -67,7 +67,8 @@ def test_weight_decay_says_what_it_needs():
 
 def test_each_part_has_its_own_state():
     params = {name: {"w": jnp.ones(size)} for name, size in (("model", 2), ("actor", 3), ("critic", 4))}
-    states = make_optimizers(OptimizerConfig()).init(params)
+    optimizers = make_optimizers(OptimizerConfig())
+    assert optimizers.keys() == params.keys()
     for name, size in (("model", 2), ("actor", 3), ("critic", 4)):
-        moments = [leaf for leaf in jax.tree.leaves(getattr(states, name)) if leaf.ndim]
+        moments = [leaf for leaf in jax.tree.leaves(optimizers[name].init(params[name])) if leaf.ndim]
         assert [leaf.shape for leaf in moments] == [(size,)] * 2

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdreamer.agent.policy import make_policy, random_action
+from jaxdreamer.agent.policy import acting, make_policy
 from jaxdreamer.nets.networks import features, make_networks
 from jaxdreamer.ops.distributions import policy_mode
+from jaxdreamer.ops.exploration import random_action
 from jaxdreamer.types import EnvSpec, PolicyState
 from tests.agent import cases
 
@@ -30,6 +31,7 @@ def agent(version, seen="vector", actions="continuous", **changes):
     shapes = jax.eval_shape(networks.init, KEY)
     params = jax.tree.map(lambda s: jnp.asarray(rng.normal(scale=0.5, size=s.shape), jnp.float32), shapes)
     policy = make_policy(config, spec, networks)
+    params = acting(params, {"statistics": networks.statistics})
     return networks, params, policy._replace(act=jax.jit(policy.act, static_argnames="mode"))
 
 
@@ -158,7 +160,7 @@ def test_exploring_replaces_choices_and_shakes_numbers_of_a_hybrid_action():
 
 def test_an_unknown_mode_is_refused():
     _, params, policy = agent("dreamer_v1")
-    with pytest.raises(ValueError, match="mode must be one of explore, sample, greedy, found 'eval'"):
+    with pytest.raises(ValueError, match="mode must be one of explore, sample, greedy, random, found 'eval'"):
         policy.act(params, policy.init(LANES), observation("vector", True), FIRST, KEY, mode="eval")
 
 

@@ -90,7 +90,7 @@ def test_losses_and_acting_promote_no_types_silently(version):
             key=key,
         )
         obs, is_first = jax.tree.map(lambda x: x[0], (batch.obs, batch.is_first))
-        action, _ = policy.act(params, policy.init(3), obs, is_first, key)
+        action, _ = policy.act(params | {"statistics": {}}, policy.init(3), obs, is_first, key)
         return loss + behavior + action.sum()
 
     with jax.numpy_dtype_promotion("strict"):

@@ -31,7 +31,7 @@ def numpy_terms(version, spec_name, batch, **changes):
     networks, config = cases.networks(version, spec_name, **changes), cases.config(version, **changes)
     model = cases.noisy_params(version, spec_name)["model"]
     is_first = batch.is_first.at[0].set(True) if config.loss.mask_first_action else batch.is_first
-    embed = networks.encode(model, batch.obs)
+    embed = networks.encode(model, networks.prepare({}, batch.obs))
     latent, posterior, prior = cases.compiled_observe(version, spec_name)(model, embed, batch.action, is_first, KEY)
     feat = features(latent)
     decoded, wide = networks.decode(model, feat), functools.partial(np.asarray, dtype=np.float64)

@@ -186,13 +186,13 @@ def test_encoder_sees_and_decoder_predicts_every_key():
     networks, model = cases.networks("dreamer_v1", "EVERYTHING"), cases.params("dreamer_v1", "EVERYTHING")["model"]
     rng = np.random.default_rng(0)
     obs = cases.random_obs(rng, cases.EVERYTHING, (2, 3))
-    encode = jax.jit(networks.encode)
+    encode = jax.jit(lambda model, obs: networks.encode(model, networks.prepare({}, obs)))
     embed = encode(model, obs)
     assert embed.shape[:2] == (2, 3)
     for name, x in cases.random_obs(rng, cases.EVERYTHING, (2, 3)).items():
         assert not np.allclose(encode(model, obs | {name: x}), embed), f"{name} is not seen"
     feat = jnp.zeros((2, 3, model["reward"]["mlp"]["dense_0"]["kernel"].shape[0]))
-    dists, targets = jax.jit(networks.decode)(model, feat), networks.targets(model, obs)
+    dists, targets = jax.jit(networks.decode)(model, feat), networks.prepare({}, obs)
     assert dists.keys() == targets.keys() == obs.keys()
     assert isinstance(dists["gear"], Categoricals)
     for name in obs:
@@ -202,18 +202,19 @@ def test_encoder_sees_and_decoder_predicts_every_key():
 def test_leading_axes_are_free():
     networks, model = cases.networks("dreamer_v1", "EVERYTHING"), cases.params("dreamer_v1", "EVERYTHING")["model"]
     obs = cases.random_obs(np.random.default_rng(0), cases.EVERYTHING, (2, 3))
-    whole = jax.jit(networks.encode)(model, obs)
-    one = networks.encode(model, jax.tree.map(lambda x: x[1, 2], obs))
+    seen = networks.prepare({}, obs)
+    whole = jax.jit(networks.encode)(model, seen)
+    one = networks.encode(model, networks.prepare({}, jax.tree.map(lambda x: x[1, 2], obs)))
     np.testing.assert_allclose(whole[1, 2], one, rtol=1e-4, atol=1e-5)
 
 
 def test_targets_are_what_the_networks_see():
     spec = EnvSpec({"state": ArraySpec((2,), "float32", "vector"), "gear": cases.GEAR}, cases.CONTINUOUS)
     obs = {"state": np.array([[1.0, -2.0], [0.0, 100.0]]), "gear": np.array([[2, 0], [3, 3]])}
-    plain = make_networks(ModelConfig(units=4), spec).targets({}, obs)
+    plain = make_networks(ModelConfig(units=4), spec).prepare({}, obs)
     np.testing.assert_array_equal(plain["state"], obs["state"])
     np.testing.assert_array_equal(plain["gear"], [[0, 0, 1, 0, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0, 1]])
-    squashed = make_networks(ModelConfig(units=4, symlog_inputs=True), spec).targets({}, obs)
+    squashed = make_networks(ModelConfig(units=4, symlog_inputs=True), spec).prepare({}, obs)
     np.testing.assert_allclose(squashed["state"], [[oracles.symlog(x) for x in row] for row in obs["state"]], rtol=1e-6)
     np.testing.assert_array_equal(squashed["gear"], plain["gear"])
 
@@ -221,24 +222,23 @@ def test_targets_are_what_the_networks_see():
 def test_normalized_inputs_have_zero_mean_and_unit_deviation_once_tracked():
     spec = EnvSpec({"state": ArraySpec((2,), "float32", "vector"), "gear": cases.GEAR}, cases.CONTINUOUS)
     networks = make_networks(cases.config("dreamer_v1", normalize_inputs=True).model, spec)
-    model = networks.init(jax.random.key(0))["model"]
+    statistics = networks.statistics
     rng = np.random.default_rng(0)
     batches = [
         {"state": rng.normal([50.0, 0.01], [20.0, 0.02], (7, 5, 2)), "gear": rng.integers(0, 4, (7, 5, 2))}
         for _ in range(3)
     ]
-    np.testing.assert_allclose(networks.targets(model, batches[0])["state"], np.clip(batches[0]["state"], -10, 10))
-    before = networks.encode(model, batches[0])
+    before = networks.prepare(statistics, batches[0])["state"]
+    np.testing.assert_allclose(before, np.clip(batches[0]["state"], -10, 10))
     for obs in batches:
-        model = networks.track(model, obs)
-    assert not np.allclose(networks.encode(model, batches[0]), before)  # the encoder sees what the decoder predicts
-    targets = [networks.targets(model, obs) for obs in batches]
+        statistics = networks.track(statistics, obs)
+    targets = [networks.prepare(statistics, obs) for obs in batches]
     seen = np.concatenate([target["state"].reshape(-1, 2) for target in targets])
     np.testing.assert_allclose(seen.mean(axis=0), 0.0, atol=1e-4)
     np.testing.assert_allclose(seen.std(axis=0), 1.0, atol=1e-3)
     assert targets[0]["gear"].max() == 1.0  # choices stay one-hot
     untracked = make_networks(cases.config("dreamer_v1").model, spec)
-    assert untracked.track(model, batches[0]) is model
+    assert untracked.statistics == untracked.track({}, batches[0]) == {}
 
 
 def test_scalar_and_matrix_observations_are_flattened():
@@ -247,7 +247,7 @@ def test_scalar_and_matrix_observations_are_flattened():
     )
     networks = make_networks(cases.config("dreamer_v1").model, spec)
     obs = {"height": jnp.ones((4, 2)), "rays": jnp.ones((4, 2, 2, 3))}
-    targets = networks.targets({}, obs)
+    targets = networks.prepare({}, obs)
     assert targets["height"].shape == (4, 2, 1) and targets["rays"].shape == (4, 2, 6)
     shapes = jax.eval_shape(networks.init, jax.random.key(0))["model"]
     assert shapes["encoder"]["vector"]["dense_0"]["kernel"].shape[0] == 7

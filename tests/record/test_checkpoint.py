@@ -20,7 +20,7 @@ import pytest
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.checkpoint import CheckpointDamaged, CheckpointMismatch, CheckpointMissing
 from jaxdreamer.saving import StorageError
-from jaxdreamer.types import OptimizerStates, TrainState
+from jaxdreamer.types import TrainState
 
 
 class Odd(NamedTuple):
@@ -41,8 +41,8 @@ def make_state(seed=0, deter=4):
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
     return TrainState(
         params=params,
-        target_critic=params["critic"],
-        optimizers=OptimizerStates(*(optimizer.init(params[name]) for name in ("model", "actor", "critic"))),
+        optimizers={name: optimizer.init(params[name]) for name in ("model", "actor", "critic")},
+        aux={"target_critic": params["critic"]},
         updates=jnp.int32(7),
         skipped=jnp.int32(1),
         skipped_in_a_row=jnp.int32(0),
@@ -74,7 +74,7 @@ def test_round_trip_keeps_types_values_and_host(saved):
     for like in (states[10], jax.eval_shape(lambda: make_state(0))):
         tree, host, step = checkpoint.restore(folder, like)
         assert step == 20 and host == {"step": 20, "pending": [[1, 2]], "rate": 0.5}
-        assert type(tree) is TrainState and type(tree.optimizers) is OptimizerStates
+        assert type(tree) is TrainState
         assert_same(tree, states[20])
     tree, host, step = checkpoint.restore(folder, states[20], step=10)
     assert step == 10 and host["step"] == 10
@@ -90,9 +90,9 @@ def test_a_restored_state_goes_on_bit_for_bit(saved):
     def update(state):
         key, noise = jax.random.split(state.key)
         grads = jax.tree.map(lambda x: x + jax.random.normal(noise, x.shape), state.params["model"])
-        updates, opt = optimizer.update(grads, state.optimizers.model)
+        updates, opt = optimizer.update(grads, state.optimizers["model"])
         params = state.params | {"model": optax.apply_updates(state.params["model"], updates)}
-        return state._replace(params=params, optimizers=state.optimizers._replace(model=opt), key=key)
+        return state._replace(params=params, optimizers=state.optimizers | {"model": opt}, key=key)
 
     assert_same(update(checkpoint.restore(folder, states[10])[0]), update(states[20]))
 
@@ -126,8 +126,8 @@ def test_parameters_alone(saved):
     params, host, step = checkpoint.restore_params(folder, like)
     assert step == 20 and host["step"] == 20
     assert_same(params, states[20].params)
-    critic, _, _ = checkpoint.restore_params(folder, states[10].target_critic, 10, prefix=("target_critic",))
-    assert_same(critic, states[10].target_critic)
+    critic, _, _ = checkpoint.restore_params(folder, states[10].aux, 10, prefix=("aux",))
+    assert_same(critic, states[10].aux)
     with pytest.raises(CheckpointMismatch, match="actor/out"):
         checkpoint.restore_params(folder, {key: value for key, value in like.items() if key != "actor"})
 

@@ -314,8 +314,8 @@ def test_two_full_updates_in_torchwms_order(monkeypatch):
         played = played_networks(networks, state.key, noise, args.imagine_horizon)
         model = state.params["model"]
         latent, posterior, _ = rssm.observe(
-            played.rssm, model, embed=networks.encode(model, batch.obs), action=batch.action, is_first=batch.is_first,
-            key=state.key,
+            played.rssm, model, embed=networks.encode(model, networks.prepare({}, batch.obs)), action=batch.action,
+            is_first=batch.is_first, key=state.key,
         )  # fmt: skip
         found = {"mean": posterior.loc, "std": posterior.std, "stoch": latent.stoch, "deter": latent.deter}
         close(found, cases.part(out, "posterior."), rtol=1e-4, atol=1e-5)

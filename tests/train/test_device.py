@@ -513,11 +513,10 @@ def test_updates_that_are_never_finite_stop_the_run_and_name_the_term(make_train
 
 
 def looking(monkeypatch):
-    """The learner and policy that test_program looks with: quick to compile."""
+    """The algorithm that test_program looks with: quick to compile."""
     from tests.train import test_program
 
-    monkeypatch.setattr(device, "make_learner", lambda *_: test_program.looking_learner())
-    monkeypatch.setattr(device, "make_policy", lambda config, spec, _: test_program.looking_policy(spec))
+    monkeypatch.setattr(device, "make_algorithm", lambda config, spec: test_program.looking(spec))
 
 
 @pytest.mark.parametrize("words", [("train_every=30",), ("train_every=1", "updates=4")])

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 from jaxdreamer import config as configs
-from jaxdreamer.agent.policy import make_policy
+from jaxdreamer.agent.algorithms import make_algorithm
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.device import pure
 from jaxdreamer.envs.host.gymnasium_env import wrap
 from jaxdreamer.envs.host.toy import CountingEnv
 from jaxdreamer.envs.host.vector import VectorEnv
 from jaxdreamer.envs.host.workers.pool import WorkerVectorEnv
-from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.train import evaluate
 from tests.envs.troubled import troubled
 from tests.train.test_program import looking_policy
@@ -45,8 +44,9 @@ def prepared():
     """Configuration, a policy's evaluation and its parameters, for what all cases here observe."""
     config = configs.preset("dreamer_v1,tiny", action_repeat=1)
     spec = wrap(CountingEnv(), config.env).spec
-    networks = make_networks(config.model, spec)
-    return config, evaluate.make_evaluate(make_policy(config, spec, networks)), networks.init(jax.random.key(0))
+    algorithm = make_algorithm(config, spec)
+    state = algorithm.init(jax.random.key(0))
+    return config, evaluate.make_evaluate(algorithm.policy), algorithm.acting(state.params, state.aux)
 
 
 def play(episodes, lanes=2, film=False, **settings):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from jaxdreamer import config as configs
-from jaxdreamer.agent.learner import Learner
-from jaxdreamer.agent.policy import Policy
+from jaxdreamer.agent.algorithm import Algorithm, Policy
 from jaxdreamer.envs.device import pure
 from jaxdreamer.envs.device.functional import make_lanes
+from jaxdreamer.ops.exploration import random_action
 from jaxdreamer.replay.device import make_device_replay
 from jaxdreamer.train.device.program import (
     Plan,
@@ -24,20 +24,20 @@ from jaxdreamer.train.device.program import (
     make_program,
     no_scores,
 )
-from jaxdreamer.types import Latent, OptimizerStates, PolicyState, Timestep, TrainState
+from jaxdreamer.types import Latent, PolicyState, Timestep, TrainState
 from tests.envs.test_functional import fragile
 
 LANES, LENGTH, BATCH = 2, 4, 3
 CHOICES = jnp.eye(3)
 
 
-def looking_learner():
-    """Learning counts updates, and tells the largest reward and the latest origin of what it was given."""
+def looking(spec):
+    """An algorithm whose learning counts updates and reports the largest reward that it was given."""
 
     def init(key):
         zero = jnp.zeros((), jnp.int32)
         params = {"model": jnp.zeros(()), "actor": jnp.zeros(()), "critic": jnp.zeros(())}
-        return TrainState(params, jnp.zeros(()), OptimizerStates((), (), ()), zero, zero, zero, key)
+        return TrainState(params, {}, {}, zero, zero, zero, key)
 
     def update(state, batch):
         updates = state.updates + 1
@@ -57,7 +57,7 @@ def looking_learner():
         }
         return state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
-    return Learner(init, update)
+    return Algorithm(init, update, looking_policy(spec), acting=lambda params, aux: params)
 
 
 def looking_policy(spec):
@@ -67,7 +67,9 @@ def looking_policy(spec):
         return PolicyState(Latent(jnp.zeros((lanes, 1)), jnp.zeros((lanes, 1))), jnp.zeros((lanes, spec.action.size)))
 
     def act(params, state, obs, is_first, key, mode="explore"):
-        del key
+        if mode == "random":
+            action = random_action(key, spec.action, len(is_first))
+            return action, state._replace(action=action)
         calls = jnp.where(is_first, 0.0, state.latent.deter[:, 0]) + 1
         time = jnp.where(mode == "greedy", 2, obs["state"][:, 1] + params["actor"])
         action = jax.nn.one_hot(time.astype(jnp.int32) % 3, 3) * jnp.ones((len(calls), 1))
@@ -91,7 +93,7 @@ def program(*overrides, rows=40, **task):
         batch_size=BATCH,
         cross_episodes=config.replay.cross_episodes,
     )
-    made = make_program(config, lanes, replay, looking_learner(), looking_policy(env.spec))
+    made = make_program(config, lanes, replay, looking(env.spec))
     return made._replace(init=jax.jit(made.init), run=jax.jit(made.run))
 
 

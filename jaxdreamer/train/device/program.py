@@ -13,14 +13,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdreamer.agent.learner import Learner
-from jaxdreamer.agent.policy import Policy, random_action
+from jaxdreamer.agent.algorithm import Algorithm, Policy
 from jaxdreamer.config import Config
 from jaxdreamer.envs.device.functional import Lanes, LaneState
 from jaxdreamer.ops.trees import select
 from jaxdreamer.replay.device import DeviceReplay, DeviceReplayState
 from jaxdreamer.train.host.collect import MAX_BROKEN_IN_A_ROW
-from jaxdreamer.types import Array, Metrics, PolicyState, PyTree, Timestep, TrainState
+from jaxdreamer.types import Array, Metrics, PyTree, Timestep, TrainState
 
 
 class Scores(NamedTuple):
@@ -46,7 +45,7 @@ class Carry(NamedTuple):
     train: TrainState
     lanes: LaneState
     timestep: Timestep  # the lanes' latest entries [B, ...]
-    acting: PolicyState  # [B, ...]
+    acting: PyTree  # the policy's state [B, ...]
     replay: DeviceReplayState
     scores: Scores
     agent_steps: Array  # int32 [], over all lanes in this call; resets are none
@@ -91,7 +90,7 @@ class Episodes(NamedTuple):
     done: Array  # bool [E]
     lanes: LaneState
     timestep: Timestep
-    acting: PolicyState
+    acting: PyTree
     key: Array
 
 
@@ -102,9 +101,9 @@ class Program(NamedTuple):
     run: Callable[[Carry, Plan], tuple[Carry, Report]]
 
 
-def make_program(config: Config, lanes: Lanes, replay: DeviceReplay, learner: Learner, policy: Policy) -> Program:
+def make_program(config: Config, lanes: Lanes, replay: DeviceReplay, algorithm: Algorithm) -> Program:
     """The program of a configuration. ``run`` may be compiled with its carry donated: replay is written in place."""
-    action_spec = lanes.spec.action
+    policy = algorithm.policy
 
     def init(key: Array) -> Carry:
         key_learner, key_lanes, key = jax.random.split(key, 3)
@@ -115,7 +114,7 @@ def make_program(config: Config, lanes: Lanes, replay: DeviceReplay, learner: Le
         timestep = Timestep(obs, jnp.zeros((count,)), ~nothing, nothing, nothing)
         zero = jnp.zeros((), jnp.int32)
         return Carry(
-            learner.init(key_learner),
+            algorithm.init(key_learner),
             lanes.init(key_lanes),
             timestep,
             policy.init(count),
@@ -131,16 +130,11 @@ def make_program(config: Config, lanes: Lanes, replay: DeviceReplay, learner: Le
         """One entry of every lane."""
         key, key_random, key_act = jax.random.split(carry.key, 3)
 
-        def by_chance():
-            drawn = random_action(key_random, action_spec, lanes.num_envs)
-            return drawn, PolicyState(carry.acting.latent, drawn)
+        def act(key: Array, mode: str) -> tuple[Array, PyTree]:
+            params = algorithm.acting(carry.train.params, carry.train.aux)
+            return policy.act(params, carry.acting, carry.timestep.obs, carry.timestep.is_first, key, mode=mode)
 
-        def by_policy():
-            return policy.act(
-                carry.train.params, carry.acting, carry.timestep.obs, carry.timestep.is_first, key_act, mode="explore"
-            )
-
-        action, acting = lax.cond(random, by_chance, by_policy)
+        action, acting = lax.cond(random, lambda: act(key_random, "random"), lambda: act(key_act, "explore"))
         state, timestep, broken = lanes.step(carry.lanes, action)
         # A reset that no end came before: the episode broke off at its newest entry.
         buffer = replay.add(replay.close(carry.replay, timestep.is_first), timestep, action)
@@ -159,12 +153,14 @@ def make_program(config: Config, lanes: Lanes, replay: DeviceReplay, learner: Le
         )
 
     batch = jax.eval_shape(lambda: replay.sample(replay.init(), jax.random.key(0)))
-    shapes = jax.eval_shape(learner.update, jax.eval_shape(learner.init, jax.eval_shape(jax.random.key, 0)), batch)[1]
+    shapes = jax.eval_shape(algorithm.update, jax.eval_shape(algorithm.init, jax.eval_shape(jax.random.key, 0)), batch)[
+        1
+    ]
     nothing_told = {name: jnp.zeros(x.shape) for name, x in shapes.items()}
 
     def update(learning: _Learning, buffer: DeviceReplayState) -> _Learning:
         key, key_sample = jax.random.split(learning.key)
-        train, metrics = learner.update(learning.train, replay.sample(buffer, key_sample))
+        train, metrics = algorithm.update(learning.train, replay.sample(buffer, key_sample))
         good = {name: jnp.isfinite(value) for name, value in metrics.items()}
         sums = {k: learning.sums[k] + jnp.where(good[k], v, 0.0) for k, v in metrics.items()}
         counts = {k: learning.counts[k] + good[k] for k in metrics}

@@ -9,15 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdreamer.agent.learner import make_learner
-from jaxdreamer.agent.policy import make_policy
-from jaxdreamer.agent.report import open_loop
+from jaxdreamer.agent.algorithms import make_algorithm
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.devices import how_often
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.device.functional import FunctionalEnv, make_lanes
 from jaxdreamer.files import FileUnusable, natural, require
-from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.pace import Work
@@ -77,10 +74,8 @@ class DeviceTrainer(Loop[list[Evaluation]]):
             copies=len(self.runs),
         )
         progress.log(replay.describe())
-        networks = make_networks(config.model, env.spec)
-        policy = make_policy(config, env.spec, networks)
-        learner = make_learner(config, env.spec, networks)
-        program = make_program(config, lanes, replay, learner, policy)
+        self.algorithm = make_algorithm(config, env.spec)
+        program = make_program(config, lanes, replay, self.algorithm)
         self.traces = 0  # times the program was traced; a test holds it at one
 
         def traced(carry: Carry, plan: Plan) -> tuple[Carry, Report]:
@@ -90,11 +85,11 @@ class DeviceTrainer(Loop[list[Evaluation]]):
         self._many = len(self.runs) > 1
         self._call_function = jax.vmap(traced, (0, None)) if self._many else traced
         self._call: Callable[[Carry, Plan], tuple[Carry, Report]] | None = None
-        self._evaluate = make_device_evaluate(config, env, policy)
+        self._evaluate = make_device_evaluate(config, env, self.algorithm.policy)
 
         def look(params: PyTree, buffer: Any, key: Any) -> Any:
             batch = jax.tree.map(lambda x: x[:, :4], replay.sample(buffer, key))
-            return open_loop(networks, params, batch, context=self.context, key=key)
+            return self.algorithm.open_loop(params, batch, context=self.context, key=key)
 
         self._open_loop = jax.jit(look)
         with progress.status("building the networks and the environments"):
@@ -167,6 +162,10 @@ class DeviceTrainer(Loop[list[Evaluation]]):
     def state_of(self, index: int) -> TrainState:
         """What one seed has learned."""
         return self._of(self.carry.train, index)
+
+    def _acting(self, index: int) -> PyTree:
+        params, aux = self._of((self.carry.train.params, self.carry.train.aux), index)
+        return self.algorithm.acting(params, aux)
 
     def _of(self, tree: PyTree, index: int) -> PyTree:
         return jax.tree.map(lambda x: x[index], tree) if self._many else tree
@@ -252,7 +251,7 @@ class DeviceTrainer(Loop[list[Evaluation]]):
         evaluations = []
         with self.evaluating():
             for index, one in enumerate(self.runs):
-                params = self._of(self.carry.train.params, index)
+                params = self._acting(index)
                 evaluations.append(
                     self._evaluate(params, self.config.run.eval_episodes, seed=one.seed, film=film, watch=self.watch)
                 )
@@ -275,8 +274,8 @@ class DeviceTrainer(Loop[list[Evaluation]]):
 
     def _save_open_loop(self, index: int, counters: dict[str, int]) -> None:
         one = self.runs[index]
-        model, buffer = self._of((self.carry.train.params["model"], self.carry.replay), index)
-        report = jax.device_get(self._open_loop(model, buffer, jax.random.key(one.seed)))
+        buffer = self._of(self.carry.replay, index)
+        report = jax.device_get(self._open_loop(self._acting(index), buffer, jax.random.key(one.seed)))
         save_open_loop(report, self.spec, one.rundir, one.metrics, context=self.context, counters=counters)
 
     # ---- saving and resuming -------------------------------------------------------------------------------------

@@ -9,18 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdreamer.agent.policy import Policy, random_action
+from jaxdreamer.agent.algorithm import Policy
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.vector import VectorEnv
 from jaxdreamer.files import list_of, natural, number, optional
 from jaxdreamer.replay.host import HostReplay
-from jaxdreamer.types import ActionSpec, Array, PolicyState, PyTree, Timestep
+from jaxdreamer.types import Array, PyTree, Timestep
 
 
 class Acting(NamedTuple):
     """What acting carries from one observation to the next, on the device."""
 
-    policy: PolicyState
+    policy: PyTree  # the policy's own state
     key: Array
 
 
@@ -32,19 +32,6 @@ def make_act(policy: Policy, mode: str) -> Callable[..., tuple[Array, Acting]]:
         key, key_act = jax.random.split(acting.key)
         action, state = policy.act(params, acting.policy, obs, is_first, key_act, mode=mode)
         return action, Acting(state, key)
-
-    return act
-
-
-def make_random_act(policy: Policy, spec: ActionSpec) -> Callable[..., tuple[Array, Acting]]:
-    """Like :func:`make_act` with uniform actions: the latent stays as it was, the action is remembered."""
-
-    @jax.jit
-    def act(params: PyTree, acting: Acting, obs: dict[str, Array], is_first: Array) -> tuple[Array, Acting]:
-        del params, obs
-        key, key_act = jax.random.split(acting.key)
-        action = random_action(key_act, spec, is_first.shape[0])
-        return action, Acting(PolicyState(acting.policy.latent, action), key)
 
     return act
 
@@ -118,7 +105,7 @@ class Collector:
 
     def __init__(self, envs: VectorEnv, policy: Policy, replay: HostReplay, key: Array):
         self.envs, self._replay = envs, replay
-        self._random = make_random_act(policy, envs.spec.action)
+        self._random = make_act(policy, "random")
         self._explore = make_act(policy, "explore")
         self.acting = Acting(jax.tree.map(jnp.asarray, policy.init(envs.num_envs)), key)
         self.scores = Scores(envs.num_envs)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdreamer.agent.learner import make_learner, update_many
-from jaxdreamer.agent.policy import make_policy
-from jaxdreamer.agent.report import open_loop
+from jaxdreamer.agent.algorithms import make_algorithm
+from jaxdreamer.agent.learner import update_many
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.devices import how_often
 from jaxdreamer.envs.host.scale import ill_scaled
 from jaxdreamer.envs.host.vector import VectorEnv
 from jaxdreamer.files import FileUnusable, list_of, natural, number, require
-from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.pace import Work
@@ -86,16 +85,12 @@ class HostTrainer(Loop[Evaluation]):
         )
         progress.log(self.replay.describe())
         key_learner, key_act, self._key_eval = jax.random.split(jax.random.key(config.seed), 3)
-        self.networks = make_networks(config.model, envs.spec)
-        policy = make_policy(config, envs.spec, self.networks)
-        self.learner = make_learner(config, envs.spec, self.networks)
-        self._evaluate = make_evaluate(policy)
-        self._open_loop = jax.jit(
-            lambda params, batch, key: open_loop(self.networks, params, batch, context=self.context, key=key)
-        )
+        self.algorithm = make_algorithm(config, envs.spec)
+        self._evaluate = make_evaluate(self.algorithm.policy)
+        self._open_loop = jax.jit(partial(self.algorithm.open_loop, context=self.context))
         with progress.status("building the networks"):
-            self.state: TrainState = jax.jit(self.learner.init)(key_learner)
-        self.collector = Collector(envs, policy, self.replay, key_act)
+            self.state: TrainState = jax.jit(self.algorithm.init)(key_learner)
+        self.collector = Collector(envs, self.algorithm.policy, self.replay, key_act)
         self.rng = np.random.default_rng(np.random.SeedSequence((config.seed, 0x5EED)))
         self.prefetch = Prefetcher(Gatherer(self.replay, groups=self.per_call), jax.device_put)
         self._train: Callable[..., Any] | None = None
@@ -206,10 +201,15 @@ class HostTrainer(Loop[Evaluation]):
         )
 
     @property
+    def acting(self) -> PyTree:
+        """What the policy acts with."""
+        return self.algorithm.acting(self.state.params, self.state.aux)
+
+    @property
     def _acting_params(self) -> PyTree | None:
         """What decides on actions now; None for chance, while replay is filled."""
         prefilling = self.agent_steps < self.config.run.prefill and not self.has_learned
-        return None if prefilling else self.state.params
+        return None if prefilling else self.acting
 
     # ---- learning ------------------------------------------------------------------------------------------------
 
@@ -238,7 +238,7 @@ class HostTrainer(Loop[Evaluation]):
     def _compile(self, batch: Batch) -> Callable[..., Any]:
         def train(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics, Metrics]:
             self.traces += 1
-            state, metrics = update_many(self.learner, state, batches)
+            state, metrics = update_many(self.algorithm, state, batches)
             in_a_row = metrics.pop("skipped_in_a_row")
             worst = jnp.argmax(in_a_row)  # the longest run of skipped updates may end inside the call
             told = {"skipped": metrics.pop("skipped")[-1], "skipped_in_a_row": in_a_row[worst]}
@@ -287,7 +287,7 @@ class HostTrainer(Loop[Evaluation]):
         film = self.config.run.video and (final or sees_images) and self.envs.can_render
         with self.evaluating():
             evaluation = self._evaluate(
-                self.state.params,
+                self.acting,
                 self._make_envs,
                 self.config.run.eval_episodes,
                 seed=self.config.seed,
@@ -315,7 +315,7 @@ class HostTrainer(Loop[Evaluation]):
         """Save pictures of what the model makes of four sequences from replay, and log its errors."""
         rng = np.random.default_rng(self.agent_steps)  # its own: pictures must not change what is learned
         batch = self.replay.gather(self.replay.sample_indices(rng, 4))
-        report = jax.device_get(self._open_loop(self.state.params["model"], batch, jax.random.key(self.config.seed)))
+        report = jax.device_get(self._open_loop(self.acting, batch, key=jax.random.key(self.config.seed)))
         save_open_loop(report, self.spec, self.rundir, self.metrics, context=self.context, counters=self._counters)
 
     # ---- saving and resuming -------------------------------------------------------------------------------------

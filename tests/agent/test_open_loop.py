@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdreamer.agent.report import open_loop
+from jaxdreamer.agent.open_loop import open_loop
 from jaxdreamer.nets.networks import features
 from tests.agent import cases
 
@@ -19,7 +19,9 @@ VERSIONS = ("dreamer_v1", "dreamer_v2")
 @functools.cache
 def compiled(version, spec_name="EVERYTHING"):
     networks = cases.networks(version, spec_name)
-    return jax.jit(lambda params, batch: open_loop(networks, params, batch, context=CONTEXT, key=KEY))
+    return jax.jit(
+        lambda model, batch: open_loop(networks, {"model": model, "statistics": {}}, batch, context=CONTEXT, key=KEY)
+    )
 
 
 @functools.cache
@@ -53,7 +55,7 @@ def test_the_context_is_what_observe_reconstructs(version):
     networks, batch = cases.networks(version), cases.batch()
     model = cases.noisy_params(version)["model"]
     seen = jax.tree.map(lambda x: x[:CONTEXT], batch)
-    embed = networks.encode(model, seen.obs)
+    embed = networks.encode(model, networks.prepare({}, seen.obs))
     latent, _, _ = cases.compiled_observe(version)(model, embed, seen.action, seen.is_first, jax.random.split(KEY)[0])
     expected = networks.decode(model, features(latent))["state"].mode()
     np.testing.assert_allclose(report(version, "VECTOR").model["state"][:CONTEXT], expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,86 @@
+"""What a learning algorithm is to the loops: a record of pure functions, found by name or handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxdreamer.ops.trees import all_finite, select
+from jaxdreamer.types import Batch, Metrics, Observation, PyTree, TrainState
+
+Mode = Literal["explore", "sample", "greedy", "random"]
+
+
+class OpenLoop(NamedTuple):
+    """Truth and model side by side, time-major; the first ``context`` entries of ``model`` are reconstructions."""
+
+    truth: Observation  # per key [T, B, ...]: images uint8, vectors as the networks see them
+    model: Observation  # likewise
+    error: Observation  # per key float32 [T]: mean squared error, images in [0, 1]
+
+
+def nothing_to_show(params: PyTree, batch: Batch, *, context: int, key: Array) -> OpenLoop:
+    """The open loop of an algorithm without a model that predicts observations."""
+    del params, batch, context, key
+    return OpenLoop({}, {}, {})
+
+
+class Policy(NamedTuple):
+    """Acting, as pure functions for anyone's own ``jit``.
+
+    ``act(params, state, obs, is_first, key, mode="explore") -> (action [B, A], state)``, where ``params`` is what
+    :attr:`Algorithm.acting` returns, ``obs`` holds raw observations [B, *shape] and ``is_first`` (bool [B]) is true where
+    an episode begins. Mode ``"explore"`` samples and adds exploration, ``"sample"`` samples, ``"greedy"`` takes the
+    distribution's mode, ``"random"`` draws uniformly without looking.
+    """
+
+    init: Callable[[int], PyTree]  # lanes B -> the state before any observation, leaves [B, ...]
+    act: Callable[..., tuple[Array, PyTree]]
+    # (params, state, obs) -> what act has drawn this state and its action from. A choice is one-hot whatever it was drawn
+    # from, so only here is it seen that the networks gave no finite numbers. None: the state and the action say it all.
+    drawn_from: Callable[[PyTree, PyTree, Observation], PyTree] | None = None
+
+
+class Algorithm(NamedTuple):
+    """An agent that learns from sequences of experience, as pure functions over a :class:`~jaxdreamer.types.TrainState`.
+
+    The loops know nothing else of it: they collect with ``policy``, sample batches and call ``update``.
+    """
+
+    init: Callable[[Array], TrainState]  # key -> fresh state
+    update: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]  # (state, batch [T, B, ...]) -> (state, metrics)
+    policy: Policy
+    acting: Callable[[PyTree, PyTree], PyTree]  # (state.params, state.aux) -> the params that ``policy`` acts with
+    # (acting params, batch [T, B, ...], *, context, key) -> what the model predicts beside what happened
+    open_loop: Callable[..., OpenLoop] = nothing_to_show
+
+
+Make = Callable[..., Algorithm]
+"""``make(config, spec, networks=None) -> Algorithm``."""
+
+
+def commit(
+    state: TrainState, metrics: Metrics, *, key: Array, params: PyTree, optimizers: PyTree, aux: PyTree
+) -> tuple[TrainState, Metrics]:
+    """End an update: take over what it computed where all of its losses and gradient norms are finite, else nothing of it.
+
+    Every update is counted in ``updates``, one that is not taken over also in ``skipped``; ``metrics`` (scalars by name)
+    gain ``skipped`` and ``skipped_in_a_row``, which lets a loop stop on a run of them. ``key`` is the next update's.
+    """
+    # A norm is not finite exactly where one of its gradients is not (or is too large to square, as bad a sign).
+    good = all_finite({name: value for name, value in metrics.items() if name.startswith(("loss/", "grad_norm/"))})
+    params, optimizers, aux = select(good, (params, optimizers, aux), (state.params, state.optimizers, state.aux))
+    bad = 1 - good.astype(jnp.int32)
+    in_a_row = jnp.where(good, 0, state.skipped_in_a_row + 1)
+    state = TrainState(params, optimizers, aux, state.updates + 1, state.skipped + bad, in_a_row, key)
+    metrics = metrics | {"skipped": state.skipped, "skipped_in_a_row": in_a_row}
+    return state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+
+
+def fresh(params: PyTree, optimizers: PyTree, aux: PyTree, key: Array) -> TrainState:
+    """The state before the first update."""
+    zero: Any = jnp.zeros((), jnp.int32)
+    return TrainState(params, optimizers, aux, zero, zero, zero, key)

@@ -1,0 +1,33 @@
+"""The algorithms there are, by name."""
+
+from __future__ import annotations
+
+from jaxdreamer.agent import dreamer
+from jaxdreamer.agent.algorithm import Algorithm, Make
+from jaxdreamer.config import Config
+from jaxdreamer.errors import ConfigError, nearest
+from jaxdreamer.nets.networks import Networks
+from jaxdreamer.types import EnvSpec
+
+ALGORITHMS: dict[str, Make] = {"dreamer": dreamer.make}
+
+
+def make_algorithm(
+    config: Config, spec: EnvSpec, networks: Networks | None = None, *, make: Make | None = None
+) -> Algorithm:
+    """The algorithm that ``config.algorithm`` names, for an environment's observations and actions.
+
+    Args:
+        networks: instead of those that ``config.model`` describes.
+        make: makes it instead, as ``make(config, spec, networks)``.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if make is None and config.algorithm not in ALGORITHMS:
+        hint = nearest(config.algorithm, ALGORITHMS)
+        raise ConfigError(
+            f"algorithm: there is no {config.algorithm!r}{hint}; there are: {', '.join(sorted(ALGORITHMS))}. One of your "
+            "own is handed to train_agent, evaluate_agent and load_agent as algorithm=..."
+        )
+    return (make or ALGORITHMS[config.algorithm])(config, spec, networks)
