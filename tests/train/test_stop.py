@@ -28,6 +28,8 @@ from tests.train.test_run import TINY, quiet, tiny
 # What does not come back to Python for a minute, like a compile.
 SLOW = "import hashlib\ndef wait(): hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)\n"
 MAIN = "import sys\nfrom jaxdreamer.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+# Where a child that does not end in time was waiting.
+STACKS = "import faulthandler\nfaulthandler.dump_traceback_later(25, repeat=True, file=open({!r}, 'w'))\n"
 COMPILING = (
     SLOW + "from jaxdreamer.train.host.trainer import HostTrainer\n"
     "def compile(self, batch):\n"
@@ -43,7 +45,8 @@ def start(tmp_path):
     started = []
 
     def begin(patch: str, *words: str) -> subprocess.Popen:
-        command = [sys.executable, "-c", patch + MAIN, "train", "--preset", "dreamer_v1,tiny", "--logdir",
+        stacks = STACKS.format(str(tmp_path / "stacks"))
+        command = [sys.executable, "-c", stacks + patch + MAIN, "train", "--preset", "dreamer_v1,tiny", "--logdir",
                    str(tmp_path / "run"), *TINY, "backend=toy", "id=counting", *words]  # fmt: skip
         started.append(
             subprocess.Popen(
@@ -55,6 +58,7 @@ def start(tmp_path):
     yield begin
     for child in started:
         if child.poll() is None:
+            print("a child did not end:", Path(tmp_path, "stacks").read_text(), sep="\n")
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         child.stderr.close()
