@@ -1,4 +1,4 @@
-"""Arrays in the kind they came in: numpy, JAX or torch. torch is used only where it is there or asked for."""
+"""Arrays of the kind that was given: numpy, JAX or torch. torch is imported only where it is needed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdreamer import MissingExtra
@@ -43,6 +45,11 @@ def to_float(x: Any) -> np.ndarray:
     return to_numpy(x).astype(np.float32, copy=False)
 
 
+def as_jax(x: Any) -> jax.Array:
+    """The same as a float32 JAX array."""
+    return jnp.asarray(to_float(x))
+
+
 def answer_like(*inputs: Any) -> Callable[[Any], Any]:
     """Converts results, and dictionaries of them, to the kind of the inputs: torch, else JAX, if any is; else numpy."""
     flat = [item for x in inputs for item in (x.values() if isinstance(x, dict) else (x,))]
@@ -51,19 +58,18 @@ def answer_like(*inputs: Any) -> Callable[[Any], Any]:
         import torch
 
         return _over_dicts(lambda x: torch.as_tensor(np.array(x), device=tensor.device))
-    jax = sys.modules.get("jax")
-    if jax is not None and any(isinstance(item, jax.Array) for item in flat):
+    if any(isinstance(item, jax.Array) for item in flat):
         return _over_dicts(lambda x: x)
     return _over_dicts(np.array)
 
 
-def tensors_or_arrays(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Tensors where torch is installed, as torchwm gives them; the arrays themselves elsewhere."""
+def tensors_or_arrays(arrays: dict[str, np.ndarray], device: Any = "cpu") -> dict[str, Any]:
+    """Tensors on a torch device, where torch is installed, as torchwm gives them; the arrays themselves elsewhere."""
     if not has_torch():
         return arrays
     import torch
 
-    return {name: torch.as_tensor(np.array(array)) for name, array in arrays.items()}
+    return {name: torch.as_tensor(np.array(array), device=torch.device(device)) for name, array in arrays.items()}
 
 
 def _over_dicts(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:

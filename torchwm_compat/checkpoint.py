@@ -44,7 +44,7 @@ class CheckpointError(ValueError):
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The dictionary in a torch file: tensors and plain values only, whatever else the file would like to be.
+    """The dictionary in a torch file, which may hold tensors and plain values only.
 
     Raises:
         FileNotFoundError: there is none. CheckpointError: it is truncated, or holds more than weights, and is refused.
@@ -145,22 +145,21 @@ def restore(path: Any, state: TrainState, spec: EnvSpec, data: Mapping[str, Any]
     )
 
 
-def write(
-    path: Any, args: DreamerConfig, state: TrainState, spec: EnvSpec, *, obs_shape: Any, action_size: int, rates: Any
-) -> Path:
-    """Write a checkpoint, whole or not at all, with ``config.yaml`` beside it; returns its path."""
+def write(path: Any, dreamer: Any, state: TrainState) -> Path:
+    """Write a state of ``dreamer``, whole or not at all, with ``config.yaml`` beside it; returns the path."""
     torch = require_torch("writing a torch checkpoint")
+    args, spec = dreamer.args, dreamer.spec
     state = jax.device_get(state._replace(key=jax.random.key_data(state.key)))
     tensors = lambda arrays: {name: torch.as_tensor(np.array(array)) for name, array in arrays.items()}  # noqa: E731
     modules = {name: tensors(arrays) for name, arrays in weights.to_torch(state.params, spec).items()}
     target = weights.to_torch({**state.params, "critic": state.aux["target_critic"]}, spec)["value_model"]
     data = {
         "config": args.to_dict(),
-        "obs_shape": tuple(int(size) for size in obs_shape),
-        "action_size": int(action_size),
+        "obs_shape": tuple(int(size) for size in dreamer.obs_shape),
+        "action_size": int(dreamer.action_size),
         **{name: modules.get(name) for name in MODULES},
         **{name: modules[name] for name in modules if name == weights.EXTRA},
-        **optimizer_dicts(state, spec, rates),
+        **optimizer_dicts(state, spec, dreamer.config.optimizer),
         "jaxdreamer": {
             "target_critic": tensors(target),
             "counters": {name: int(getattr(state, name)) for name in ("updates", "skipped", "skipped_in_a_row")},
@@ -179,52 +178,35 @@ def write(
 # ---- optimizers: torch.optim.Adam's states, and optax's ---------------------------------------------------------------
 
 
-def adam_of(state: Any) -> Any:
-    """The part of an optax state that has Adam's moments, ``mu`` and ``nu``, and their ``count``."""
-    if hasattr(state, "mu"):
-        return state
-    if isinstance(state, tuple):
-        return next((found for found in map(adam_of, state) if found is not None), None)
-    return None
-
-
-def _with_adam(state: Any, **changes: Any) -> Any:
-    if hasattr(state, "mu"):
-        return state._replace(**changes)
-    if isinstance(state, tuple):
-        parts = [_with_adam(part, **changes) for part in state]
-        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
-    return state
-
-
 def moments(state: TrainState, which: str, spec: EnvSpec) -> dict[str, weights.StateDict]:
     """All of Adam's ``mu`` or ``nu`` by torchwm's modules and names."""
-    parts = {name: getattr(adam_of(state.optimizers[name]), which) for name in ("model", "actor", "critic")}
+    import optax
+
+    parts = {name: optax.tree_utils.tree_get(own, which) for name, own in state.optimizers.items()}
     return weights.to_torch(parts, spec)
+
+
+def param_group(name: str, rates: Any) -> dict[str, Any]:
+    """Adam's settings for one of torchwm's optimizers; ``rates`` has the learning rates."""
+    return {
+        "lr": getattr(rates, f"{OPTIMIZERS[name][0]}_learning_rate"),
+        "betas": (0.9, 0.999),
+        "eps": rates.adam_epsilon,
+    }
 
 
 def optimizer_dicts(state: TrainState, spec: EnvSpec, rates: Any) -> dict[str, Any]:
     """torch's state dictionaries of the three optimizers, by torchwm's names; ``rates`` has the learning rates."""
+    import optax
+
     torch = require_torch("an optimizer's state in torch's form")
     mu, nu = moments(state, "mu", spec), moments(state, "nu", spec)
     dicts = {}
     for name, (own, modules) in OPTIMIZERS.items():
-        count = float(adam_of(state.optimizers[own]).count)
+        count = float(optax.tree_utils.tree_get(state.optimizers[own], "count"))
         names = [(module, key) for module in modules for key in mu.get(module, {})]
-        group = {
-            "lr": getattr(rates, f"{own}_learning_rate"),
-            "betas": (0.9, 0.999),
-            "eps": rates.adam_epsilon,
-            "weight_decay": 0,
-            "amsgrad": False,
-            "maximize": False,
-            "foreach": None,
-            "capturable": False,
-            "differentiable": False,
-            "fused": None,
-            "decoupled_weight_decay": False,
-            "params": list(range(len(names))),
-        }
+        adam = torch.optim.Adam([torch.zeros(0)], **param_group(name, rates))
+        group = adam.state_dict()["param_groups"][0] | {"params": list(range(len(names)))}
         states = {
             index: {
                 "step": torch.tensor(count),
@@ -237,46 +219,52 @@ def optimizer_dicts(state: TrainState, spec: EnvSpec, rates: Any) -> dict[str, A
     return dicts
 
 
+class Optimizer:
+    """One of an agent's optimizers, to look at as torch shows it."""
+
+    def __init__(self, dreamer: Any, name: str) -> None:
+        self._dreamer, self._name = dreamer, name
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """One group: the learning rate and Adam's settings."""
+        return [param_group(self._name, self._dreamer.config.optimizer)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """As in a checkpoint. MissingExtra without torch."""
+        dreamer = self._dreamer
+        return optimizer_dicts(dreamer.state, dreamer.spec, dreamer.config.optimizer)[self._name]
+
+
 def _restore_optimizers(path: Any, data: Mapping[str, Any], state: TrainState, spec: EnvSpec) -> Any:
     """optax's states; Adam starts anew where the file has none of its moments."""
+    import optax
+
     entries = weights.layout(state.params, spec)
-    mu, nu = (
-        {
-            module: {e.name: np.zeros(e.shape, np.float32) for e in entries if e.module == module}
-            for module in _all(entries)
-        }
-        for _ in range(2)
-    )
+    found: dict[str, dict[str, weights.StateDict]] = {"exp_avg": {}, "exp_avg_sq": {}}
     counts = {}
     for name, (own, modules) in OPTIMIZERS.items():
         stored = (data.get(name) or {}).get("state") or {}
-        names = [(module, entry.name) for module in modules for entry in entries if entry.module == module]
         counts[own] = 0
-        if not stored:
-            continue
-        for index, (module, key) in enumerate(names):
-            if index not in stored:
-                raise CheckpointError(f"{path}: {name} has no state of parameter {index}, {module}.{key}")
-            item = stored[index]
-            for into, part in ((mu, "exp_avg"), (nu, "exp_avg_sq")):
-                array = to_numpy(item[part])
-                if array.shape != into[module][key].shape:
+        for index, entry in enumerate(entry for module in modules for entry in entries if entry.module == module):
+            key = f"{entry.module}.{entry.name}"
+            if stored and index not in stored:
+                raise CheckpointError(f"{path}: {name} has no state of parameter {index}, {key}")
+            for part, tree in found.items():
+                array = to_numpy(stored[index][part]) if stored else np.zeros(entry.shape, np.float32)
+                if array.shape != entry.shape:
                     raise CheckpointError(
-                        f"{path}: {name}.{part} of {module}.{key} has shape {array.shape}, "
-                        f"this configuration's networks have {into[module][key].shape}"
+                        f"{path}: {name}.{part} of {key} has shape {array.shape}, "
+                        f"this configuration's networks have {entry.shape}"
                     )
-                into[module][key] = array
-            counts[own] = int(item["step"])
-    mu, nu = (_device(weights.to_jax(tree, state.params, spec)) for tree in (mu, nu))
-    restored = {
-        own: _with_adam(state.optimizers[own], mu=mu[own], nu=nu[own], count=jnp.asarray(count, jnp.int32))
-        for own, count in counts.items()
-    }
+                tree.setdefault(entry.module, {})[entry.name] = array
+            counts[own] = int(stored[index]["step"]) if stored else 0
+    mu, nu = (_device(weights.to_jax(tree, state.params, spec)) for tree in found.values())
+    restored = {}
+    for own, count in counts.items():
+        values = {"mu": mu[own], "nu": nu[own], "count": jnp.asarray(count, jnp.int32)}
+        restored[own] = optax.tree_utils.tree_set(state.optimizers[own], **values)
     return state.optimizers | restored
-
-
-def _all(entries: list[weights.Entry]) -> list[str]:
-    return list(dict.fromkeys(entry.module for entry in entries))
 
 
 def _device(tree: Any) -> Any:

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdreamer import Batch, EnvError, EnvSpec, TrainState, explore, world_model_loss
+from jaxdreamer import Batch, EnvError, EnvSpec, TrainState, world_model_loss
 from torchwm_compat import checkpoint, pretrained, weights
-from torchwm_compat.arrays import answer_like, has_torch, is_tensor, to_float, to_numpy
+from torchwm_compat.arrays import answer_like, as_jax, is_tensor, to_float, to_numpy
 from torchwm_compat.config import DreamerConfig, as_config, override
 from torchwm_compat.mapping import to_jaxdreamer, warn_ignored
 from torchwm_compat.memory import ReplayBuffer, image_spec
@@ -48,7 +48,7 @@ class Dreamer:
         *,
         spec: EnvSpec | None = None,
     ) -> None:
-        """``restore``: begin with ``args.checkpoint_path``. ``spec`` tells of choices and state vectors, too."""
+        """``restore``: begin with ``args.checkpoint_path``. ``spec`` describes discrete actions and state vectors, too."""
         if self.algo is not None:
             args.algo = self.algo
         self.args, self.obs_shape, self.action_size = args, tuple(obs_shape), int(action_size)
@@ -62,18 +62,14 @@ class Dreamer:
             key_state, self._key = jax.random.split(jax.random.key(self.config.seed))
             self.state: TrainState = self.programs.learner.init(key_state)
         self.layout = weights.layout(self.programs.shapes, self.spec)
-        self.data_buffer = ReplayBuffer(
-            args.buffer_size,
-            obs_shape,
-            action_size,
-            args.train_seq_len,
-            args.batch_size,
-            spec=self.spec,
-            seed=self.config.seed,
-        )
+        sizes = (args.buffer_size, obs_shape, action_size, args.train_seq_len, args.batch_size)
+        self.data_buffer = ReplayBuffer(*sizes, spec=self.spec, seed=self.config.seed)
         self.metrics: dict[str, float] = {}
         self.posterior: State = {}
         self._make_views()
+        self.world_model_opt = checkpoint.Optimizer(self, "world_model_optimizer")
+        self.actor_opt = checkpoint.Optimizer(self, "actor_optimizer")
+        self.value_opt = checkpoint.Optimizer(self, "value_optimizer")
         self.player = Player(self)
         if restore:
             self.restore_checkpoint(args.checkpoint_path)
@@ -139,7 +135,7 @@ class Dreamer:
         found = pretrained.find(path, checkpoint_filename, config_filename, repo_type=repo_type, revision=revision)
         args, data = pretrained.load(found, config, overrides)
         if "obs_shape" not in data or "action_size" not in data:
-            raise checkpoint.CheckpointError(f"{found.checkpoint} tells neither obs_shape nor action_size")
+            raise checkpoint.CheckpointError(f"{found.checkpoint} lacks obs_shape or action_size")
         dreamer = cls(args, data["obs_shape"], data["action_size"], device or map_location)
         dreamer.take(data, found.checkpoint)
         return dreamer
@@ -164,22 +160,11 @@ class Dreamer:
         self.state = self.state._replace(params=params)
 
     def save(self, path: Any, state: TrainState | None = None) -> None:
-        """Write a checkpoint that torchwm reads, with ``config.yaml`` beside it. MissingExtra without torch.
-
-        ``state`` is what to save; by default the present one.
-        """
-        checkpoint.write(
-            path,
-            self.args,
-            self.state if state is None else state,
-            self.spec,
-            obs_shape=self.obs_shape,
-            action_size=self.action_size,
-            rates=self.config.optimizer,
-        )
+        """Write ``state``, the current one by default, so that torchwm reads it. MissingExtra without torch."""
+        checkpoint.write(path, self, self.state if state is None else state)
 
     def restore_checkpoint(self, path: Any, map_location: Any = None) -> None:
-        """Take over parameters and optimizers; torchwm's files lack the value model, which then stays as it is.
+        """Load parameters and optimizers; torchwm's files lack the value model, which then stays as it is.
 
         Raises:
             FileNotFoundError, CheckpointError: with the file, the key and the shapes.
@@ -187,7 +172,7 @@ class Dreamer:
         self.take(checkpoint.read(Path(path).expanduser()), path)
 
     def take(self, data: Mapping[str, Any], path: Any) -> None:
-        """:meth:`restore_checkpoint` of what was read already."""
+        """Load parameters and optimizers from the contents of a file, read already."""
         self.state = checkpoint.restore(path, self.state, self.spec, data)
 
     # ---- learning --------------------------------------------------------------------------------------------------
@@ -199,15 +184,15 @@ class Dreamer:
         """
         if self.args.train_seq_len <= 1:
             _log.warning(
-                "train_seq_len %d leaves nothing to learn from here, as in torchwm: no update was done (agent.train() "
-                "learns from single entries)",
+                "train_seq_len %d leaves nothing to learn from, as in torchwm: no update was done (agent.train() learns "
+                "from single entries)",
                 self.args.train_seq_len,
             )
             return [0.0, 0.0, 0.0]
         return self.train_on(self.data_buffer.sample_batch())
 
     def train_on(self, batch: Batch) -> list[float]:
-        """:meth:`train_one_batch` on a batch given."""
+        """:meth:`train_one_batch` on a given batch."""
         with jax.default_device(self._processor):
             self.state, metrics = self.programs.learner.update(self.state, batch)
         self.metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -215,7 +200,7 @@ class Dreamer:
         return [self.metrics[f"loss/{name}"] for name in ("model", "actor", "critic")]
 
     def world_model_loss(self, obs: Any, acs: Any, rews: Any, nonterms: Any) -> Any:
-        """The world model's loss on torchwm's time-major batch; the states inferred are left in ``posterior``.
+        """The world model's loss on torchwm's time-major batch; ``posterior`` then holds the inferred states.
 
         Images [L, n, C, H, W] 0 to 255, actions [L, n, A] taken there, rewards and nonterminals [L, n, 1] that followed: the
         first image and the last action take no part. Raises FloatingPointError where the loss is not finite.
@@ -231,7 +216,7 @@ class Dreamer:
         part = networks.rssm.embed_part(model, embed)
         dist = networks.rssm.posterior(model, output.latent.deter, part)
         statistics = {"mean": dist.loc, "std": dist.std} if hasattr(dist, "loc") else {"logits": dist.logits}
-        self.posterior = answer({**statistics, "stoch": output.latent.stoch, "deter": output.latent.deter})
+        self.posterior = answer(statistics | {"stoch": output.latent.stoch, "deter": output.latent.deter})
         return answer(loss)
 
     # ---- acting ----------------------------------------------------------------------------------------------------
@@ -241,7 +226,7 @@ class Dreamer:
     ) -> tuple[State, Any]:
         """(posterior state, action [1, A]) for an observation; without ``explore`` the best of 100, and no noise.
 
-        EnvError, naming the key, for an observation that is not finite: every state after it would be none either.
+        EnvError, naming the key, for an observation that is not finite: no state after it would be finite.
         """
         answer = answer_like(prev_state, prev_action)
         raw = {key: np.asarray(to_numpy(obs[key]))[None] for key in self.spec.obs}
@@ -255,14 +240,10 @@ class Dreamer:
             action = self.actor.add_exploration(action, self.args.action_noise)
         return posterior, action
 
-    def explore(self, action: Any, amount: float) -> Any:
-        """Exploration noise on an action [..., A]: see :meth:`ActionDecoder.add_exploration`."""
-        return explore(self.next_key(), action, self.spec.action, gaussian=amount, epsilon=min(1.0, amount))
-
     def act_and_collect_data(self, env: Any, collect_steps: int) -> np.ndarray:
         """Play ``collect_steps`` exploring steps into ``data_buffer``; returns of the episodes, the last maybe unfinished.
 
-        Goes on where the last call left the same environment; torchwm begins an episode at every call.
+        Continues where the last call left the same environment; torchwm begins an episode at every call.
         """
         return self.player.collect(env, collect_steps, explore=True)
 
@@ -281,29 +262,6 @@ class Dreamer:
         self._key, key = jax.random.split(self._key)
         return key
 
-    def on_device(self, arrays: dict[str, np.ndarray], device: Any) -> dict[str, Any]:
-        """Tensors on a torch device, given as such or by name; arrays where no device is given or torch is missing."""
-        if device is None or not has_torch():
-            return arrays
-        import torch
-
-        return {name: torch.as_tensor(array, device=torch.device(device)) for name, array in arrays.items()}
-
-    @property
-    def world_model_opt(self) -> Any:
-        """torch's view of the world model's optimizer."""
-        return pretrained.Optimizer(self, "world_model_optimizer")
-
-    @property
-    def actor_opt(self) -> Any:
-        """torch's view of the actor's optimizer."""
-        return pretrained.Optimizer(self, "actor_optimizer")
-
-    @property
-    def value_opt(self) -> Any:
-        """torch's view of the critic's optimizer."""
-        return pretrained.Optimizer(self, "value_optimizer")
-
 
 class DreamerV1(Dreamer):
     """Dreamer V1, whatever the configuration's ``algo`` says."""
@@ -319,22 +277,14 @@ class DreamerV2(Dreamer):
 
 def old_batch(obs: Any, acs: Any, rews: Any, nonterms: Any) -> Batch:
     """torchwm's batch as jaxdreamer's: entry t of it holds obs[t + 1] and what led there."""
-    images = as_pixels(np.moveaxis(to_float(obs), -3, -1)[1:])
-    squeeze = lambda x: to_float(x).reshape(to_float(x).shape[:2])  # noqa: E731
-    ended = squeeze(nonterms)[:-1] == 0  # the action before led into a new episode: its step starts from zeros
-    return Batch(
-        {"image": jnp.asarray(images)},
-        jnp.asarray(to_float(acs)[:-1]),
-        jnp.asarray(squeeze(rews)[:-1]),
-        is_first=jnp.asarray(ended),
-        is_last=jnp.asarray(ended),
-        is_terminal=jnp.asarray(ended),
-    )
+    image = jnp.asarray(as_pixels(np.moveaxis(to_float(obs), -3, -1)[1:]))
+    acs = as_jax(acs)
+    rews, nonterms = (as_jax(x).reshape(acs.shape[:2])[:-1] for x in (rews, nonterms))  # [L, n] or [L, n, 1]
+    ended = nonterms == 0  # the action before led into a new episode: its step starts from zeros
+    return Batch({"image": image}, acs[:-1], rews, is_first=ended, is_last=ended, is_terminal=ended)
 
 
 def _check_finite(metrics: Mapping[str, float]) -> None:
-    bad = [
-        name for name, value in metrics.items() if name.startswith(("loss/", "grad_norm/")) and not np.isfinite(value)
-    ]
-    if bad:
+    checked = {name: value for name, value in metrics.items() if name.startswith(("loss/", "grad_norm/"))}
+    if bad := [name for name, value in checked.items() if not np.isfinite(value)]:
         raise FloatingPointError(f"not finite: {', '.join(bad)}; look for inf and nan in rewards and observations")

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdreamer import Bernoulli, Normal, UnitNormal
-from torchwm_compat.arrays import to_float
+from torchwm_compat.arrays import as_jax
 
 _draws = itertools.count()
 
@@ -47,7 +47,7 @@ class Independent:
 
     def log_prob(self, value: Any) -> Any:
         """The log-density, summed over the event."""
-        x = jnp.asarray(to_float(value))
+        x = as_jax(value)
         if isinstance(self._dist, UnitNormal):
             return self._answer(self._dist.log_prob(x, event_ndim=self._event_ndim))
         log_prob = self._dist.log_prob(x)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdreamer
-from torchwm_compat.arrays import answer_like, to_float
+from torchwm_compat.arrays import answer_like, as_jax
 from torchwm_compat.core import preprocess_obs
 from torchwm_compat.logger import Logger
 
@@ -28,17 +28,17 @@ __all__ = [
 
 def symlog(x: Any) -> Any:
     """``sign(x) ln(1 + |x|)``."""
-    return answer_like(x)(jaxdreamer.symlog(jnp.asarray(to_float(x))))
+    return answer_like(x)(jaxdreamer.symlog(as_jax(x)))
 
 
 def symexp(x: Any) -> Any:
     """``sign(x) (exp(|x|) - 1)``, the inverse of :func:`symlog`."""
-    return answer_like(x)(jaxdreamer.symexp(jnp.asarray(to_float(x))))
+    return answer_like(x)(jaxdreamer.symexp(as_jax(x)))
 
 
 def compute_return(rewards: Any, values: Any, discounts: Any, td_lam: float, last_value: Any) -> Any:
     """lambda-returns of imagined sequences [K, ...], bootstrapped with ``last_value`` [...]."""
-    reward, value, discount, last = (jnp.asarray(to_float(x)) for x in (rewards, values, discounts, last_value))
+    reward, value, discount, last = (as_jax(x) for x in (rewards, values, discounts, last_value))
     beyond = jnp.zeros_like(reward[:1])  # of the last state only the value counts
     returns = jaxdreamer.lambda_return(
         reward=jnp.concatenate([reward, beyond]),
@@ -58,11 +58,11 @@ class TwoHotEncoder:
 
     def encode(self, target: Any) -> Any:
         """[...] in symlog space to weights [..., num_buckets]."""
-        return answer_like(target)(jaxdreamer.two_hot(jnp.asarray(to_float(target)), jnp.asarray(self.bucket_centers)))
+        return answer_like(target)(jaxdreamer.two_hot(as_jax(target), jnp.asarray(self.bucket_centers)))
 
     def decode(self, logits: Any) -> Any:
         """[..., num_buckets] to numbers [..., 1], out of symlog space."""
-        weights = jax.nn.softmax(jnp.asarray(to_float(logits)), axis=-1)
+        weights = jax.nn.softmax(as_jax(logits), axis=-1)
         return answer_like(logits)(jaxdreamer.symexp((weights * self.bucket_centers).sum(-1, keepdims=True)))
 
     def to(self, device: Any) -> TwoHotEncoder:

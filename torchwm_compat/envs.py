@@ -14,7 +14,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from jaxdreamer import ConfigError, EnvConfig, EnvError, EnvSpec, VectorEnv, make_vector, preset, wrap
+from jaxdreamer import ActionSpec, ConfigError, EnvConfig, EnvError, EnvSpec, VectorEnv, make_vector, preset, wrap
+from torchwm_compat.wrappers import Wrapper
 
 _log = logging.getLogger("torchwm_compat")
 
@@ -161,10 +162,10 @@ class ImageEnv:
             raise ValueError(f"expected an action of shape {space.shape}, found {action.shape}")
         executed = np.clip(action, space.low, space.high)
         agent = 2 * (executed - space.low) / np.maximum(space.high - space.low, 1e-12) - 1
+        chosen = one_hot_choices(action, self.spec.action)
         for part, where in zip(self.spec.action.parts, self.spec.action.slices):
             if part.kind == "discrete":
-                agent[where] = np.eye(part.size, dtype=np.float32)[int(np.argmax(action[where]))]
-                executed[where] = 2 * agent[where] - 1
+                agent[where], executed[where] = chosen[where], 2 * chosen[where] - 1
         return np.clip(agent, -1, 1).astype(np.float32), executed.astype(np.float32)
 
 
@@ -251,34 +252,23 @@ class UnityMLAgentsEnv(ImageEnv):
         super().__init__(config, seed)
 
 
-def make_gym_env(env: Any, **kwargs: Any) -> GymImageEnv:
-    """:class:`GymImageEnv`."""
-    return GymImageEnv(env, **kwargs)
+make_gym_env, make_brax_env, make_unity_mlagents_env = GymImageEnv, BraxImageEnv, UnityMLAgentsEnv
 
 
-def make_brax_env(env: str, **kwargs: Any) -> BraxImageEnv:
-    """:class:`BraxImageEnv`."""
-    return BraxImageEnv(env, **kwargs)
-
-
-def make_unity_mlagents_env(file_name: str, **kwargs: Any) -> UnityMLAgentsEnv:
-    """:class:`UnityMLAgentsEnv`."""
-    return UnityMLAgentsEnv(file_name=file_name, **kwargs)
-
-
-class Kept:
-    """Somebody else's environment: used, and never closed."""
-
-    def __init__(self, env: Any) -> None:
-        self._env = env
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_env":
-            raise AttributeError(name)
-        return getattr(self._env, name)
+class Kept(Wrapper):
+    """An environment of the caller's: used, and never closed."""
 
     def close(self) -> None:
-        """Nothing: it belongs to who made it."""
+        """Do nothing: the caller closes it."""
+
+
+def one_hot_choices(action: np.ndarray, spec: ActionSpec) -> np.ndarray:
+    """A copy of an action [A] in which the largest number of each discrete part is 1, and the others are 0."""
+    out = np.array(action, np.float32)
+    for part, where in zip(spec.parts, spec.slices):
+        if part.kind == "discrete":
+            out[where] = np.eye(part.size, dtype=np.float32)[int(np.argmax(out[where]))]
+    return out
 
 
 def env_config(*, image_size: Any, **settings: Any) -> EnvConfig:

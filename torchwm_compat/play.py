@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdreamer import EnvError
 from torchwm_compat.arrays import to_float, to_numpy
-from torchwm_compat.envs import MAX_BROKEN_IN_A_ROW
+from torchwm_compat.envs import MAX_BROKEN_IN_A_ROW, one_hot_choices
 from torchwm_compat.views import features
 
 _log = logging.getLogger("torchwm_compat")
@@ -35,7 +35,7 @@ class Player:
                 self._begin(env)
             if explore:
                 self._state, chosen = dreamer.act_with_world_model(self._obs, self._state, self._action, explore=True)
-                action = self._to_env(to_float(chosen)[0])
+                action = to_float(chosen)[0]
             else:
                 action = np.asarray(env.action_space.sample(), np.float32)
             obs, reward, done, info = env.step(action)
@@ -45,7 +45,7 @@ class Player:
                 dreamer.data_buffer.step(obs, self._action[0], reward, bool(done), is_terminal(done, info))
                 self._obs = obs
                 rewards[-1] += float(reward)
-            if done or broken:  # a broken episode ends at its last good entry: the next one's beginning closes it
+            if done or broken:  # a broken episode ends at its last good entry: the start of the next one closes it
                 self._env = None
                 if index != steps - 1:
                     rewards.append(0.0)
@@ -59,11 +59,11 @@ class Player:
         returns, videos, latents = np.zeros(episodes), [], []
         for episode in range(episodes):
             steps = 0
-            while not steps:  # one without a single good step is none, and another is played
+            while not steps:  # an episode without a single good step does not count
                 steps, returns[episode], frames, seen = self._episode(env, render)
             latents += seen
-            videos.append(np.stack(frames) if frames else np.zeros((0,), np.uint8))
-        videos = videos[: dreamer.args.max_videos_to_save] if render else videos[:0]
+            videos.append(np.array(frames, np.uint8))
+        videos = videos[: dreamer.args.max_videos_to_save if render else 0]
         return returns, _ragged(videos), np.array(latents) if render else None
 
     def _episode(self, env: Any, render: bool) -> tuple[int, float, list[np.ndarray], list[np.ndarray]]:
@@ -75,7 +75,7 @@ class Player:
         state, action = dreamer.rssm.init_state(1), np.zeros((1, dreamer.action_size), np.float32)
         while not done:
             state, chosen = dreamer.act_with_world_model(obs, state, action)
-            native = self._to_env(to_float(chosen)[0])
+            native = to_float(chosen)[0]
             if render:
                 if "image" in obs:
                     frames.append(np.moveaxis(to_numpy(obs["image"]), 0, -1).copy())
@@ -120,31 +120,15 @@ class Player:
         )
         return True
 
-    def _to_env(self, action: np.ndarray) -> np.ndarray:
-        """The agent's action as torchwm's environments take it: choices are one-hot in -1 and 1 there."""
-        out = np.array(action, np.float32)
-        for part, where in zip(self._dreamer.spec.action.parts, self._dreamer.spec.action.slices):
-            if part.kind == "discrete":
-                out[where] = 2 * out[where] - 1
-        return out
-
     def _from_env(self, action: Any) -> np.ndarray:
-        """Back, as the agent's: float32 [1, A]."""
-        out = np.array(action, np.float32).reshape(-1)
-        for part, where in zip(self._dreamer.spec.action.parts, self._dreamer.spec.action.slices):
-            if part.kind == "discrete":
-                out[where] = np.eye(part.size, dtype=np.float32)[int(np.argmax(out[where]))]
-        return out[None]
+        """An action of the environment as the agent's: float32 [1, A], choices one-hot."""
+        return one_hot_choices(np.array(action, np.float32).reshape(-1), self._dreamer.spec.action)[None]
 
 
 def is_terminal(done: Any, info: Any) -> bool:
     """Whether the task itself ended, by what a four-value step tells: a time limit is none."""
-    if not done:
-        return False
     info = info if isinstance(info, dict) else {}
-    if info.get("TimeLimit.truncated"):
-        return False
-    return float(info.get("discount", 0.0)) == 0.0
+    return bool(done) and not info.get("TimeLimit.truncated") and float(info.get("discount", 0.0)) == 0.0
 
 
 def _ragged(videos: list[np.ndarray]) -> np.ndarray:

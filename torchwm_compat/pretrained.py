@@ -126,23 +126,3 @@ def _from_hub(repository: str, repo_type: str | None, revision: str | None) -> P
         ) from None
     patterns = [*CANDIDATES, *PATTERNS, "*.yaml", "*.yml"]
     return Path(snapshot_download(repository, repo_type=repo_type, revision=revision, allow_patterns=patterns))
-
-
-class Optimizer:
-    """One of an agent's optimizers, to look at as torch shows it."""
-
-    def __init__(self, dreamer: Any, name: str) -> None:
-        self._dreamer, self._name = dreamer, name
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """One group: the learning rate and Adam's settings."""
-        rates = self._dreamer.config.optimizer
-        own = checkpoint.OPTIMIZERS[self._name][0]
-        return [{"lr": getattr(rates, f"{own}_learning_rate"), "betas": (0.9, 0.999), "eps": rates.adam_epsilon}]
-
-    def state_dict(self) -> dict[str, Any]:
-        """As in a checkpoint. MissingExtra without torch."""
-        return checkpoint.optimizer_dicts(self._dreamer.state, self._dreamer.spec, self._dreamer.config.optimizer)[
-            self._name
-        ]

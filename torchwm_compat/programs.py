@@ -25,7 +25,9 @@ class Programs(NamedTuple):
     decode: Callable[..., Any]  # (model, feat) -> mean image [..., C, H, W]
     observe: Callable[..., tuple[State, State]]  # (model, state, action, embed, nonterm, noises) -> (posterior, prior)
     imagine: Callable[..., State]  # (model, state, action, nonterm, noise) -> prior
-    head: Callable[..., Any]  # (params, name, feat) -> what the head's layers give, before a distribution is made of it
+    head: Callable[
+        ..., Any
+    ]  # (params, name, feat) -> the output of the head's layers, before it becomes a distribution
     sample: Callable[..., Any]  # (actor, feat, key) -> action
     mode: Callable[..., Any]  # (actor, feat, key) -> action
 
@@ -36,15 +38,10 @@ def make_programs(config: Config, spec: EnvSpec) -> Programs:
     networks = make_networks(config.model, spec)
     learner = make_learner(config, spec, networks)
     shapes = jax.eval_shape(networks.init, jax.random.key(0))
-    order = weights.embed_order(shapes, spec)  # torch's image embedding in terms of ours; a part of the whole
+    order = weights.embed_order(shapes, spec)  # torch's image embedding, the first part of the whole, in terms of ours
 
-    def to_torch_order(embed: Any) -> Any:
-        return embed if order is None else jnp.concatenate([embed[..., order], embed[..., len(order) :]], axis=-1)
-
-    def to_own_order(embed: Any) -> Any:
-        if order is None:
-            return embed
-        return jnp.concatenate([embed[..., order.argsort()], embed[..., len(order) :]], axis=-1)
+    def reordered(embed: Any, rows: Any) -> Any:
+        return jnp.concatenate([embed[..., rows], embed[..., len(rows) :]], axis=-1)
 
     def advance(model: Any, state: State, action: Any, nonterm: Any) -> Any:
         latent = Latent(state["deter"] * nonterm, state["stoch"] * nonterm)
@@ -58,23 +55,18 @@ def make_programs(config: Config, spec: EnvSpec) -> Programs:
         model: Any, state: State, action: Any, embed: Any, nonterm: Any, noises: tuple[Any, Any]
     ) -> tuple[State, State]:
         deter = advance(model, state, action, nonterm)
-        part = networks.rssm.embed_part(model, to_own_order(embed))
+        part = networks.rssm.embed_part(model, reordered(embed, order.argsort()))
         prior, posterior = networks.rssm.prior(model, deter), networks.rssm.posterior(model, deter, part)
         return as_state(posterior, deter, noises[1]), as_state(prior, deter, noises[0])
 
     def head(params: Any, name: str, feat: Any) -> Any:
-        if name == "critic":
-            return networks.critic(params["critic"], feat)[0]
-        if name == "reward":
-            return networks.reward(params["model"], feat)[0]
-        assert networks.discount is not None
-        return networks.discount(params["model"], feat)[0]
+        return getattr(networks, name)(params["critic" if name == "critic" else "model"], feat)[0]
 
     return Programs(
         networks,
         Learner(jax.jit(learner.init), jax.jit(learner.update, donate_argnums=0)),
         shapes,
-        encode=jax.jit(lambda model, seen, obs: to_torch_order(networks.encode(model, networks.prepare(seen, obs)))),
+        encode=jax.jit(lambda model, seen, obs: reordered(networks.encode(model, networks.prepare(seen, obs)), order)),
         decode=jax.jit(lambda model, feat: jnp.moveaxis(networks.decode(model, feat)["image"].mean(), -1, -3)),
         observe=jax.jit(observe),
         imagine=jax.jit(imagine),

@@ -1,6 +1,6 @@
-"""torchwm's networks as views of an agent's parameters: its names, shapes and call shapes, and no second implementation.
+"""torchwm's networks as views of an agent's parameters: its names, shapes and call shapes over jaxdreamer's networks.
 
-A view looks at the agent's present parameters whenever it is called, takes numpy, JAX or torch arrays and answers in the
+A view reads the agent's current parameters whenever it is called, takes numpy, JAX or torch arrays and answers in the
 kind it was given. What only a torch module can do (gradients through it, parameters to change in place) is not offered.
 """
 
@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdreamer import Bernoulli, Normal, UnitNormal
-from torchwm_compat.arrays import answer_like, is_tensor, tensors_or_arrays, to_float, to_numpy
+from jaxdreamer import Bernoulli, Normal, UnitNormal, explore
+from torchwm_compat.arrays import answer_like, as_jax, is_tensor, tensors_or_arrays, to_float, to_numpy
 from torchwm_compat.distributions import Independent
 from torchwm_compat.programs import State
 
@@ -40,6 +39,10 @@ class View:
     @property
     def _model(self) -> Any:
         return self._dreamer.params["model"]
+
+    @property
+    def _programs(self) -> Any:
+        return self._dreamer.programs
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of the parameters by torchwm's names, in its shapes; tensors where torch is installed."""
@@ -83,10 +86,10 @@ class RSSM(View):
         widths = {"mean": stoch, "std": stoch} if not self._dreamer.config.model.classes else {"logits": stoch}
         widths |= {"stoch": stoch, "deter": self.deter_size}
         state = {name: np.zeros((batch_size, width), np.float32) for name, width in widths.items()}
-        return self._dreamer.on_device(state, device)
+        return state if device is None else tensors_or_arrays(state, device)
 
     def imagine_step(self, prev_state: State, prev_action: Any, nonterm: Any = 1.0) -> State:
-        """One step on by the prior; where ``nonterm`` is 0 the step starts from zeros (the action stays)."""
+        """One step of the prior; where ``nonterm`` is 0 the step starts from zeros (the action stays)."""
         answer = answer_like(prev_state, prev_action)
         state, action, nonterm = _inputs(prev_state, prev_action, nonterm)
         noise = self._draw(action.shape[:-1])
@@ -97,16 +100,16 @@ class RSSM(View):
     def observe_step(
         self, prev_state: State, prev_action: Any, obs_embed: Any, nonterm: Any = 1.0
     ) -> tuple[State, State]:
-        """(posterior, prior) after the action, given the embedding of what was then seen."""
+        """(posterior, prior) after the action, given the embedding of the observation that followed."""
         answer = answer_like(prev_state, prev_action, obs_embed)
         state, action, nonterm = _inputs(prev_state, prev_action, nonterm)
         noises = self._draw(action.shape[:-1]), self._draw(action.shape[:-1])
-        embed = jnp.asarray(to_float(obs_embed))
+        embed = as_jax(obs_embed)
         posterior, prior = self._programs.observe(self._model, state, action, embed, nonterm, noises)
         return answer(posterior), answer(prior)
 
     def get_posterior(self, prev_state: State, prev_action: Any, obs_embed: Any, nonterm: Any = 1.0) -> State:
-        """The first of what :meth:`observe_step` gives."""
+        """The posterior alone, see :meth:`observe_step`."""
         return self.observe_step(prev_state, prev_action, obs_embed, nonterm)[0]
 
     def observe_rollout(
@@ -121,7 +124,7 @@ class RSSM(View):
         return _stack(priors, init_state), _stack(posteriors, init_state)
 
     def imagine_rollout(self, policy: Any, init_state: State, horizon: int) -> State:
-        """``horizon`` states dreamed on from ``init_state``, without it; asks ``policy(features, deter=False)``."""
+        """The ``horizon`` states imagined after ``init_state``, with actions from ``policy(features, deter=False)``."""
         states, state = [], init_state
         for _ in range(horizon):
             action = policy(features(state), deter=False)
@@ -131,7 +134,7 @@ class RSSM(View):
 
     def get_dist(self, mean: Any, std: Any) -> Independent:
         """Independent Normals; the last axis is the event."""
-        return Independent(Normal(jnp.asarray(to_float(mean)), jnp.asarray(to_float(std))), 1, answer_like(mean, std))
+        return Independent(Normal(as_jax(mean), as_jax(std)), 1, answer_like(mean, std))
 
     def detach_state(self, state: State) -> State:
         """A copy without torch gradients."""
@@ -142,12 +145,8 @@ class RSSM(View):
         return {name: value.reshape(-1, *value.shape[2:]) for name, value in state.items()}
 
     def forward(self, x: Any, u: Any) -> State:
-        """One step on from a state by an action: :meth:`imagine_step`."""
+        """:meth:`imagine_step` from state ``x`` by action ``u``."""
         return self.imagine_step(x, u)
-
-    @property
-    def _programs(self) -> Any:
-        return self._dreamer.programs
 
     def _draw(self, shape: tuple[int, ...]) -> Any:
         """Noise for one sample of the latent."""
@@ -169,7 +168,7 @@ class ConvEncoder(View):
         ready = {
             k: jnp.asarray(np.moveaxis(to_numpy(v), -3, -1) if k == "image" else to_numpy(v)) for k, v in obs.items()
         }
-        return answer(self._dreamer.programs.encode(self._model, self._dreamer.state.aux["statistics"], ready))
+        return answer(self._programs.encode(self._model, self._dreamer.state.aux["statistics"], ready))
 
 
 class ConvDecoder(View):
@@ -177,7 +176,7 @@ class ConvDecoder(View):
 
     def forward(self, feat: Any) -> Independent:
         """[..., stoch + deter] to unit Normals over [3, H, W]."""
-        mean = self._dreamer.programs.decode(self._model, jnp.asarray(to_float(feat)))
+        mean = self._programs.decode(self._model, as_jax(feat))
         return Independent(UnitNormal(mean), 3, answer_like(feat))
 
 
@@ -189,7 +188,7 @@ class DenseDecoder(View):
     def forward(self, feat: Any) -> Independent:
         """[..., stoch + deter] to a distribution with one event axis of 1."""
         head = self._HEADS[self._name]
-        raw = self._dreamer.programs.head(self._dreamer.params, head, jnp.asarray(to_float(feat)))[..., None]
+        raw = self._programs.head(self._dreamer.params, head, as_jax(feat))[..., None]
         return Independent(Bernoulli(raw) if head == "discount" else UnitNormal(raw), 1, answer_like(feat))
 
 
@@ -198,24 +197,20 @@ class ActionDecoder(View):
 
     def forward(self, feat: Any, deter: bool = False) -> Any:
         """[..., stoch + deter] to actions [..., A] in [-1, 1]: a sample, or with ``deter`` the best of 100 by density."""
-        programs, params = self._dreamer.programs, self._dreamer.params["actor"]
+        programs, params = self._programs, self._dreamer.params["actor"]
         act = programs.mode if deter else programs.sample
-        return answer_like(feat)(act(params, jnp.asarray(to_float(feat)), self._dreamer.next_key()))
+        return answer_like(feat)(act(params, as_jax(feat), self._dreamer.next_key()))
 
     def add_exploration(self, action: Any, action_noise: float = 0.3) -> Any:
         """``clip(action + action_noise * N(0, 1), -1, 1)`` on numbers, epsilon-greedy on choices."""
-        noisy = self._dreamer.explore(jnp.asarray(to_float(action)), action_noise)
-        return answer_like(action)(noisy)
+        amounts = {"gaussian": action_noise, "epsilon": min(1.0, action_noise)}
+        key, spec = self._dreamer.next_key(), self._dreamer.spec.action
+        return answer_like(action)(explore(key, as_jax(action), spec, **amounts))
 
 
 def features(state: State) -> Any:
     """``concat(stoch, deter)`` in the kind of the state."""
-    if is_tensor(state["stoch"]):
-        import torch
-
-        return torch.cat([state["stoch"], state["deter"]], dim=-1)
-    join = jnp.concatenate if isinstance(state["stoch"], jax.Array) else np.concatenate
-    return join([state["stoch"], state["deter"]], axis=-1)
+    return answer_like(state)(jnp.concatenate([to_float(state["stoch"]), to_float(state["deter"])], axis=-1))
 
 
 def as_pixels(image: Any) -> np.ndarray:
@@ -224,16 +219,11 @@ def as_pixels(image: Any) -> np.ndarray:
 
 
 def _inputs(state: State, action: Any, nonterm: Any) -> tuple[State, Any, Any]:
-    parts = {name: jnp.asarray(to_float(state[name])) for name in ("stoch", "deter")}
-    return parts, jnp.asarray(to_float(action)), jnp.asarray(to_float(nonterm))
+    parts = {name: as_jax(state[name]) for name in ("stoch", "deter")}
+    return parts, as_jax(action), as_jax(nonterm)
 
 
 def _stack(states: list[State], like: State) -> State:
-    if not states:
-        return {name: value[None][:0] for name, value in like.items()}
-    if is_tensor(states[0]["deter"]):
-        import torch
-
-        return {name: torch.stack([state[name] for state in states]) for name in states[0]}
-    join = jnp.stack if isinstance(states[0]["deter"], jax.Array) else np.stack
-    return {name: join([state[name] for state in states]) for name in states[0]}
+    shape = {name: (len(states), *value.shape) for name, value in like.items()}
+    stacked = {name: jnp.reshape(as_jax([to_numpy(state[name]) for state in states]), shape[name]) for name in like}
+    return answer_like(states[0] if states else like)(stacked)

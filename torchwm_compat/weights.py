@@ -47,7 +47,7 @@ def layout(params: Any, spec: EnvSpec) -> list[Entry]:
     shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
     entries: list[Entry] = []
     for module, root in MODULES.items():
-        own = {path[len(root) :]: shape for path, shape in shapes.items() if path[: len(root)] == root}
+        own = _below(shapes, root)
         named = list(_RULES[module](own, spec, shapes))
         entries += [Entry(module, name, root + path, (), *rule) for name, path, rule in named]
         rest = own.keys() - {path for _, path, _ in named}
@@ -93,13 +93,12 @@ def unflatten(flat: Mapping[Path, Any]) -> Any:
     return tree
 
 
-def embed_order(params: Any, spec: EnvSpec) -> np.ndarray | None:
-    """Where each number of torchwm's embedding lies in jaxdreamer's; None where they agree.
+def embed_order(params: Any, spec: EnvSpec) -> np.ndarray:
+    """Where each number of torchwm's image embedding lies in jaxdreamer's; empty where the two agree.
 
     torchwm flattens the last convolution as C, H, W, jaxdreamer as H, W, C. A linear layer after it hides that.
     """
-    shapes = {path: tuple(leaf.shape) for path, leaf in flatten(params)}
-    return _embed_order(shapes, spec)
+    return _embed_order({path: tuple(leaf.shape) for path, leaf in flatten(params)}, spec)
 
 
 # ---- the rules, each a pair of functions -----------------------------------------------------------------------------
@@ -114,10 +113,8 @@ _CONV: Rule = (lambda x: x.transpose(3, 2, 0, 1), lambda x: x.transpose(2, 3, 1,
 _CONV_TRANSPOSED: Rule = (lambda x: x.transpose(2, 3, 0, 1), lambda x: x.transpose(2, 3, 0, 1))  # HWIO, IOHW
 
 
-def _linear(rows: np.ndarray | None) -> Rule:
+def _linear(rows: np.ndarray) -> Rule:
     """A kernel [in, out] whose inputs torch has in another order: torch's input i is jaxdreamer's ``rows[i]``."""
-    if rows is None:
-        return _TRANSPOSED
     back = np.argsort(rows)
     return lambda x: x[rows].T, lambda x: x.T[back]
 
@@ -128,9 +125,9 @@ def _outputs(order: np.ndarray) -> tuple[Rule, Rule]:
     return (lambda x: x[:, order].T, lambda x: x.T[:, back]), (lambda x: x[order], lambda x: x[back])
 
 
-def _dense(name: str, path: Path, rule: Rule = _TRANSPOSED) -> Named:
-    yield f"{name}.weight", (*path, "kernel"), rule
-    yield f"{name}.bias", (*path, "bias"), _SAME
+def _layer(name: str, path: Path, weight: Rule = _TRANSPOSED, bias: Rule = _SAME) -> Named:
+    yield f"{name}.weight", (*path, "kernel"), weight
+    yield f"{name}.bias", (*path, "bias"), bias
 
 
 def _rssm(own: Shapes, spec: EnvSpec, shapes: Shapes) -> Named:
@@ -142,24 +139,23 @@ def _rssm(own: Shapes, spec: EnvSpec, shapes: Shapes) -> Named:
     inputs = own["input", "kernel"][0]
     stoch = inputs - spec.action.size
     # torchwm concatenates action before stoch, and embedding before deter.
-    yield from _dense("fc_state_action", ("input",), _linear(np.r_[stoch:inputs, 0:stoch]))
-    yield from _dense("fc_embed_prior", ("prior_hidden",))
-    yield from _dense("fc_state_prior", ("prior_out",))
+    yield from _layer("fc_state_action", ("input",), _linear(np.r_[stoch:inputs, 0:stoch]))
+    yield from _layer("fc_embed_prior", ("prior_hidden",))
+    yield from _layer("fc_state_prior", ("prior_out",))
     deter = own["prior_hidden", "kernel"][0]
     embed = own["posterior_kernel",][0] - deter
     order = _embed_order(shapes, spec)
-    order = np.arange(embed) if order is None else np.r_[order, len(order) : embed]
+    order = np.r_[order, len(order) : embed]
     yield "fc_embed_posterior.weight", ("posterior_kernel",), _linear(np.r_[deter + order, 0:deter])
     yield "fc_embed_posterior.bias", ("posterior_bias",), _SAME
-    yield from _dense("fc_state_posterior", ("posterior_out",))
+    yield from _layer("fc_state_posterior", ("posterior_out",))
 
 
 def _encoder(own: Shapes, spec: EnvSpec, shapes: Shapes) -> Named:
     for index in range(_count(own, "image_image", "conv_")):
-        yield f"conv_block.{2 * index}.weight", ("image_image", f"conv_{index}", "kernel"), _CONV
-        yield f"conv_block.{2 * index}.bias", ("image_image", f"conv_{index}", "bias"), _SAME
+        yield from _layer(f"conv_block.{2 * index}", ("image_image", f"conv_{index}"), _CONV)
     if ("image_image", "embed", "kernel") in own:
-        yield from _dense("fc", ("image_image", "embed"), _linear(_channels_first(_encoder_grid(own, spec))))
+        yield from _layer("fc", ("image_image", "embed"), _linear(_channels_first(_encoder_grid(own, spec))))
 
 
 def _decoder(own: Shapes, spec: EnvSpec, shapes: Shapes) -> Named:
@@ -170,12 +166,9 @@ def _decoder(own: Shapes, spec: EnvSpec, shapes: Shapes) -> Named:
     for _ in range(layers):  # back through windows of 6 for even sides and 5 for odd ones, at stride 2
         sides = tuple((side - (6 - side % 2)) // 2 + 1 for side in sides)
     order = _channels_first((*sides, own["image_image", "deconv_0", "kernel"][2]))
-    weight, bias = _outputs(order)
-    yield "dense.weight", ("image_image", "dense", "kernel"), weight
-    yield "dense.bias", ("image_image", "dense", "bias"), bias
+    yield from _layer("dense", ("image_image", "dense"), *_outputs(order))
     for index in range(layers):
-        yield f"convtranspose.{2 * index}.weight", ("image_image", f"deconv_{index}", "kernel"), _CONV_TRANSPOSED
-        yield f"convtranspose.{2 * index}.bias", ("image_image", f"deconv_{index}", "bias"), _SAME
+        yield from _layer(f"convtranspose.{2 * index}", ("image_image", f"deconv_{index}"), _CONV_TRANSPOSED)
 
 
 def _head(prefix: str) -> Callable[[Shapes, EnvSpec, Shapes], Named]:
@@ -184,8 +177,8 @@ def _head(prefix: str) -> Callable[[Shapes, EnvSpec, Shapes], Named]:
             return
         layers = _count(own, "mlp", "dense_")
         for index in range(layers):
-            yield from _dense(f"{prefix}.{2 * index}", ("mlp", f"dense_{index}"))
-        yield from _dense(f"{prefix}.{2 * layers}", ("out",))
+            yield from _layer(f"{prefix}.{2 * index}", ("mlp", f"dense_{index}"))
+        yield from _layer(f"{prefix}.{2 * layers}", ("out",))
 
     return rule
 
@@ -199,6 +192,10 @@ _RULES: dict[str, Callable[[Shapes, EnvSpec, Shapes], Named]] = {
     "actor": _head("action_model"),
     "value_model": _head("model"),
 }
+
+
+def _below(shapes: Shapes, root: Path) -> Shapes:
+    return {path[len(root) :]: shape for path, shape in shapes.items() if path[: len(root)] == root}
 
 
 def _count(own: Shapes, parent: str, prefix: str) -> int:
@@ -218,9 +215,8 @@ def _encoder_grid(own: Shapes, spec: EnvSpec) -> tuple[int, ...]:
     return (*sides, own["image_image", f"conv_{layers - 1}", "kernel"][3])
 
 
-def _embed_order(shapes: Shapes, spec: EnvSpec) -> np.ndarray | None:
-    root = MODULES["obs_encoder"]
-    own = {path[len(root) :]: shape for path, shape in shapes.items() if path[: len(root)] == root}
+def _embed_order(shapes: Shapes, spec: EnvSpec) -> np.ndarray:
+    own = _below(shapes, MODULES["obs_encoder"])
     if ("image_image", "embed", "kernel") in own or not _count(own, "image_image", "conv_"):
-        return None
+        return np.arange(0)
     return _channels_first(_encoder_grid(own, spec))

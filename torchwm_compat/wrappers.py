@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Wrapper:
-    """Passes on what it does not change."""
+    """Everything that a subclass does not define is the wrapped environment's."""
 
     def __init__(self, env: Any) -> None:
         self._env = env
@@ -19,17 +19,9 @@ class Wrapper:
             raise AttributeError(name)
         return getattr(self._env, name)
 
-    def reset(self) -> Any:
-        """Begin an episode."""
-        return self._env.reset()
-
-    def step(self, action: Any) -> tuple[Any, float, bool, dict[str, Any]]:
-        """One step."""
-        return self._env.step(action)
-
 
 class TimeLimit(Wrapper):
-    """Ends episodes after ``duration`` steps, and says that it was time: ``info["TimeLimit.truncated"]``, discount 1."""
+    """Ends episodes after ``duration`` steps with ``info["TimeLimit.truncated"]`` and discount 1."""
 
     def __init__(self, env: Any, duration: int) -> None:
         super().__init__(env)
