@@ -162,20 +162,30 @@ class ModelConfig(_Typed):
     """Width of the dense layers inside the RSSM."""
     embed_size: int = 1024
     """Image embedding size: a linear layer is added where the encoder's flattened output differs. 0: never."""
-    cell: Literal["gru", "layer_norm_gru"] = "gru"
-    """Recurrent cell: V1's GRU, or V2's with layer norm over its gates."""
+    cell: Literal["gru", "layer_norm_gru", "block_gru"] = "gru"
+    """Recurrent cell: V1's GRU, V2's with layer norm over its gates, or V3's block-diagonal one."""
+    blocks: int = 8
+    """Blocks of V3's cell and of its decoder's first layer; they divide deter_size."""
+    prior_layers: int = 1
+    """Hidden layers of the prior."""
+    unimix: float = 0.0
+    """Share of a uniform distribution mixed into categorical latents (V3: 0.01)."""
     gaussian_std: Literal["softplus", "sigmoid2"] = "softplus"
     """How a Gaussian latent's deviation is made: softplus(x) + 0.1 (V1) or 2 sigmoid(x / 2) + 0.1 (V2)."""
+    cnn: Literal["strided", "pooled"] = "strided"
+    """Convolutions of stride 2 (V1, V2), or of stride 1 with pooling and upsampling (V3)."""
     cnn_depth: int = 32
-    """Channels of the first convolution; each layer doubles them."""
+    """Channels of the first strided convolution, doubled by each layer; pooled ones have 2, 3, 4, 4 times as many."""
     cnn_activation: Literal["relu", "elu", "silu", "tanh"] = "relu"
     """Activation of the convolutions."""
     cnn_residual: bool = False
     """Add a residual block after each convolution."""
     dense_activation: Literal["relu", "elu", "silu", "tanh"] = "elu"
     """Activation of every dense layer."""
-    dense_norm: Literal["none", "layer"] = "none"
-    """Normalisation before the activations of the heads and the vector encoder and decoder."""
+    dense_norm: Literal["none", "layer", "rms"] = "none"
+    """Normalisation before the activations: layer in the heads and the vector encoder and decoder, rms (V3) everywhere."""
+    kernel_init: Literal["glorot_uniform", "trunc_normal"] = "glorot_uniform"
+    """Initial weights: Keras' default (V1, V2), or a truncated normal of deviation 1 / sqrt(fan_in) (V3)."""
     units: int = 400
     """Width of the heads and of the vector encoder and decoder."""
     vector_layers: int = 4
@@ -193,12 +203,21 @@ class ModelConfig(_Typed):
     """Hidden layers of the critic."""
     actor_layers: int = 4
     """Hidden layers of the actor."""
-    scalar_head: Literal["normal", "two_hot"] = "normal"
-    """Reward and value distribution: unit-variance Normal (V1, V2) or symlog two-hot (for rewards of any scale)."""
+    scalar_head: Literal["normal", "two_hot", "symexp_two_hot"] = "normal"
+    """Reward and value distribution: unit-variance Normal (V1, V2), or two-hot in symlog space or over symexp bins (V3), for
+    rewards of any scale."""
     discount_head: bool = False
     """Learn to predict episode ends. Off: the discount is constant and an end is invisible to the dream."""
-    actor_distribution: Literal["tanh_normal", "truncated_normal"] = "tanh_normal"
-    """Distribution of continuous actions: V1's or V2's."""
+    actor_distribution: Literal["tanh_normal", "truncated_normal", "bounded_normal"] = "tanh_normal"
+    """Distribution of continuous actions: V1's, V2's or V3's."""
+    actor_min_std: float = 0.1
+    """Smallest deviation of bounded_normal."""
+    actor_max_std: float = 1.0
+    """Largest deviation of bounded_normal."""
+    actor_output_scale: float = 0.01
+    """Initial scale of the output layers of an actor with bounded_normal."""
+    actor_unimix: float = 0.01
+    """Share of a uniform distribution mixed into the choices of an actor with bounded_normal."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the inputs of matrix products and convolutions; everything else is float32."""
 

@@ -36,6 +36,10 @@ LIMITS: dict[str, tuple[float, float]] = {
     # Each layer is compiled by itself: of thousands nothing would ever come.
     "model.vector_layers": (1, 100),
     **{f"model.{name}_layers": (0, 100) for name in ("reward", "discount", "critic", "actor")},
+    "model.blocks": (1, 1024),
+    "model.prior_layers": (1, 100),
+    **{f"model.{name}": (0, 0.999) for name in ("unimix", "actor_unimix")},
+    **{f"model.actor_{name}": (SMALLEST, FLOAT32) for name in ("min_std", "max_std", "output_scale")},
     "loss.kl_balance": (0, 1),
     "loss.reward_scale": (SMALLEST, FLOAT32),
     "behavior.imagine_horizon": (1, 100_000),

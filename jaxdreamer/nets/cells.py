@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdreamer.nets.layers import Dense, glorot_uniform
-from jaxdreamer.ops.activations import activation
+from jaxdreamer.config import ModelConfig
+from jaxdreamer.nets.layers import MLP, BlockDense, Dense, RMSNorm, Style, glorot_uniform, normalize, style_of
+from jaxdreamer.ops.discrete import unimix
 from jaxdreamer.ops.distributions import Categoricals, Normal
 from jaxdreamer.ops.transforms import gaussian_std
 from jaxdreamer.types import Array, Latent
@@ -62,6 +63,38 @@ class LayerNormGRUCell(nn.Module):
         return update * candidate + (1 - update) * h
 
 
+class BlockGRUCell(nn.Module):
+    """V3's cell: a GRU whose products are block-diagonal, so that its width is cheap; RMS norm before, none on the gates.
+
+    ``x = [f(W_0 h), f(W_1 s), f(W_2 a)]`` with ``f = act(norm(.))``; each of the G blocks reads ``[h_g, x]``:
+    ``y = f(V [h_g, x])``, ``r, c, u = split(U_g y_g)``, ``h' = u' tanh(sigmoid(r) c) + (1 - u') h`` with
+    ``u' = sigmoid(u - 1)``. The norm of y goes over all blocks.
+
+    Source: the authors' code of DreamerV3 (arXiv:2301.04104), 2024.
+    """
+
+    size: int
+    hidden: int
+    blocks: int
+    style: Style
+
+    @nn.compact
+    def __call__(self, h: Array, stoch: Array, action: Array) -> Array:
+        """[..., D], [..., S] and [..., A] to [..., D]."""
+        inputs = {"deter": h, "stoch": stoch, "action": action}
+        x = jnp.concatenate([MLP(1, self.hidden, self.style, name=f"from_{k}")(v) for k, v in inputs.items()], axis=-1)
+        of_blocks = lambda v: v.reshape(*v.shape[:-1], self.blocks, v.shape[-1] // self.blocks)  # noqa: E731
+        flat = lambda v: v.reshape(*v.shape[:-2], -1)  # noqa: E731
+        shared = jnp.broadcast_to(x[..., None, :], (*x.shape[:-1], self.blocks, x.shape[-1]))
+        make = {"kernel_init": self.style.kernel_init(), "dtype": self.style.dtype}
+        y = flat(BlockDense(self.size, **make, name="hidden")(jnp.concatenate([of_blocks(h), shared], axis=-1)))
+        y = self.style.activate(RMSNorm(name="norm")(y))
+        gates = BlockDense(3 * self.size, **make, name="gates")(of_blocks(y))
+        reset, candidate, update = map(flat, jnp.split(gates, 3, axis=-1))
+        update = jax.nn.sigmoid(update - 1)
+        return update * jnp.tanh(jax.nn.sigmoid(reset) * candidate) + (1 - update) * h
+
+
 CELLS = {"gru": GRUCell, "layer_norm_gru": LayerNormGRUCell}
 
 
@@ -72,28 +105,29 @@ class RSSM(nn.Module):
     does not depend on the recurrence, so :meth:`embed_part` is computed for all steps in one product.
     """
 
-    stoch_size: int
-    classes: int
-    deter_size: int
-    hidden_size: int
+    config: ModelConfig
     embed_size: int
-    cell: str = "gru"
-    std: Literal["softplus", "sigmoid2"] = "softplus"
-    act: str = "elu"
-    dtype: Any = jnp.float32
 
     def setup(self) -> None:
         """Name the layers."""
-        width = self.stoch_size * self.classes if self.classes else 2 * self.stoch_size
-        self.input = Dense(self.hidden_size, dtype=self.dtype)
-        self.recurrent = CELLS[self.cell](self.deter_size, dtype=self.dtype)
-        self.prior_hidden = Dense(self.hidden_size, dtype=self.dtype)
-        self.prior_out = Dense(width, dtype=self.dtype)
-        self.posterior_kernel = self.param(
-            "posterior_kernel", glorot_uniform, (self.deter_size + self.embed_size, self.hidden_size)
-        )
-        self.posterior_bias = self.param("posterior_bias", nn.initializers.zeros, (self.hidden_size,))
-        self.posterior_out = Dense(width, dtype=self.dtype)
+        config, style = self.config, style_of(self.config, inner=True)
+        width = config.stoch_size * config.classes if config.classes else 2 * config.stoch_size
+        self.style = style
+        self.recurrent: Any
+        if config.cell == "block_gru":
+            self.recurrent = BlockGRUCell(config.deter_size, config.hidden_size, config.blocks, style)
+        else:
+            self.input = style.dense(config.hidden_size)
+            self.recurrent = CELLS[config.cell](config.deter_size, dtype=style.dtype)
+        for index in range(config.prior_layers):
+            setattr(self, f"prior_hidden{_suffix(index)}", style.dense(config.hidden_size))
+            setattr(self, f"prior_norm{_suffix(index)}", normalize(style.norm))
+        self.prior_out = style.dense(width)
+        shape = (config.deter_size + self.embed_size, config.hidden_size)
+        self.posterior_kernel = self.param("posterior_kernel", style.kernel_init(), shape)
+        self.posterior_bias = self.param("posterior_bias", nn.initializers.zeros, shape[1:])
+        self.posterior_norm = normalize(style.norm)
+        self.posterior_out = style.dense(width)
 
     def __call__(self, latent: Latent, action: Array, embed: Array) -> tuple[Any, Any]:
         """Posterior and prior after one step: touches every layer, for initialisation."""
@@ -102,28 +136,41 @@ class RSSM(nn.Module):
 
     def step(self, latent: Latent, action: Array) -> Array:
         """h_t = f(h_{t-1}, s_{t-1}, a_{t-1}): latent and action [..., A] to deter [..., D]."""
+        if self.config.cell == "block_gru":
+            # V3's Gaussian actions reach beyond [-1, 1]; the model sees what the environment does.
+            action = action / jax.lax.stop_gradient(jnp.maximum(1.0, jnp.abs(action)))
+            return self.recurrent(latent.deter, latent.stoch, action).astype(jnp.float32)
         x = jnp.concatenate([latent.stoch, action], axis=-1)
-        return self.recurrent(latent.deter, activation(self.act)(self.input(x))).astype(jnp.float32)
+        return self.recurrent(latent.deter, self.style.activate(self.input(x))).astype(jnp.float32)
 
     def prior(self, deter: Array) -> Normal | Categoricals:
         """p(s_t | h_t)."""
-        return self._latent(self.prior_out(activation(self.act)(self.prior_hidden(deter))))
+        x = deter
+        for index in range(self.config.prior_layers):
+            hidden, norm = (getattr(self, f"prior_{name}{_suffix(index)}") for name in ("hidden", "norm"))
+            x = self.style.activate(norm(hidden(x)))
+        return self._latent(self.prior_out(x))
 
     def embed_part(self, embed: Array) -> Array:
         """The embedding's half of the posterior's first layer, bias included: [..., E] to [..., hidden]."""
-        return _matmul(embed, self.posterior_kernel[self.deter_size :], self.dtype) + self.posterior_bias
+        return _matmul(embed, self.posterior_kernel[self.config.deter_size :], self.style.dtype) + self.posterior_bias
 
     def posterior(self, deter: Array, embed_part: Array) -> Normal | Categoricals:
         """q(s_t | h_t, x_t), from what :meth:`embed_part` made of x_t."""
-        x = _matmul(deter, self.posterior_kernel[: self.deter_size], self.dtype) + embed_part
-        return self._latent(self.posterior_out(activation(self.act)(x)))
+        x = _matmul(deter, self.posterior_kernel[: self.config.deter_size], self.style.dtype) + embed_part
+        return self._latent(self.posterior_out(self.style.activate(self.posterior_norm(x))))
 
     def _latent(self, raw: Array) -> Normal | Categoricals:
-        raw = raw.astype(jnp.float32)
-        if self.classes:
-            return Categoricals(raw.reshape(*raw.shape[:-1], self.stoch_size, self.classes))
+        config, raw = self.config, raw.astype(jnp.float32)
+        if config.classes:
+            logits = raw.reshape(*raw.shape[:-1], config.stoch_size, config.classes)
+            return Categoricals(unimix(logits, config.unimix))
         mean, std = jnp.split(raw, 2, axis=-1)
-        return Normal(mean, gaussian_std(std, self.std))
+        return Normal(mean, gaussian_std(std, config.gaussian_std))
+
+
+def _suffix(index: int) -> str:
+    return f"_{index}" if index else ""
 
 
 def _matmul(x: Array, kernel: Array, dtype: Any) -> Array:

@@ -5,10 +5,23 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-from jaxdreamer.nets.encoders import MAX_LAYERS, STRIDE, Activation, Conv, ResidualBlock, activate, check_image_size
-from jaxdreamer.nets.layers import Dense
+from jaxdreamer.config import ModelConfig
+from jaxdreamer.nets.encoders import (
+    MAX_LAYERS,
+    POOLED_DEPTHS,
+    STRIDE,
+    Activation,
+    Conv,
+    ResidualBlock,
+    SameConv,
+    activate,
+    check_image_size,
+    check_pooled_size,
+)
+from jaxdreamer.nets.layers import MLP, BlockDense, Dense, normalize, style_of
 from jaxdreamer.types import Array
 
 
@@ -57,6 +70,54 @@ class ConvDecoder(nn.Module):
             else:
                 x = Conv(features, self.activation, **args)(x)
         return x.astype(jnp.float32)
+
+
+class UpsampleConvDecoder(nn.Module):
+    """V3's: features to the mean image [..., H, W, C] in [-0.5, 0.5]: a grid, then convolutions k5 s1 of doubled images.
+
+    The grid [H / 16, W / 16, 4 depth] is the sum of a block-diagonal layer of the deterministic state (the blocks' channels
+    side by side in every cell) and an MLP of the stochastic one, normalised. Channels are then 4, 3 and 2 times depth; every
+    layer is preceded by repeating each pixel 2x2. The last one ends in ``sigmoid(x) - 1/2``.
+
+    Raises:
+        ConfigError: sides that are no multiples of 16.
+
+    Source: the authors' code of DreamerV3 (arXiv:2301.04104), 2025.
+    """
+
+    config: ModelConfig
+    shape: tuple[int, int, int]
+
+    @nn.compact
+    def __call__(self, feat: Array) -> Array:
+        """[..., F] to [..., H, W, C]."""
+        config, style = self.config, style_of(self.config, inner=True)
+        check_pooled_size(self.shape[:2])
+        stoch, deter = jnp.split(feat, [feat.shape[-1] - config.deter_size], axis=-1)
+        grid = (self.shape[0] // 16, self.shape[1] // 16, POOLED_DEPTHS[-1] * config.cnn_depth)
+        x = self._grid(stoch, deter, grid)
+        x = style.activate(normalize(style.norm, "grid_norm")(x)).astype(style.dtype)
+        for index, factor in enumerate(POOLED_DEPTHS[-2::-1]):
+            x = SameConv(factor * config.cnn_depth, style, name=f"conv_{index}")(_doubled(x))
+            x = style.activate(normalize(style.norm, f"norm_{index}")(x)).astype(style.dtype)
+        x = SameConv(self.shape[2], style, name="out")(_doubled(x))
+        return jax.nn.sigmoid(x.astype(jnp.float32)) - 0.5
+
+    def _grid(self, stoch: Array, deter: Array, grid: tuple[int, int, int]) -> Array:
+        config, style = self.config, style_of(self.config, inner=True)
+        (h, w, c), blocks = grid, config.blocks
+        of_blocks = deter.reshape(*deter.shape[:-1], blocks, config.deter_size // blocks)
+        make = {"kernel_init": style.kernel_init(), "dtype": style.dtype}
+        x = BlockDense(h * w * c, **make, name="from_deter")(of_blocks).reshape(
+            *deter.shape[:-1], blocks, h, w, c // blocks
+        )
+        x = jnp.moveaxis(x, -4, -2).reshape(*deter.shape[:-1], h, w, c)
+        y = style.dense(h * w * c, "grid")(MLP(1, 2 * config.units, style, name="from_stoch")(stoch))
+        return x + y.reshape(x.shape)
+
+
+def _doubled(x: Array) -> Array:
+    return x.repeat(2, axis=-3).repeat(2, axis=-2)
 
 
 class DecoderPlan(NamedTuple):

@@ -10,9 +10,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxdreamer.errors import ConfigError
-from jaxdreamer.nets.layers import Dense, glorot_uniform
+from jaxdreamer.nets.layers import Dense, Style, glorot_uniform, normalize
 from jaxdreamer.ops.activations import BY_RESULT, activation
-from jaxdreamer.ops.conv import conv2d, conv2d_transpose
+from jaxdreamer.ops.conv import conv2d, conv2d_transpose, same_conv2d
 from jaxdreamer.types import Array
 
 MIN_IMAGE = 8  # pixels, in either direction
@@ -55,6 +55,58 @@ class ConvEncoder(nn.Module):
         if self.embed_size not in (0, x.shape[-1]):
             x = Dense(self.embed_size, dtype=self.dtype, name="embed")(x)
         return x
+
+
+class PooledConvEncoder(nn.Module):
+    """V3's: image [..., H, W, C], floats, to embed [..., E]: convolutions k5 s1, max-pooled 2x2, norm, activation, each.
+
+    Channels are 2, 3, 4 and 4 times ``depth``: 64x64 -> 32 -> 16 -> 8 -> 4, E = 4 * 4 * 4 depth, without a linear layer.
+
+    Raises:
+        ConfigError: sides that are no multiples of 16.
+
+    Source: the authors' code of DreamerV3 (arXiv:2301.04104), 2025.
+    """
+
+    depth: int
+    style: Style
+
+    @nn.compact
+    def __call__(self, image: Array) -> Array:
+        """[..., H, W, C] to [..., E]."""
+        check_pooled_size(image.shape[-3:-1])
+        x = image.astype(self.style.dtype)
+        for index, factor in enumerate(POOLED_DEPTHS):
+            x = SameConv(factor * self.depth, self.style, name=f"conv_{index}")(x)
+            *lead, h, w, c = x.shape
+            x = x.reshape(*lead, h // 2, 2, w // 2, 2, c).max(axis=(-2, -4))
+            x = self.style.activate(normalize(self.style.norm, f"norm_{index}")(x)).astype(self.style.dtype)
+        return x.reshape(*x.shape[:-3], math.prod(x.shape[-3:])).astype(jnp.float32)
+
+
+POOLED_DEPTHS = (2, 3, 4, 4)
+
+
+class SameConv(nn.Module):
+    """A 5x5 convolution at stride 1 that keeps the image's size, with bias; float32 parameters."""
+
+    features: int
+    style: Style
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., H, W, C] to [..., H, W, features]."""
+        kernel = self.param("kernel", self.style.kernel_init(), (5, 5, x.shape[-1], self.features))
+        return same_conv2d(x, kernel, self.param("bias", nn.initializers.zeros, (self.features,)))
+
+
+def check_pooled_size(size: tuple[int, int]) -> None:
+    """Raise ConfigError for an image that cannot be halved four times."""
+    if size[0] % 16 or size[1] % 16:
+        raise ConfigError(
+            "model.cnn=pooled halves an image four times, so its sides must be multiples of 16, found "
+            f"{size[0]} x {size[1]}: set env.image_size, as 64x64 or 96x96"
+        )
 
 
 class Conv(nn.Module):

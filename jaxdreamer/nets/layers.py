@@ -1,21 +1,24 @@
-"""Dense layers with Keras' initialisation: the released Dreamers' defaults."""
+"""Dense layers, norms and initial weights: the released Dreamers' own, chosen by name."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxdreamer.config import ModelConfig
 from jaxdreamer.ops.activations import activation
 from jaxdreamer.types import Array
 
+Initializer = Callable[..., Array]
+
 
 def glorot_uniform(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """Keras' default, which the released code trains with: uniform on ``+-sqrt(6 / (fan_in + fan_out))``.
+    """Keras' default, which V1 and V2 train with: uniform on ``+-sqrt(6 / (fan_in + fan_out))``.
 
     ``shape`` is [..., in, out]; leading axes are a convolution's window and multiply both fans. Drawn flat, as a
     draw of four axes takes XLA several times as long to compile.
@@ -25,11 +28,54 @@ def glorot_uniform(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32)
     return jax.random.uniform(key, (math.prod(shape),), dtype, -limit, limit).reshape(shape)
 
 
+def trunc_normal(scale: float = 1.0) -> Initializer:
+    """V3's weights: normal, cut at two deviations, of standard deviation ``scale / sqrt(fan_in)`` after the cut.
+
+    ``fan_in`` is the product of all axes but the last: for a block's kernel [blocks, in, out] that is the whole input,
+    not the block's own.
+
+    Source: the authors' code of DreamerV3 (arXiv:2301.04104), 2024.
+    """
+
+    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        std = 1.1368 * scale / math.sqrt(math.prod(shape[:-1]))
+        return std * jax.random.truncated_normal(key, -2.0, 2.0, (math.prod(shape),), dtype).reshape(shape)
+
+    return init
+
+
+class Style(NamedTuple):
+    """How hidden layers are made."""
+
+    act: str
+    norm: str = "none"  # before the activation: none, layer or rms
+    init: str = "glorot_uniform"  # or trunc_normal
+    dtype: Any = jnp.float32  # of the inputs of products; everything else is float32
+
+    def kernel_init(self, scale: float = 1.0) -> Initializer:
+        """Initial weights; ``scale`` is for an output layer that is to begin smaller (trunc_normal only)."""
+        return trunc_normal(scale) if self.init == "trunc_normal" else glorot_uniform
+
+    def dense(self, features: int, name: str | None = None, scale: float = 1.0) -> Dense:
+        """A dense layer of this style, without norm and activation."""
+        return Dense(features, kernel_init=self.kernel_init(scale), dtype=self.dtype, name=name)
+
+    def activate(self, x: Array) -> Array:
+        """The activation."""
+        return activation(self.act)(x)
+
+
+def style_of(config: ModelConfig, *, inner: bool = False) -> Style:
+    """The style of a configuration. ``inner``: of the RSSM and the convolutions, which V1 and V2 never normalise."""
+    norm = config.dense_norm if config.dense_norm == "rms" or not inner else "none"
+    return Style(config.dense_activation, norm, config.kernel_init, jnp.dtype(config.precision))
+
+
 class Dense(nn.Module):
     """``x W + b`` over the last axis: inputs of the product in ``dtype``, parameters, sum and result in float32."""
 
     features: int
-    kernel_init: Callable = glorot_uniform
+    kernel_init: Initializer = glorot_uniform
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -41,21 +87,57 @@ class Dense(nn.Module):
         return product + bias
 
 
+class BlockDense(nn.Module):
+    """Dense layers side by side, one for each block: [..., blocks, I] to [..., blocks, features / blocks]."""
+
+    features: int
+    kernel_init: Initializer
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., G, I] to [..., G, features / G]; kernel [G, I, features / G]."""
+        blocks, width = x.shape[-2], self.features // x.shape[-2]
+        kernel = self.param("kernel", self.kernel_init, (blocks, x.shape[-1], width))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        product = jnp.einsum(
+            "...gi,gio->...go", x.astype(self.dtype), kernel.astype(self.dtype), preferred_element_type=jnp.float32
+        )
+        return product + bias.reshape(blocks, width)
+
+
+class RMSNorm(nn.Module):
+    """``x / sqrt(mean(x^2) + 1e-4) * scale`` over the last axis, in float32, without a shift.
+
+    Source: Zhang and Sennrich (arXiv:1910.07467); DreamerV3 uses it everywhere.
+    """
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., I] to the same shape."""
+        x = x.astype(jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-4) * scale
+
+
+def normalize(norm: str, name: str | None = None) -> Callable[[Array], Array]:
+    """The normalisation of a :class:`Style` as a layer of that name; none changes nothing."""
+    if norm == "layer":
+        return nn.LayerNorm(epsilon=1e-3, dtype=jnp.float32, name=name)
+    return RMSNorm(name=name) if norm == "rms" else lambda x: x
+
+
 class MLP(nn.Module):
-    """Hidden layers of one width: Dense, optional layer norm, activation, each."""
+    """Hidden layers of one width: dense, norm, activation, each."""
 
     layers: int
     units: int
-    act: str
-    norm: str = "none"
-    dtype: Any = jnp.float32
+    style: Style
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[..., I] to [..., units]."""
         for index in range(self.layers):
-            x = Dense(self.units, dtype=self.dtype, name=f"dense_{index}")(x)
-            if self.norm == "layer":
-                x = nn.LayerNorm(epsilon=1e-3, dtype=jnp.float32, name=f"norm_{index}")(x)
-            x = activation(self.act)(x)
+            x = self.style.dense(self.units, f"dense_{index}")(x)
+            x = self.style.activate(normalize(self.style.norm, f"norm_{index}")(x))
         return x

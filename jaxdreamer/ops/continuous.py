@@ -305,3 +305,15 @@ def truncated_normal_from_raw(raw_mean: Array, raw_std: Array) -> TruncatedNorma
     Source: the authors' code of DreamerV2 (arXiv:2010.02193); the paper only names the distribution.
     """
     return TruncatedNormal(jnp.tanh(_f32(raw_mean)), gaussian_std(raw_std, "sigmoid2"))
+
+
+def bounded_normal_from_raw(raw_mean: Array, raw_std: Array, min_std: float = 0.1, max_std: float = 1.0) -> Normal:
+    """V3's actor from the outputs of its network, float [..., n] each.
+
+    ``loc = tanh(raw_mean)``, ``std = (max_std - min_std) sigmoid(raw_std + 2) + min_std``: 0.89 for an output of zero.
+    Samples may lie beyond [-1, 1]; whoever acts clips them.
+
+    Source: the authors' code of DreamerV3 (arXiv:2301.04104), 2024.
+    """
+    std = (max_std - min_std) * jax.nn.sigmoid(_f32(raw_std) + 2.0) + min_std
+    return Normal(jnp.tanh(_f32(raw_mean)), std)

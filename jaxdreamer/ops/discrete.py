@@ -26,6 +26,18 @@ def _straight_through(one_hot: Array, logits: Array) -> Array:
     return one_hot + (probs - lax.stop_gradient(probs))
 
 
+def unimix(logits: Array, amount: float) -> Array:
+    """Mix the choice with a uniform one: ``log((1 - amount) softmax(logits) + amount / C)``, float32 [..., C].
+
+    No choice is then ever ruled out, which keeps KL and gradients bounded. ``amount`` in [0, 1); 0 gives the logits back.
+
+    Source: DreamerV3 (arXiv:2301.04104), 1 percent.
+    """
+    if not amount:
+        return logits
+    return jnp.log((1.0 - amount) * jax.nn.softmax(_f32(logits), axis=-1) + amount / logits.shape[-1])
+
+
 def _categorical_entropy(logits: Array) -> Array:
     log_probs = jax.nn.log_softmax(logits, axis=-1)
     return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
@@ -177,10 +189,26 @@ class Bernoulli(NamedTuple):
         return -self.log_prob(self.mean())
 
 
+def _expected(logits: Array, bins: Array) -> Array:
+    """``sum_i p_i bins_i``, float32 [...].
+
+    Added up in pairs from both ends, ``p b + p' b' = ((p' - p)(b' - b) + (p' + p)(b' + b)) / 2``: what cancels on
+    paper then cancels in floating point too, whatever the compiler fuses.
+    """
+    probs, bins = jax.nn.softmax(_f32(logits), axis=-1), _f32(bins)
+    half = bins.shape[-1] // 2
+    low, high = probs[..., :half], probs[..., ::-1][..., :half]
+    bins_low = jnp.broadcast_to(bins[:half], low.shape)
+    bins_high = jnp.broadcast_to(bins[::-1][:half], low.shape)
+    pairs = 0.5 * ((high - low) * (bins_high - bins_low) + (high + low) * (bins_high + bins_low))
+    middle = probs[..., half] * bins[half] if bins.shape[-1] % 2 else 0.0
+    return jnp.sum(pairs, axis=-1) + middle
+
+
 class TwoHot(NamedTuple):
     """A real number as a categorical over bins in symlog space: a head for rewards and values of unknown scale.
 
-    Source: DreamerV3 (arXiv:2301.04104); an option, neither V1 nor V2 uses it.
+    Source: the first DreamerV3 (arXiv:2301.04104v1); an option for V1 and V2. See :class:`SymexpTwoHot`.
     """
 
     logits: Array  # float [..., K]
@@ -203,19 +231,8 @@ class TwoHot(NamedTuple):
         return self.mean()
 
     def mean(self) -> Array:
-        """``symexp(sum_i p_i bins_i)``, float32 [...]; exactly 0 for zero logits and symmetric bins.
-
-        Added up in pairs from both ends, ``p b + p' b' = ((p' - p)(b' - b) + (p' + p)(b' + b)) / 2``: what cancels on
-        paper then cancels in floating point too, whatever the compiler fuses.
-        """
-        probs, bins = jax.nn.softmax(_f32(self.logits), axis=-1), _f32(self.bins)
-        half = bins.shape[-1] // 2
-        low, high = probs[..., :half], probs[..., ::-1][..., :half]
-        bins_low = jnp.broadcast_to(bins[:half], low.shape)
-        bins_high = jnp.broadcast_to(bins[::-1][:half], low.shape)
-        pairs = 0.5 * ((high - low) * (bins_high - bins_low) + (high + low) * (bins_high + bins_low))
-        middle = probs[..., half] * bins[half] if bins.shape[-1] % 2 else 0.0
-        return symexp(jnp.sum(pairs, axis=-1) + middle)
+        """``symexp(sum_i p_i bins_i)``, float32 [...]; exactly 0 for zero logits and symmetric bins."""
+        return symexp(_expected(self.logits, self.bins))
 
     def log_prob(self, x: Array) -> Array:
         """``sum_i twohot(symlog(x))_i log p_i`` at x [...]: float32 [...]. A cross-entropy, not a density.
@@ -227,6 +244,53 @@ class TwoHot(NamedTuple):
             raise ValueError(f"TwoHot.log_prob: x has shape {x.shape}, the prediction {self.logits.shape[:-1]}")
         target = two_hot(symlog(x), self.bins)
         return jnp.sum(target * jax.nn.log_softmax(_f32(self.logits), axis=-1), axis=-1)
+
+    def entropy(self, key: Array | None = None) -> Array:
+        """``-sum_i p_i log p_i`` of the bins, float32 [...] in [0, log K]."""
+        return _categorical_entropy(_f32(self.logits))
+
+
+class SymexpTwoHot(NamedTuple):
+    """A real number as a categorical over bins that lie ever further apart, in its own units.
+
+    Predictions average the bins themselves and targets are interpolated between them, where :class:`TwoHot` does both in
+    symlog space. A prediction is then the mean of what was seen, whatever its spread.
+
+    Source: DreamerV3 (arXiv:2301.04104v2), with the bins of :func:`symexp_bins`.
+    """
+
+    logits: Array  # float [..., K]
+    bins: Array  # float [K], ascending; a constant, not to be stacked by scan or mapped by vmap
+
+    def noise(self, key: Array) -> Array:
+        """Gumbel noise for one sample, float32 [..., K]."""
+        return jax.random.gumbel(key, self.logits.shape, jnp.float32)
+
+    def from_noise(self, noise: Array) -> Array:
+        """``bins[argmax(logits + noise)]``, float32 [...], without gradient."""
+        return _f32(self.bins)[jnp.argmax(_f32(self.logits) + _f32(noise), axis=-1)]
+
+    def sample(self, key: Array) -> Array:
+        """The number of one bin drawn by its probability, float32 [...], without gradient."""
+        return self.from_noise(self.noise(key))
+
+    def mode(self, key: Array | None = None) -> Array:
+        """Same as :meth:`mean`: the likeliest bin would be a coarse prediction."""
+        return self.mean()
+
+    def mean(self) -> Array:
+        """``sum_i p_i bins_i``, float32 [...]; exactly 0 for zero logits and symmetric bins."""
+        return _expected(self.logits, self.bins)
+
+    def log_prob(self, x: Array) -> Array:
+        """``sum_i twohot(x)_i log p_i`` at x [...]: float32 [...]. A cross-entropy, not a density.
+
+        Raises ValueError where x has not the shape of the prediction.
+        """
+        x = _f32(x)
+        if x.shape != self.logits.shape[:-1]:
+            raise ValueError(f"SymexpTwoHot.log_prob: x has shape {x.shape}, the prediction {self.logits.shape[:-1]}")
+        return jnp.sum(two_hot(x, self.bins) * jax.nn.log_softmax(_f32(self.logits), axis=-1), axis=-1)
 
     def entropy(self, key: Array | None = None) -> Array:
         """``-sum_i p_i log p_i`` of the bins, float32 [...] in [0, log K]."""

@@ -26,10 +26,11 @@ from jaxdreamer.ops.continuous import (
     TanhNormal,
     TruncatedNormal,
     UnitNormal,
+    bounded_normal_from_raw,
     tanh_normal_from_raw,
     truncated_normal_from_raw,
 )
-from jaxdreamer.ops.discrete import Bernoulli, Categoricals, OneHot, TwoHot
+from jaxdreamer.ops.discrete import Bernoulli, Categoricals, OneHot, SymexpTwoHot, TwoHot
 
 __all__ = [
     "Bernoulli",
@@ -38,10 +39,12 @@ __all__ = [
     "Joint",
     "Normal",
     "OneHot",
+    "SymexpTwoHot",
     "TanhNormal",
     "TruncatedNormal",
     "TwoHot",
     "UnitNormal",
+    "bounded_normal_from_raw",
     "policy_mode",
     "stop_gradient",
     "tanh_normal_from_raw",

@@ -38,6 +38,22 @@ def symmetric_bins(limit: float, count: int) -> Array:
     return (ascending - ascending[::-1]) / 2.0
 
 
+def symexp_bins(count: int, limit: float = 20.0) -> Array:
+    """``symexp`` of evenly spaced points on [-limit, limit], antisymmetric bit for bit: float32 [count], ascending.
+
+    Made as one half and its mirror image; an even ``count`` therefore has two bins at 0.
+
+    Raises:
+        ValueError: fewer than two bins, or a limit that is not positive.
+
+    Source: the authors' code of DreamerV3 (arXiv:2301.04104): 255 bins, from -4.85e8 to 4.85e8.
+    """
+    if count < 2 or not limit > 0:
+        raise ValueError(f"symexp_bins: needs count >= 2 and limit > 0, found count={count} and limit={limit}")
+    half = symexp(jnp.linspace(-limit, 0.0, (count + 1) // 2, dtype=jnp.float32))
+    return jnp.concatenate([half, -half[: count // 2][::-1]])
+
+
 class Moments(NamedTuple):
     """Mean and variance, number by number, of the vectors seen so far."""
 

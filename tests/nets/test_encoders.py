@@ -7,7 +7,7 @@ import pytest
 
 from jaxdreamer.nets.decoders import ConvDecoder, decoder_plan
 from jaxdreamer.nets.encoders import ConvEncoder, encoder_layers
-from jaxdreamer.nets.layers import MLP, Dense
+from jaxdreamer.nets.layers import MLP, Dense, Style
 from jaxdreamer.ops.activations import activation
 
 SIZES = [(8, 8), (16, 16), (32, 32), (48, 64), (64, 64), (84, 84), (96, 96), (100, 100), (128, 128), (65, 51), (9, 40)]
@@ -191,7 +191,7 @@ def test_an_activations_slope_is_its_own_and_only_the_result_is_kept_for_it(name
 
 def test_mlp_is_dense_norm_activation():
     x = jax.random.normal(jax.random.key(0), (5, 7))
-    module = MLP(2, 6, "elu", "layer")
+    module = MLP(2, 6, Style("elu", "layer"))
     out, variables = module.init_with_output(jax.random.key(1), x)
     y = np.asarray(x, np.float64)
     for index in range(2):
@@ -201,7 +201,7 @@ def test_mlp_is_dense_norm_activation():
         y = np.where(y > 0, y, np.expm1(y))
     np.testing.assert_allclose(out, y, rtol=1e-4, atol=1e-5)
     assert set(variables["params"]["norm_0"]) == {"scale", "bias"}
-    plain, _ = shapes(MLP(2, 6, "elu"), floats(7))
+    plain, _ = shapes(MLP(2, 6, Style("elu")), floats(7))
     assert set(plain) == {"dense_0", "dense_1"}
 
 

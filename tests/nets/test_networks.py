@@ -8,6 +8,7 @@ import pytest
 from jaxdreamer.config import ModelConfig, preset
 from jaxdreamer.nets.cells import GRUCell, LayerNormGRUCell
 from jaxdreamer.nets.heads import Actor, ScalarHead
+from jaxdreamer.nets.layers import Style
 from jaxdreamer.nets.networks import features, make_networks
 from jaxdreamer.ops.distributions import Bernoulli, Categoricals, Joint, OneHot, TanhNormal, TruncatedNormal, TwoHot
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec, Latent
@@ -113,7 +114,7 @@ def test_features_are_stoch_then_deter():
 
 
 def scalar_head(kind, seed=0):
-    head = ScalarHead(2, 8, kind, "elu", "none")
+    head = ScalarHead(2, 8, kind, Style("elu"))
     feat = np.random.default_rng(seed).normal(size=(3, 2, 5)).astype(np.float32)
     p = jax.tree.map(lambda x: x + 0.1, head.init(jax.random.key(seed), feat)["params"])
     return head.apply({"params": p}, feat), p, feat
@@ -136,7 +137,7 @@ def test_bernoulli_head_gives_probabilities():
 
 
 def test_two_hot_head_first_predicts_exactly_zero():
-    head = ScalarHead(1, 8, "two_hot", "elu", "none")
+    head = ScalarHead(1, 8, "two_hot", Style("elu"))
     feat = np.ones((4, 5), np.float32)
     dist = head.apply(head.init(jax.random.key(0), feat), feat)
     assert isinstance(dist, TwoHot)
@@ -154,7 +155,7 @@ def test_two_hot_head_first_predicts_exactly_zero():
     ],
 )
 def test_actor_has_one_distribution_for_each_part(spec, continuous, kinds):
-    actor = Actor(spec, 1, 8, continuous, "elu", "none")
+    actor = Actor(spec, ModelConfig(actor_layers=1, units=8, actor_distribution=continuous))
     feat = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
     dist = actor.apply(actor.init(jax.random.key(0), feat), feat)
     parts = dist.parts if isinstance(dist, Joint) else (dist,)
@@ -172,7 +173,7 @@ def test_actor_has_one_distribution_for_each_part(spec, continuous, kinds):
 
 def test_parts_of_an_actor_read_disjoint_outputs():
     """Every output number reaches exactly the part it belongs to: shifting it changes that part's log_prob only."""
-    actor = Actor(cases.HYBRID, 1, 8, "truncated_normal", "elu", "none")
+    actor = Actor(cases.HYBRID, ModelConfig(actor_layers=1, units=8, actor_distribution="truncated_normal"))
     feat = np.ones((1, 5), np.float32)
     p = actor.init(jax.random.key(0), feat)["params"]
     for index in range(2 * 2 + 3):
