@@ -36,7 +36,7 @@ from jaxdreamer.train.host.trainer import HostTrainer
 def simulator(config, rows: int, *, drawing: bool):
     """Brax alone: no policy, no reset, no replay; with ``drawing``, a frame for every agent step besides."""
     lanes = config.env.num_envs
-    env = import_brax().get_environment(config.env.id, backend=config.env.brax_backend)
+    env = import_brax().get_environment(config.env.id, backend=config.env.options.brax_backend)
     observe = make_functional(config.env).observe
     strong = lambda tree: jax.tree.map(lambda x: x.astype(x.dtype), tree)  # noqa: E731
     state = strong(jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), lanes)))
@@ -135,7 +135,7 @@ def measure(name: str, lanes: int, args: argparse.Namespace) -> dict:
     print(name, lanes, {key: round(value) for key, value in rates.items()}, flush=True)
     return {
         "env": name,
-        "backend": config.env.brax_backend,
+        "backend": config.env.options.brax_backend,
         "obs": config.env.obs,
         "action_repeat": config.env.action_repeat,
         "lanes": lanes,

@@ -51,7 +51,7 @@ def cpu_seconds() -> float:
 def rate(lanes: int, workers: int, quality: str, windows: int, steps: int) -> dict[str, Any]:
     """Agent steps a second in each of several windows of ``steps`` agent steps, and CPU milliseconds a step."""
     config = EnvConfig(
-        backend="dmc", id="walker-walk", obs="pixels", action_repeat=2, workers=workers, render_quality=quality
+        backend="dmc", id="walker-walk", obs="pixels", action_repeat=2, workers=workers, options={"render_quality": quality}
     )  # fmt: skip
     envs, rng, found = make_vector(config, lanes, seed=0), np.random.default_rng(0), []
     for _ in range(5):

@@ -355,7 +355,8 @@ def _check_env(options: CheckEnvOptions, settings: Mapping[str, Any]) -> int:
     from jaxdreamer.envs.check import check_env
     from jaxdreamer.envs.host.instance import as_env
     from jaxdreamer.envs.host.outcome import told
-    from jaxdreamer.envs.registry import imported, make_env
+    from jaxdreamer.envs.named import imported
+    from jaxdreamer.envs.registry import make_env
     from jaxdreamer.envs.trust import foreign
 
     if options.make or foreign(config):

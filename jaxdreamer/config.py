@@ -10,15 +10,15 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from jaxdreamer import values
+from jaxdreamer import families, values
 from jaxdreamer.errors import ConfigError, MissingExtra, nearest
 from jaxdreamer.files import FileUnusable, read_json, read_text, safe_name, shown
-from jaxdreamer.limits import check_limits
+from jaxdreamer.limits import check_limits, setting
 from jaxdreamer.presets import PRESETS
 
 __all__ = [
@@ -40,35 +40,55 @@ __all__ = [
 _MOST = 2**20  # bytes of a configuration; a whole one has a few thousand
 
 
-MODEL_SUFFIXES = (".xml", ".mjcf", ".urdf", ".mjb")
-"""What the file of a MuJoCo model ends in, in any case."""
-
-
-def is_model(text: str) -> bool:
-    """Whether an ``env.id`` is a MuJoCo model, its XML or the path of its file, instead of a task's id."""
-    return text.lstrip().startswith("<") or text.lower().endswith(MODEL_SUFFIXES)
-
-
-class _Typed:
+class Settings:
     """Settings whose values become those of their types, whichever library's they were; ConfigError where they cannot."""
 
     def __post_init__(self) -> None:
         own: Any = type(self)
-        for name, kind in _hints(own).items():
+        for name, kind in hints(own).items():
             value = getattr(self, name)
+            if kind is Any:  # the class reads it itself
+                continue
             if not dataclasses.is_dataclass(kind):
                 object.__setattr__(self, name, values.convert(kind, name, value))  # as frozen dataclasses do it
             elif not isinstance(value, kind):  # type: ignore[arg-type]
                 raise ConfigError(f"{name}: expected {kind.__name__}, found {shown(value)}")  # type: ignore[union-attr]
 
 
-@functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+def hints(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields, by name."""
+    return _hints(kind)
+
+
+_hints = functools.cache(get_type_hints)
 
 
 @dataclass(frozen=True)
-class EnvConfig(_Typed):
+class Options(Settings):
+    """Settings of an environment that only some backends have; a backend's record names its own subclass.
+
+    An option is written ``env.NAME`` or ``NAME``. One of the same name in several backends means the same in all of them.
+    """
+
+
+@dataclass(frozen=True)
+class CameraOptions(Options):
+    """Where MuJoCo's models are seen from."""
+
+    camera: str = ""
+    """MuJoCo camera that draws, by name or number; -1 is the free camera. Empty: the task's own."""
+
+
+@dataclass(frozen=True)
+class DrawingOptions(CameraOptions):
+    """How MuJoCo draws."""
+
+    render_quality: Literal["auto", "full", "fast"] = "auto"
+    """Drawing of MuJoCo tasks. fast: no shadows, reflections, multisampling. auto: fast where no GPU draws, else full."""
+
+
+@dataclass(frozen=True)
+class EnvConfig(Settings):
     """Which environment, and how it is seen and stepped."""
 
     id: str = "Pendulum-v1"
@@ -89,67 +109,68 @@ class EnvConfig(_Typed):
     """Observation keys to leave out, as globs."""
     action_bound: float = 0.0
     """Half-width given to action dimensions without finite bounds. 0: such a space is refused."""
-    camera: str = ""
-    """MuJoCo camera that draws, by name or number; -1 is the free camera. Empty: the task's own."""
-    render_quality: Literal["auto", "full", "fast"] = "auto"
-    """Drawing of MuJoCo tasks. fast: no shadows, reflections, multisampling. auto: fast where no GPU draws, else full."""
-    keyframe: str = ""
-    """Keyframe of a MuJoCo model of your own that episodes begin from, by name or number. Empty: its default state."""
-    frame_skip: int = 0
-    """MuJoCo physics steps per simulator step. 0: the task's own; 1 for a model of your own."""
-    reset_noise: float = 0.0
-    """Scale of the noise on a MuJoCo task's first state. 0: the task's own; none for a model of your own."""
-    reward_fn: str = ""
-    """Reward of a MuJoCo model of your own, as module:function of (model, data, action, info). Empty: always 0."""
-    terminal_fn: str = ""
-    """Whether a MuJoCo model's episode ends, as module:function of (model, data, info). Empty: never."""
-    workers: int = 0
+    workers: int = setting(0, 0, 1024, free=True)
     """Processes the environments run in, sharing them evenly. 0: this one."""
-    worker_timeout: float = 120.0
+    worker_timeout: float = setting(120.0, 1e-3, 1e6, free=True)  # the system's own limit is 2^31 milliseconds
     """Seconds after which a worker process that does not answer is taken for hung."""
-    max_restarts: int = 3
+    max_restarts: int = setting(3, free=True)
     """How often in a row, with no episode finished in between, a failed worker process is started again."""
-    brax_backend: Literal["generalized", "spring", "positional", "mjx"] = "generalized"
-    """Brax's physics."""
-    unity_file_name: str = ""
-    """Unity: the player, without its suffix. Empty: wait for the Unity Editor's Play button."""
-    unity_behavior_name: str = ""
-    """Unity: whose agents are the lanes, with or without ?team=. Empty: the player's only behaviour."""
-    unity_worker_id: int = 0
-    """Unity: added to the base port."""
-    unity_base_port: int = 5005
-    """Unity: the first port to try; ports in use are passed over."""
-    unity_no_graphics: bool = True
-    """Unity: run the player without drawing. Image sensors need false, and a display."""
-    unity_time_scale: float = 20.0
-    """Unity: how many times faster than real time the player runs."""
-    unity_quality_level: int = 1
-    """Unity: the player's quality level."""
-    unity_timeout_wait: int = 60
-    """Unity: seconds a player has to connect, and to answer."""
-    unity_additional_args: tuple[str, ...] = ()
-    """Unity: further words of the player's command line."""
-    unity_log_folder: str = ""
-    """Unity: where logs of players are kept. Empty: a temporary folder, removed at the end."""
-    unity_max_restarts: int = 5
-    """Unity: how many times in a run a player that died is started again."""
-    unity_python: str = ""
-    """Unity: the interpreter that has mlagents-envs. Empty: this one."""
+    options: Any = None
+    """What only this backend has, such as BraxOptions(brax_backend="spring"), or a mapping of it. None: its defaults."""
+
+    def __post_init__(self) -> None:
+        backend = values.convert(str, "backend", self.backend)
+        object.__setattr__(self, "options", _read_options(backend, self.options))
+        super().__post_init__()
 
     @property
     def task(self) -> str:
         """What the task is called in the names of folders."""
-        if self.backend in ("unity", "unity_mlagents", "mlagents"):
-            return safe_name(Path(self.unity_file_name or "unity-editor").stem)
-        if self.id.lstrip().startswith("<"):
-            return "mjcf"
-        if is_model(self.id):
-            return safe_name(Path(self.id).stem)
-        return safe_name(self.id)
+        record = families.find(self.backend)
+        return safe_name(record.label(self) if record and record.label else self.id)
+
+
+def options_of(backend: str) -> type[Options]:
+    """The options of a backend given by any of its names.
+
+    Those of one that this program has not registered, or whose environments it makes itself (``custom``), are those of any
+    environment on the host, which MuJoCo may draw.
+    """
+    record = families.find(backend)
+    if record is not None and record.options is not None:
+        return record.options
+    return DrawingOptions if record is None or record.kind == "host" else Options
+
+
+def _read_options(backend: str, given: Any) -> Options:
+    """``given`` as the options of ``backend``; ConfigError for one that belongs to another backend, or to none."""
+    kind = options_of(backend)
+    if type(given) is kind:
+        return given
+    if isinstance(given, Options):  # of the backend before this one: what was set must have a meaning here, too
+        given = _said(given)
+    if not isinstance(given, Mapping | None):
+        raise ConfigError(f"env.options: expected {kind.__name__} or a mapping, found {shown(given)}")
+    own = {item.name for item in dataclasses.fields(kind)}
+    for name in [name for name in given or {} if name not in own]:
+        owners = [item for item in families.records() if name in hints(options_of(item))]
+        if not owners:
+            raise ConfigError(f"env.options: there is no option {shown(name)}{nearest(str(name), own)}")
+        raise ConfigError(
+            f"env.{name} is an option of env.backend={' or '.join(owners)}; {backend} has "
+            f"{', '.join(sorted(own)) or 'no options of its own'}"
+        )
+    return kind(**(given or {}))
+
+
+def _said(options: Options) -> dict[str, Any]:
+    """Those that are not at their defaults."""
+    fields_ = dataclasses.fields(options)
+    return {item.name: value for item in fields_ if (value := getattr(options, item.name)) != item.default}
 
 
 @dataclass(frozen=True)
-class ModelConfig(_Typed):
+class ModelConfig(Settings):
     """Sizes and kinds of the networks."""
 
     stoch_size: int = 30
@@ -223,7 +244,7 @@ class ModelConfig(_Typed):
 
 
 @dataclass(frozen=True)
-class LossConfig(_Typed):
+class LossConfig(Settings):
     """World-model loss."""
 
     kl_loss_coeff: float = 1.0
@@ -247,7 +268,7 @@ class LossConfig(_Typed):
 
 
 @dataclass(frozen=True)
-class BehaviorConfig(_Typed):
+class BehaviorConfig(Settings):
     """Actor, critic and exploration."""
 
     imagine_horizon: int = 15
@@ -278,7 +299,7 @@ class BehaviorConfig(_Typed):
 
 
 @dataclass(frozen=True)
-class OptimizerConfig(_Typed):
+class OptimizerConfig(Settings):
     """Adam for the three parts."""
 
     model_learning_rate: float = 6e-4
@@ -296,7 +317,7 @@ class OptimizerConfig(_Typed):
 
 
 @dataclass(frozen=True)
-class ReplayConfig(_Typed):
+class ReplayConfig(Settings):
     """Experience and batches."""
 
     capacity: int = 1_000_000
@@ -311,7 +332,7 @@ class ReplayConfig(_Typed):
 
 
 @dataclass(frozen=True)
-class RunConfig(_Typed):
+class RunConfig(Settings):
     """Budget and cadence. Steps are agent steps unless they say frames; frames = agent steps x action_repeat."""
 
     frames: int = 5_000_000
@@ -345,7 +366,7 @@ class RunConfig(_Typed):
 
 
 @dataclass(frozen=True)
-class Config(_Typed):
+class Config(Settings):
     """Everything a run depends on; written beside it as config.json."""
 
     preset: str = "dreamer_v1"
@@ -399,13 +420,13 @@ def presets_of(name: Any) -> list[str]:
 
 
 def fields(config: Any = None, prefix: str = "") -> dict[str, Any]:
-    """Every setting with its value, by dotted name."""
+    """Every setting with its value, by dotted name; of a backend's options those of the configuration's own."""
     config = Config() if config is None else config
     flat: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
-            flat |= fields(value, f"{prefix}{item.name}.")
+            flat |= fields(value, prefix if isinstance(value, Options) else f"{prefix}{item.name}.")
         else:
             flat[f"{prefix}{item.name}"] = value
     return flat
@@ -416,21 +437,21 @@ def resolve_name(name: str, others: Iterable[str] = ()) -> str:
 
     Raises ConfigError, with the nearest names, where there is none; ``others`` are what else may be meant.
     """
-    known, aliases = _names()
-    key = name.strip().replace("-", "_").lstrip("_")
-    if key in known:
-        return key
-    if key in aliases:
-        return aliases[key]
+    key = re.sub(r"(^|\.)options\.", r"\1", name.strip().replace("-", "_").lstrip("_"))
+    known = _settings()  # first, so that no backend's record is loaded for what every one has
+    if key in known or _short(known).get(key):
+        return _short(known).get(key, key)
+    known = types()
+    aliases = _short(known)
+    if key in known or key in aliases:
+        return aliases.get(key, key)
     hint = nearest(key, [*others, *known, *aliases])
     raise ConfigError(f"unknown setting {shown(name)}{hint}; `jaxdreamer train --help` lists them all")
 
 
-@functools.cache
-def _names() -> tuple[set[str], dict[str, str]]:
-    """The dotted names, and the dotted name of each short one."""
-    known = types()
-    return set(known), {key.rpartition(".")[2]: key for key in known} | {"env": "env.id"}
+def _short(known: Iterable[str]) -> dict[str, str]:
+    """The dotted name of each short one."""
+    return {key.rpartition(".")[2]: key for key in known} | {"env": "env.id"}
 
 
 def parse_words(words: Iterable[str]) -> dict[str, Any]:
@@ -451,7 +472,7 @@ def apply(config: Config, overrides: Iterable[str]) -> Config:
 
 def parse(key: str, text: str) -> Any:
     """The value of setting ``key``, a dotted name, written as text."""
-    return values.parse(types()[key], key, text)
+    return values.parse(_type(key), key, text)
 
 
 def replace(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -463,33 +484,59 @@ def replace(config: Config, changes: Mapping[str, Any]) -> Config:
     for name, value in changes.items():
         key = resolve_name(name)
         group, _, leaf = key.rpartition(".")
-        groups.setdefault(group, {})[leaf] = values.convert(types()[key], key, value)
+        groups.setdefault(group, {})[leaf] = values.convert(_type(key), key, value)
     top = groups.pop("", {})
+    if "env" in groups:
+        top["env"] = replace_env(config.env, groups.pop("env"))
     parts = {group: dataclasses.replace(getattr(config, group), **leaves) for group, leaves in groups.items()}
     return validate(dataclasses.replace(config, **top, **parts))
 
 
+def replace_env(env: EnvConfig, changes: Mapping[str, Any]) -> EnvConfig:
+    """A copy with settings changed, by bare name, options of its backend among them."""
+    own: dict[str, Any] = {name: value for name, value in changes.items() if name in hints(EnvConfig)}
+    if options := {name: value for name, value in changes.items() if name not in own}:
+        own["options"] = _said(env.options) | options
+    return dataclasses.replace(env, **own)
+
+
 @functools.cache
-def types() -> dict[str, Any]:
-    """The type of every setting, by dotted name."""
+def _settings() -> dict[str, Any]:
+    """The type of every setting that does not depend on the backend, by dotted name."""
     found: dict[str, Any] = {}
-    for name, kind in _hints(Config).items():
+    for name, kind in hints(Config).items():
         if dataclasses.is_dataclass(kind):
-            found |= {f"{name}.{leaf}": hint for leaf, hint in _hints(kind).items()}  # type: ignore[arg-type]
+            found |= {f"{name}.{leaf}": hint for leaf, hint in hints(kind).items() if hint is not Any}
         else:
             found[name] = kind
     return found
 
 
+def types() -> dict[str, Any]:
+    """The type of every setting, by dotted name; of every backend's options, too."""
+    found = dict(_settings())
+    for kind in (DrawingOptions, *map(options_of, families.records())):
+        found |= {f"env.{leaf}": hint for leaf, hint in hints(kind).items()}
+    return found
+
+
+def _type(key: str) -> Any:
+    return _settings().get(key) or types()[key]
+
+
+def with_metadata(env: EnvConfig, name: str) -> dict[str, Any]:
+    """Of the settings of ``env`` whose field's metadata has ``name``: what it says, by bare name."""
+    fields_ = [*dataclasses.fields(env), *dataclasses.fields(env.options)]
+    return {item.name: item.metadata[name] for item in fields_ if item.metadata.get(name)}
+
+
 def validate(config: Config) -> Config:
     """The same configuration, or a ConfigError that names the first setting that cannot be."""
-    check_limits(fields(config))
+    own = {f"env.{name}": limits for name, limits in with_metadata(config.env, "limits").items()}
+    check_limits(fields(config), own)
     presets_of(config.preset)
     if config.model.classes == 1:
         raise ConfigError("model.classes must be 0 (Gaussian latent) or at least 2, found 1")
-    port = config.env.unity_base_port + config.env.unity_worker_id
-    if port > 65_535:
-        raise ConfigError(f"env.unity_base_port + env.unity_worker_id must be at most 65535, found {port}")
     per_env = config.replay.capacity // config.env.num_envs
     if per_env < 2 * config.replay.batch_length:
         raise ConfigError(
@@ -521,12 +568,13 @@ def from_dict(data: Any) -> Config:
     return replace(preset(base), flat)
 
 
-def _members(key: Any, value: Any) -> list[tuple[str, Any]]:
-    return (
-        [(f"{key}.{leaf}", inner) for leaf, inner in value.items()]
-        if isinstance(value, Mapping)
-        else [(f"{key}", value)]
-    )
+def _members(key: Any, value: Any) -> Iterator[tuple[str, Any]]:
+    """The settings below ``key``, by dotted name."""
+    if not isinstance(value, Mapping):
+        yield f"{key}", value
+        return
+    for leaf, inner in value.items():
+        yield from _members(f"{key}.{leaf}", inner)
 
 
 def save(config: Config, path: str | Path) -> None:
@@ -562,6 +610,6 @@ def _read_yaml(path: Path) -> Any:
 
 
 def difference(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Settings that differ, by dotted name: (old, new)."""
+    """Settings of both that differ, by dotted name: (old, new)."""
     before, after = fields(old), fields(new)
-    return {key: (before[key], after[key]) for key in after if before[key] != after[key]}
+    return {key: (before[key], after[key]) for key in after if key in before and before[key] != after[key]}

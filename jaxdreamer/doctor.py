@@ -8,30 +8,25 @@ import platform
 import subprocess
 import sys
 
-from jaxdreamer import __version__
+import cloudpickle
+
+from jaxdreamer import __version__, families
 from jaxdreamer.devices import DeviceError, devices
 from jaxdreamer.envs.host import versions
 from jaxdreamer.envs.host.drawing import gl, render
+from jaxdreamer.families import Backend
 
-# A small task of each backend; brax's has nothing to draw, but compiles at once.
-SAMPLES = {
-    "gym": "Pendulum-v1",
-    "dmc": "walker-walk",
-    "mujoco": "HalfCheetah-v5",
-    "robotics": "FetchReach-v4",
-    "brax": "fast",
-}
-LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", *versions.FAMILY, "brax", "mlagents-envs")
 _TRY = """
-import json, sys
+import json, pickle, sys
 import numpy as np
+from jaxdreamer import families
 from jaxdreamer.config import EnvConfig
 from jaxdreamer.envs import make_env
-name, task, *modes = sys.argv[1:]
-for obs in modes:
+families.register(record := pickle.load(sys.stdin.buffer))
+for obs in sys.argv[1:]:
     shapes, error = {}, ""
     try:
-        env = make_env(EnvConfig(backend=name, id=task, obs=obs))
+        env = make_env(EnvConfig(backend=record.name, id=record.sample, obs=obs))
         env.reset(0)
         entry = env.step(np.zeros(env.spec.action.size, np.float32))
         shapes = {key: list(value.shape) for key, value in entry.obs.items()}
@@ -47,19 +42,20 @@ def lines() -> list[str]:
     return [*_machine(), "", *_drawing(), "", *_versions(), "", *_backends()]
 
 
-def try_backend(name: str, *modes: str, seconds: float = 240.0) -> list[tuple[dict[str, list[int]], str]]:
+def try_backend(record: Backend, *modes: str, seconds: float = 240.0) -> list[tuple[dict[str, list[int]], str]]:
     """Make, reset and step a small task in a child process, once for each mode of ``env.obs``.
 
     For each what it observed, shapes by key, and what went wrong; one of the two is empty.
     """
-    command = [sys.executable, "-c", _TRY, name, SAMPLES[name], *modes]
+    command = [sys.executable, "-c", _TRY, *modes]
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}  # whether a backend works does not depend on the device
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=env)
+        # The child is handed the record: it knows nothing of what this program registered.
+        done = subprocess.run(command, input=cloudpickle.dumps(record), capture_output=True, timeout=seconds, env=env)
     except subprocess.TimeoutExpired:
         return [({}, f"no answer within {seconds:g} s")] * len(modes)
-    said = [tuple(json.loads(line[5:])) for line in done.stdout.splitlines() if line.startswith("said ")]
-    last = done.stderr.strip().splitlines() or ["it said nothing"]
+    said = [tuple(json.loads(line[5:])) for line in done.stdout.decode().splitlines() if line.startswith("said ")]
+    last = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
     return said + [({}, f"exit status {done.returncode}: {last[-1]}")] * (len(modes) - len(said))
 
 
@@ -96,20 +92,27 @@ def _drawing() -> list[str]:
 
 
 def _versions() -> list[str]:
-    found = versions.installed(*LIBRARIES)
+    own = [name for record in families.records().values() for name in record.libraries]
+    found = versions.installed("jax", "jaxlib", "flax", "optax", "numpy", *own)
     return ["versions: " + ", ".join(f"{name} {number or '(missing)'}" for name, number in found.items())]
 
 
 def _backends() -> list[str]:
-    told = ["environments, each tried in a process of its own:"]
-    for name, task in SAMPLES.items():
-        modes = ("state",) if name == "brax" else ("state", "pixels")
-        (state, error), *drawn = try_backend(name, *modes)
+    lines = ["environments, each tried in a process of its own:"]
+    for record in families.records().values():
+        if not record.sample:
+            found = versions.installed(*record.libraries)
+            if found and all(found.values()):
+                here = ", ".join(f"{name} {number}" for name, number in found.items())
+                lines.append(f"  {record.name}: {here} is here; there is no small task to try")
+            elif found:
+                lines.append(f"  {record.name}: pip install 'jaxdreamer[{record.extra}]'")
+            continue
+        # What is drawn on the device depends on no driver.
+        (state, error), *drawn = try_backend(record, "state", *(["pixels"] if record.kind == "host" else []))
         if error:
-            told += [f"  {name}: does not work", *(f"    {line}" for line in error.splitlines())]
+            lines += [f"  {record.name}: does not work", *(f"    {line}" for line in error.splitlines())]
             continue
         pixels = [f"no pixels: {why}" if why else f"pixels {'x'.join(map(str, obs['image']))}" for obs, why in drawn]
-        told.append(f"  {name}: works ({'; '.join([f'{task}: ' + ', '.join(state), *pixels])})")
-    unity = versions.installed("mlagents-envs")["mlagents-envs"]
-    how = f"mlagents-envs {unity} is here; it takes a player to try" if unity else "pip install 'jaxdreamer[unity]'"
-    return [*told, f"  unity_mlagents: {how}"]
+        lines.append(f"  {record.name}: works ({'; '.join([f'{record.sample}: ' + ', '.join(state), *pixels])})")
+    return lines

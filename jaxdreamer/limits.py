@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Any
 
 from jaxdreamer.errors import ConfigError
@@ -23,14 +24,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),  # jax's random keys take 32 bits: a larger one would silently be a smaller one
     "env.image_size": (8, 4096),
     "env.action_repeat": (1, 1_000_000),
-    "env.frame_skip": (0, 1_000_000),
     "env.num_envs": (1, 2**20),
-    "env.workers": (0, 1024),
-    "env.worker_timeout": (1e-3, 1e6),  # the system's own limit is 2^31 milliseconds
-    "env.unity_timeout_wait": (1, 1_000_000),
-    "env.unity_worker_id": (0, 65_535),
-    "env.unity_base_port": (1, 65_535),
-    "env.unity_time_scale": (SMALLEST, FLOAT32),
     **{f"model.{name}": (1, 2**20) for name in ("stoch_size", "deter_size", "hidden_size", "cnn_depth", "units")},
     **{f"model.{name}": (0, 2**20) for name in ("embed_size", "classes")},
     # Each layer is compiled by itself: of thousands nothing would ever come.
@@ -61,19 +55,30 @@ LIMITS: dict[str, tuple[float, float]] = {
 }
 
 
-def check_limits(flat: Mapping[str, Any]) -> None:
-    """ConfigError for the first setting, by dotted name, that lies outside."""
+def setting(default: Any, low: float | None = None, high: float | None = None, **metadata: Any) -> Any:
+    """A field of settings with its limits, and with what else is known of it, in its metadata.
+
+    ``free=True``: it may change within a run, as it only says where and how a simulator runs. ``path=True``: it is a path,
+    kept absolute; ``path="command"``: it is one where it has a slash.
+    ``runs="start the program"``: what its value makes happen that needs trust in whoever wrote it.
+    """
+    return field(default=default, metadata=metadata | ({} if low is None else {"limits": (low, high)}))
+
+
+def check_limits(flat: Mapping[str, Any], own: Mapping[str, tuple[float, float]]) -> None:
+    """ConfigError for the first setting, by dotted name, outside of LIMITS or of ``own``, the limits in its metadata."""
     for key, value in flat.items():
+        limits = own.get(key) or LIMITS.get(key)
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int | float) and not isinstance(number, bool):
-                check_number(key, number, shown(value))
+                check_number(key, number, shown(value), limits)
 
 
-def check_number(key: str, number: float, found: str) -> None:
+def check_number(key: str, number: float, found: str, limits: tuple[float, float] | None) -> None:
     """ConfigError where ``number`` lies outside the limits of setting ``key``; ``found`` is how it was written."""
     if isinstance(number, float) and not math.isfinite(number):
         raise ConfigError(f"{key} must be a finite number, found {found}")
-    low, high = LIMITS.get(key, (0, FLOAT32 if isinstance(number, float) else INT32))
+    low, high = limits or (0, FLOAT32 if isinstance(number, float) else INT32)
     if low <= number <= high:
         return
     if high == 1:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jaxdreamer import config as configs
-from jaxdreamer import values
+from jaxdreamer import families, values
 from jaxdreamer.config import Config
 from jaxdreamer.errors import ConfigError, nearest
 from jaxdreamer.files import shown
@@ -128,7 +128,7 @@ class _Reader:
     def _parse(self, name: str, is_setting: bool, text: str, spelled: str = "") -> Any:
         """The value of an option or a setting. A setting's text may be empty; an option that says nothing is left out."""
         if is_setting:
-            return values.parse(configs.types()[name], name, text)
+            return configs.parse(name, text)
         kind, spelled = self.kinds[name], spelled or f"--{name.replace('_', '-')}"
         if not text.strip():
             raise ConfigError(f"{spelled} needs a value: {values.describe(kind)}")
@@ -235,8 +235,27 @@ def _settings(base: Config, width: int) -> list[str]:
     lines += ["", *_listed(Config, alone, "", width)]
     for name, group in groups.items():
         if dataclasses.is_dataclass(group):
-            defaults = {item.name: getattr(group, item.name) for item in dataclasses.fields(group)}
+            defaults = {
+                item.name: getattr(group, item.name) for item in dataclasses.fields(group) if item.name != "options"
+            }
             lines += ["", f"{name}: {type(group).__doc__}", *_listed(type(group), defaults, f"{name}.", width)]
+        if name == "env":
+            lines += _options(width)
+    return lines
+
+
+def _options(width: int) -> list[str]:
+    """The options of environments, each where the class that defines it names the backends that have it."""
+    backends: dict[type, list[str]] = {}
+    for name in families.records():
+        for kind in configs.options_of(name).__mro__:
+            backends.setdefault(kind, []).append(name)
+    lines = []
+    for kind, names in backends.items():
+        told = vars(kind).get("__annotations__", {})
+        if issubclass(kind, configs.Options) and told:
+            own = {item.name: item.default for item in dataclasses.fields(kind) if item.name in told}
+            lines += ["", f"env, of {', '.join(names)}: {kind.__doc__}", *_listed(kind, own, "env.", width)]
     return lines
 
 

@@ -39,7 +39,7 @@ from jaxdreamer.envs import make_vector
 
 model = '''<mujoco><worldbody><body><joint name="j"/><geom size="1"/></body></worldbody>
 <actuator><motor joint="j"/></actuator></mujoco>'''
-for options in ({"id": "mine:Walk-v0"}, {"backend": "mujoco", "id": model, "reward_fn": "tasks:reward"}):
+for options in ({"id": "mine:Walk-v0"}, {"backend": "mujoco", "id": model, "options": {"reward_fn": "tasks:reward"}}):
     envs = make_vector(EnvConfig(**options, workers=1), 1)
     for _ in range(2):
         reward = envs.step([[0.0] * envs.spec.action.size]).reward

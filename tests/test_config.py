@@ -12,6 +12,7 @@ import pytest
 
 from jaxdreamer import config as configs
 from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.envs.device.brax_env import BraxOptions
 
 
 def test_no_field_name_occurs_in_two_groups():
@@ -147,3 +148,43 @@ def test_differences_are_named():
 def test_impossible_settings_are_refused_by_name(word, message):
     with pytest.raises(ConfigError, match=message):
         configs.preset("dreamer_v1", word)
+
+
+def test_a_backends_options_are_written_in_any_of_their_ways():
+    expected = configs.EnvConfig(backend="brax", options=BraxOptions(brax_backend="spring"))
+    assert expected == configs.EnvConfig(backend="brax", options={"brax_backend": "spring"})
+    for word in ("brax_backend=spring", "env.brax_backend=spring", "env.options.brax_backend=spring"):
+        assert configs.preset("tiny", "env.backend=brax", word, "action_repeat=1").env == expected
+    config = configs.preset("tiny", "env.backend=brax", brax_backend="spring", camera="side")
+    assert configs.from_dict(json.loads(json.dumps(configs.to_dict(config)))) == config
+    assert configs.replace(config, {"env.backend": "brax"}) == config
+    assert configs.difference(configs.replace(config, {"camera": ""}), config) == {"env.camera": ("", "side")}
+    # What was set is kept by another backend that has it, and refused by one that does not.
+    assert dataclasses.replace(configs.preset("tiny", camera="side").env, backend="brax").options.camera == "side"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: configs.preset("tiny", "brax_backend=spring"),
+            r"brax_backend is an option of env.backend=brax; gym has",
+        ),
+        (
+            lambda: configs.preset("tiny", "backend=pure", "camera=x"),
+            r"camera is an option of .*brax or .*; pure has no",
+        ),
+        (lambda: configs.EnvConfig(options={"camra": "x"}), r"no option 'camra' \(did you mean camera\?\)"),
+        (lambda: configs.EnvConfig(options=[1]), "env.options: expected GymOptions or a mapping, found"),
+        (lambda: configs.EnvConfig(options={"frame_skip": "two"}), "frame_skip: expected int, found 'two'"),
+        (lambda: configs.preset("tiny", "frame_skip=-1"), "env.frame_skip must not be negative"),
+        (lambda: configs.preset("tiny", "backend=unity", "unity_base_port=0"), "unity_base_port must be above 0"),
+        (
+            lambda: configs.preset("tiny", "backend=unity", "unity_worker_id=60535"),
+            "base_port .* must be at most 65535",
+        ),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_by_name(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()

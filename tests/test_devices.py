@@ -14,11 +14,11 @@ from jaxdreamer.devices import how_often, keep_compiled
 
 CHILD = """
 import sys
-from jaxdreamer import cli, doctor
+from jaxdreamer import cli, families
 from jaxdreamer.devices import DeviceError
 from jaxdreamer.envs.host.drawing import gl
 import jaxdreamer
-doctor.SAMPLES, gl.CANDIDATES = {}, ()  # nothing but the machine is asked here
+families.records, gl.CANDIDATES = dict, ()  # nothing but the machine is asked here
 for words in ("train --preset tiny --logdir run", "train --env.backend pure --env pendulum --logdir run --seeds 2",
               "evaluate run", "check-env --env.backend pure --env pendulum", "doctor"):
     print(words.split()[0], cli.main(words.split()), flush=True)

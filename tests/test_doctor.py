@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import pytest
 
-from jaxdreamer import cli, doctor
+from jaxdreamer import cli, doctor, families
 from jaxdreamer.envs.host.drawing import gl
 from jaxdreamer.errors import MissingExtra
 
@@ -32,10 +34,12 @@ def test_what_does_not_work(monkeypatch, capsys):
     assert "MUJOCO_GL=egl is set, which does not work" in doctor._drawing()[0]
     monkeypatch.setattr(gl, "probe", lambda backend: gl.Probe(backend, "NVIDIA H200", ""))
     assert "egl, MUJOCO_GL=egl is set; drawing on a GPU by NVIDIA H200, render_quality full" in doctor._drawing()[0]
-    monkeypatch.setattr(doctor, "SAMPLES", {"gym": "Pendulumm-v1"})
-    assert "did you mean Pendulum" in doctor.try_backend("gym", "state")[0][1]
+    misspelt = dataclasses.replace(families.find("gym"), sample="Pendulumm-v1")
+    monkeypatch.setattr(families, "FAMILIES", {})
+    monkeypatch.setattr(families, "_registered", {"gym": misspelt})
+    assert "did you mean Pendulum" in doctor.try_backend(misspelt, "state")[0][1]
     assert doctor._backends()[1] == "  gym: does not work"
-    assert doctor.try_backend("gym", "state", seconds=0.01)[0][1] == "no answer within 0.01 s"
+    assert doctor.try_backend(misspelt, "state", seconds=0.01)[0][1] == "no answer within 0.01 s"
 
 
 def test_without_mujoco_no_driver_is_blamed(monkeypatch):

@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from jaxdreamer import cli, words
+from jaxdreamer import cli, families, words
 from jaxdreamer import config as configs
 from jaxdreamer.config import ConfigError
 from jaxdreamer.errors import JaxdreamerError
@@ -34,6 +34,14 @@ OBJECTS = [
 # fmt: on
 TYPES = {key: kind for key, kind in configs.types().items() if key != "preset"}
 STATE = EnvSpec({"state": ArraySpec((3,), "float32", "vector")}, ActionSpec((ActionPart("continuous", 1),)))
+
+
+def owners(keys: list[str]) -> list[str]:
+    """The word that chooses a backend with the first option among the settings, where there is one."""
+    if "env.backend" in keys:
+        return []
+    found = [name for key in keys for name in families.records() if key[4:] in configs.hints(configs.options_of(name))]
+    return [f"env.backend={found[0]}"] if found else []
 
 
 def text_for(rng: random.Random, kind: object) -> str:
@@ -64,7 +72,7 @@ def test_random_settings_are_taken_or_refused_by_name():
     rng, taken = random.Random(0), 0
     for _ in range(1500):
         keys = rng.sample(list(TYPES), rng.choice([1, 1, 2, 3]))
-        said = [f"{key}={text_for(rng, TYPES[key])}" for key in keys]
+        said = [*owners(keys), *(f"{key}={text_for(rng, TYPES[key])}" for key in keys)]
         made = refused(lambda said=said: configs.preset("tiny", *said), keys)
         assert made == refused(lambda said=said: cli.parse_train(["--preset", "tiny", *said])[0], keys)
         if made is not None:
@@ -78,7 +86,7 @@ def test_random_objects_are_taken_or_refused_by_name():
     rng, taken = random.Random(1), 0
     for _ in range(1000):
         key, value = rng.choice(list(TYPES)), rng.choice(OBJECTS)
-        made = refused(lambda key=key, value=value: configs.preset("tiny", **{key: value}), [key])
+        made = refused(lambda key=key, value=value: configs.preset("tiny", *owners([key]), **{key: value}), [key])
         if made is not None:
             taken += 1
             plain = configs.fields(made)[key]
@@ -91,7 +99,7 @@ def test_random_objects_are_taken_or_refused_by_name():
 def test_a_number_past_its_limits_is_refused_by_name(key):
     for value in (2**63 if TYPES[key] is not float else 1e39, 10**400, 1e300, float("inf"), float("nan"), -1, -1e-300):
         value = [value, value] if "tuple" in str(TYPES[key]) else value
-        assert refused(lambda value=value: configs.preset("tiny", **{key: value}), [key]) is None
+        assert refused(lambda value=value: configs.preset("tiny", *owners([key]), **{key: value}), [key]) is None
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,8 @@ def test_a_flag_is_not_taken_for_a_value():
     ["--env.unity-additional-args=--seed=3", "--env.unity-additional-args --seed=3", "unity_additional_args=--seed=3"],
 )
 def test_a_players_words_are_not_the_runs(line):
-    config = cli.parse_train(shlex.split(line))[0]
-    assert config.env.unity_additional_args == ("--seed=3",) and config.seed == 0
+    config = cli.parse_train(["backend=unity", *shlex.split(line)])[0]
+    assert config.env.options.unity_additional_args == ("--seed=3",) and config.seed == 0
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_players_words_are_not_the_runs(line):
     ],
 )
 def test_lists_of_texts(line, expected):
-    assert setting("env.unity_additional_args", *shlex.split(line)) == expected
+    assert setting("env.unity_additional_args", "backend=unity", *shlex.split(line)) == expected
 
 
 @pytest.mark.parametrize(

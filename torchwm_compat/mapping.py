@@ -25,6 +25,12 @@ _SPELLINGS = {
     "unity_mlagents": "unity mlagents",
 }
 BACKENDS = {name: own for own, more in _SPELLINGS.items() for name in (own, *more.split())}
+# The only backend that has what a field decides.
+OWNERS = {
+    "brax_backend": "brax",
+    **dict.fromkeys(("mujoco_camera", "mujoco_frame_skip", "mujoco_reset_noise_scale"), "mujoco"),
+    **{name: "unity_mlagents" for name, row in TABLE.items() if row.what.startswith("env.unity_")},
+}
 NOT_OFFERED = ("dmlab", "procgen", "bsuite")
 MODEL_SUFFIXES = (".xml", ".mjcf", ".urdf", ".mjb")
 
@@ -50,16 +56,17 @@ def to_jaxdreamer(args: DreamerConfig) -> Config:
     _check_values(args)
     values: dict[str, Any] = {}
     named: dict[str, str] = {}
+    chosen = "custom" if args.env_instance is not None else backend(args)
     for name, row in TABLE.items():
-        if row.kind == "setting":
+        if row.kind == "setting" and OWNERS.get(name, chosen) == chosen:
             values[row.what] = _CONVERTED[name](args) if name in _CONVERTED else getattr(args, name)
             named.setdefault(row.what, name)
     base = values.pop("preset")
-    values |= _derived(args)
-    if args.env_instance is not None or backend(args) != "mujoco" or not is_model(values["env.id"]):
+    values |= _derived(args) | {"env.backend": chosen}
+    if chosen == "unity_mlagents":
+        values["env.unity_python"] = args.unity_python
+    if chosen == "mujoco" and not is_model(values["env.id"]):
         del values["env.camera"], values["env.frame_skip"]  # native models' only: a task has its own
-    if args.env_instance is not None:
-        values["env.backend"] = "custom"
     try:
         return preset(base, **values)
     except ConfigError as error:
@@ -74,7 +81,6 @@ def _derived(args: DreamerConfig) -> dict[str, Any]:
         "model.hidden_size": args.deter_size,
         "behavior.exploration_epsilon": min(1.0, args.action_noise),
         "env.obs": args.obs,
-        "env.unity_python": args.unity_python,
         # torchwm's windows cross the ends of episodes; so do these, with the state reset there. Otherwise tasks whose
         # episodes are shorter than a window could not be learned.
         "replay.cross_episodes": True,

@@ -103,12 +103,12 @@ def refuse_untrusted(found: Found, args: DreamerConfig, overrides: Mapping[str, 
 
 def _environment(args: DreamerConfig) -> EnvConfig:
     """What of a configuration may name a program."""
-    named = args.mujoco_binary_path
+    named, backend = args.mujoco_binary_path, mapping.backend(args)
+    unity = {"unity_file_name": str(args.unity_file_name or ""), "unity_python": str(args.unity_python or "")}
     return EnvConfig(
-        backend=mapping.backend(args),
+        backend=backend,
         id=str(Path(named).with_suffix(".mjb")) if named else mapping.task(args),
-        unity_file_name=str(args.unity_file_name or ""),
-        unity_python=str(args.unity_python or ""),
+        options=unity if backend == "unity_mlagents" else None,
     )
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from jaxdreamer.config import ConfigError, EnvConfig, is_model
-from jaxdreamer.envs.registry import canonical
+from jaxdreamer import families
+from jaxdreamer.config import ConfigError, EnvConfig, with_metadata
 
 __all__ = ["Untrusted", "foreign", "refuse_untrusted", "trust_word"]
 
@@ -21,30 +21,12 @@ class Untrusted(ConfigError):
 
 def foreign(config: EnvConfig) -> dict[str, str]:
     """By setting: what making this environment would run that is neither ours nor an installed backend's."""
-    backend = canonical(config.backend)
-    found = {}
-    if backend in ("gym", "robotics", "mujoco"):
-        model, module = backend == "mujoco" and is_model(config.id), config.id.rpartition(":")[0]
-        if not model and module:
-            found["env.id"] = f"import the module {module!r}"
-        if model and config.id.lower().endswith(".mjb"):  # MuJoCo's reader trusts the numbers in it
-            found["env.id"] = f"load the binary model {config.id!r}"
-        if model and config.id.lstrip().startswith("<"):  # a few lines of it can ask for all memory and time
-            found["env.id"] = "compile the model that is written in it"
-    if backend == "mujoco":
-        for name in ("reward_fn", "terminal_fn"):
-            if text := getattr(config, name):
-                found[f"env.{name}"] = f"import the module {text.partition(':')[0]!r} and call {text!r}"
-    if backend == "unity_mlagents":
-        told = {
-            "unity_python": "start the program",
-            "unity_file_name": "start the player",
-            "unity_additional_args": "start the player with the words",
-            "unity_log_folder": "write logs to",
-        }
-        for name, does in told.items():
-            if value := getattr(config, name):
-                found[f"env.{name}"] = f"{does} {value!r}"
+    record, found = families.find(config.backend), {}
+    if record and record.runs and (does := record.runs(config.id)):
+        found["env.id"] = does
+    for name, does in with_metadata(config, "runs").items():
+        if value := getattr(config.options, name):
+            found[f"env.{name}"] = f"{does} {value!r}"
     return found
 
 

@@ -17,9 +17,6 @@ from jaxdreamer.types import EnvSpec
 
 # A run's stored experience and parameters mean nothing under another value of these.
 FIXED = ("seed", "algorithm", "env.", "model.", "replay.capacity")
-# Of these, what only says where and how a simulator is run: another machine may need it otherwise.
-_UNITY = ("file_name", "worker_id", "base_port", "timeout_wait", "additional_args", "log_folder", "python")
-FREE = ("env.workers", "env.worker_timeout", "env.max_restarts", *(f"env.unity_{name}" for name in _UNITY))
 
 
 def load_run(logdir: str | os.PathLike[str]) -> tuple[Config, EnvSpec]:
@@ -67,7 +64,9 @@ def settle_config(rundir: RunDir, config: Config, start_over: bool) -> tuple[Con
     # What the checkpoint was trained with: config.json may have been edited since.
     changes = configs.difference(trained_config(rundir) or read_config(rundir), config)
     changes.pop("preset", None)
-    refused = {key: change for key, change in changes.items() if key.startswith(FIXED) and key not in FREE}
+    # What only says where and how a simulator is run may change: another machine may need it otherwise.
+    free = {f"env.{name}" for name in configs.with_metadata(config.env, "free")}
+    refused = {key: change for key, change in changes.items() if key.startswith(FIXED) and key not in free}
     if refused:
         lines = "\n".join(f"  {key}: the run has {old!r}, asked for {new!r}" for key, (old, new) in refused.items())
         raise ConfigError(

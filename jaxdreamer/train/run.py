@@ -20,7 +20,7 @@ from jaxdreamer.devices import devices, keep_compiled
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.device.functional import FunctionalEnv
 from jaxdreamer.envs.host.vector import VectorEnv
-from jaxdreamer.envs.registry import is_functional, located, make_functional, make_vector
+from jaxdreamer.envs.registry import backends, is_functional, located, make_functional, make_vector
 from jaxdreamer.envs.trust import refuse_untrusted, trust_word
 from jaxdreamer.files import shell_word
 from jaxdreamer.record import checkpoint, video
@@ -151,8 +151,8 @@ def _pure(config: Config, make: Any) -> FunctionalEnv | None:
         return make_functional(config.env)
     if config.run.loop == "device" and (make is not None or config.env.backend != "custom"):
         raise ConfigError(
-            "run.loop=device needs an environment of pure functions (env.backend=brax or pure, or one registered with "
-            f"functional=True), found env.backend={config.env.backend}"
+            f"run.loop=device needs an environment of pure functions (env.backend={' or '.join(backends('device'))}), found "
+            f"env.backend={config.env.backend}"
         )
     return None
 

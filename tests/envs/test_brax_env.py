@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdreamer import config as configs
 from jaxdreamer.config import ConfigError, EnvConfig
 
 brax_env = pytest.importorskip("jaxdreamer.envs.device.brax_env")
@@ -28,7 +29,7 @@ SIZES = {"ant": (27, 8), "fast": (2, 1), "halfcheetah": (17, 6), "hopper": (11, 
 
 
 def make(name, **settings):
-    return brax_env.make_functional(EnvConfig(backend="brax", id=name, **settings))
+    return brax_env.make_functional(configs.replace_env(EnvConfig(backend="brax", id=name), settings))
 
 
 def test_every_registered_name_makes_a_spec_without_compiling_anything():

@@ -12,6 +12,7 @@ import pytest
 from gymnasium import spaces
 
 import jaxdreamer
+from jaxdreamer import families
 from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
 from jaxdreamer.envs import AgentEnv, backends, make_env, register, wrap
 from jaxdreamer.envs.base import EnvError, SpaceError
@@ -379,9 +380,7 @@ def test_backends():
         assert "mine" in backends()
         assert make_env(EnvConfig(backend="mine", id="6")).spec.obs["state"].shape == (6,)
     finally:
-        from jaxdreamer.envs import registry
-
-        del registry._BACKENDS["mine"]
+        del families._registered["mine"]
 
 
 def test_toys_by_name():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdreamer import families
 from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs import make_env, make_vector, register, registry
 from jaxdreamer.envs.base import EnvError
@@ -82,7 +83,7 @@ def test_backends_of_functions_are_registered_by_name():
         made.append(config)
         return pure.counting(time_limit=config.num_envs)
 
-    register("mine", make, functional=True)
+    register("mine", make, kind="device")
     try:
         settings = EnvConfig(backend="mine", num_envs=5)
         assert registry.is_functional(settings) and "mine" in registry.backends()
@@ -90,8 +91,7 @@ def test_backends_of_functions_are_registered_by_name():
         assert make_env(settings).reset(0).is_first
         register("mine", lambda config: host(pure.pendulum(), config))  # replaced by one that the host steps
         assert not registry.is_functional(settings) and make_env(settings).spec.action.size == 1
-        with pytest.raises(ConfigError, match="give one of lanes and functional"):
-            register("mine", make, lanes=True, functional=True)
+        with pytest.raises(ConfigError, match=r"kind is host, lanes or device, found .* and 'functional'"):
+            register("mine", make, kind="functional")
     finally:
-        for kind in (registry._BACKENDS, registry._FUNCTIONAL):
-            kind.pop("mine", None)
+        families._registered.pop("mine")

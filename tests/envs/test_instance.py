@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from jaxdreamer import families
 from jaxdreamer.config import ConfigError, EnvConfig
-from jaxdreamer.envs import EnvError, VectorEnv, WorkerVectorEnv, make_env, make_vector, register, registry, wrap
+from jaxdreamer.envs import EnvError, VectorEnv, WorkerVectorEnv, make_env, make_vector, register, wrap
 from jaxdreamer.envs.check import check_env
 from jaxdreamer.envs.device.pure import counting
 from jaxdreamer.envs.host.outcome import flag_of, name_of, reward_of
@@ -180,7 +181,7 @@ def test_environments_that_nobody_wrapped_are_wrapped():
         assert env.step(ACTION).reward == 3
         assert make_vector(config, 1).spec == env.spec
     finally:
-        del registry._BACKENDS["bare"]
+        del families._registered["bare"]
     assert check_env(lambda: gymnasium.make("Pendulum-v1"), steps=5).steps == 5
     workers = WorkerVectorEnv([lambda: Troubled(truncate_at=6)], workers=1, timeout=60)
     assert workers.spec == env.spec

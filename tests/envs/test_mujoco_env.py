@@ -15,7 +15,7 @@ from jaxdreamer.envs import make_env
 mujoco = pytest.importorskip("mujoco")
 
 from jaxdreamer.envs.host import mujoco_env  # noqa: E402
-from jaxdreamer.envs.host.mujoco_env import MuJoCoEnv, MuJoCoImageEnv, make_mujoco_env_from_config  # noqa: E402
+from jaxdreamer.envs.host.mujoco_env import MuJoCoEnv, MuJoCoImageEnv, MuJoCoOptions, make_mujoco_env_from_config  # noqa: E402
 
 TETRAHEDRON = "v 0 0 0\nv .2 0 0\nv 0 .2 0\nv 0 0 .2\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
 PARTS = """<mujocoinclude><asset><mesh name="wedge" file="wedge.obj"/></asset></mujocoinclude>"""
@@ -60,8 +60,9 @@ def trajectory(env, steps=100):
 
 
 def test_file_string_and_binary_are_one_model(folder):
-    options = {"backend": "mujoco", "obs": "both", "image_size": (24, 32), "camera": "side", "reset_noise": 0.1}
-    options |= {"frame_skip": 2, "action_repeat": 2, "reward_fn": "tests.envs.test_mujoco_env:speed"}
+    options = {"backend": "mujoco", "obs": "both", "image_size": (24, 32), "action_repeat": 2}
+    own = {"camera": "side", "reset_noise": 0.1, "frame_skip": 2, "reward_fn": "tests.envs.test_mujoco_env:speed"}
+    options |= {"options": own}
     file = trajectory(make_env(EnvConfig(id=str(folder / "cart.xml"), **options)))
     binary = trajectory(make_env(EnvConfig(id=str(folder / "cart.mjb"), **options)))
     string = trajectory(make_mujoco_env_from_config(EnvConfig(id=MODEL, **options), assets=ASSETS))
@@ -93,7 +94,11 @@ def test_callbacks_decide_reward_and_end(folder):
         seen.append((model, data, action.copy(), info))
         return 2.5
 
-    config = EnvConfig(id=str(folder / "cart.xml"), frame_skip=3, terminal_fn="tests.envs.test_mujoco_env:fallen")
+    config = EnvConfig(
+        backend="mujoco",
+        id=str(folder / "cart.xml"),
+        options=MuJoCoOptions(frame_skip=3, terminal_fn="tests.envs.test_mujoco_env:fallen"),
+    )
     env = make_mujoco_env_from_config(config, reward_fn=reward)
     entry = env.reset(0)
     while not entry.is_last:
@@ -109,7 +114,9 @@ def test_callbacks_decide_reward_and_end(folder):
 
 
 def test_without_callbacks_there_is_no_reward_and_the_time_limit_truncates(folder):
-    env = make_env(EnvConfig(backend="mujoco", id=str(folder / "cart.xml"), action_repeat=10, frame_skip=1))
+    env = make_env(
+        EnvConfig(backend="mujoco", id=str(folder / "cart.xml"), action_repeat=10, options={"frame_skip": 1})
+    )
     entry, steps = env.reset(0), 0
     while not entry.is_last:
         entry, steps = env.step(np.zeros(2)), steps + 1
@@ -226,9 +233,9 @@ def test_what_is_no_model_says_what_it_is(folder):
         MuJoCoEnv(folder / "cart.xml", xml_string=MODEL)
     for text in ("speed", "tests.envs.test_mujoco_env:gone", "no.such.module:f", "tests.envs.test_mujoco_env:MODEL"):
         with pytest.raises(ConfigError, match=r"env\.reward_fn"):
-            make_env(EnvConfig(backend="mujoco", id=str(folder / "cart.xml"), reward_fn=text))
+            make_env(EnvConfig(backend="mujoco", id=str(folder / "cart.xml"), options={"reward_fn": text}))
     with pytest.raises(ConfigError, match="are for models"):
-        make_env(EnvConfig(backend="mujoco", id="Ant-v5", reward_fn="a:b"))
+        make_env(EnvConfig(backend="mujoco", id="Ant-v5", options={"reward_fn": "a:b"}))
 
 
 def test_a_simulation_that_blows_up_is_cut_before_it_starts_again(folder, capfd, monkeypatch):
@@ -278,7 +285,9 @@ def test_every_id_of_gymnasium_makes_resets_and_steps(name, caplog):
 
 
 def test_settings_of_a_task_by_id():
-    env = make_env(EnvConfig(backend="mujoco", id="HalfCheetah-v5", frame_skip=2, reset_noise=0.5, time_limit=3))
+    env = make_env(
+        EnvConfig(backend="mujoco", id="HalfCheetah-v5", time_limit=3, options={"frame_skip": 2, "reset_noise": 0.5})
+    )
     assert env.simulator._env.unwrapped.frame_skip == 2
     calm = make_env(EnvConfig(backend="mujoco", id="HalfCheetah-v5"))
     spread = [np.abs(item.reset(0).obs["state"]).mean() for item in (env, calm)]
@@ -287,4 +296,4 @@ def test_settings_of_a_task_by_id():
         entry = env.step(np.zeros(6))
     assert entry.is_last and not entry.is_terminal
     with pytest.raises(ConfigError, match=r"env\.frame_skip: HalfCheetah-v4 does not let it be chosen"):
-        make_env(EnvConfig(backend="mujoco", id="HalfCheetah-v4", frame_skip=2))
+        make_env(EnvConfig(backend="mujoco", id="HalfCheetah-v4", options={"frame_skip": 2}))

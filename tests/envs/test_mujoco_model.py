@@ -63,7 +63,7 @@ ACTUATED = """<mujoco><asset><model name="robot" file="arm.urdf"/></asset>
 @pytest.mark.parametrize(("keyframe", "angle"), [("", 0.0), ("home", 0.5), ("1", 1.5), ("0", 2.5), ("2", 2.5)])
 def test_an_episode_begins_from_the_keyframe(keyframe, angle):
     """A name goes before a number."""
-    env = make_env(EnvConfig(backend="mujoco", id=KEYED, keyframe=keyframe))
+    env = make_env(EnvConfig(backend="mujoco", id=KEYED, options={"keyframe": keyframe}))
     for _ in range(2):
         assert env.reset(0).obs["qpos"] == [angle]
         env.step(np.zeros(1))
@@ -84,13 +84,13 @@ def test_a_keyframe_is_more_than_positions_and_noise_comes_on_top():
 def test_a_keyframe_that_is_not_there_is_told_with_those_that_are(keyframe):
     says = rf"env\.keyframe: the model has no keyframe '{keyframe}'.*it has 'home', 1, '0' \(or 0 to 2\)"
     with pytest.raises(ConfigError, match=says):
-        make_env(EnvConfig(backend="mujoco", id=KEYED, keyframe=keyframe))
+        make_env(EnvConfig(backend="mujoco", id=KEYED, options={"keyframe": keyframe}))
     with pytest.raises(ConfigError, match="it has none"):
         MuJoCoEnv(xml_string=KEYED[: KEYED.index("<keyframe>")] + "</mujoco>", keyframe="home")
     with pytest.raises(
         ConfigError, match=r"are for models of your own, and 'Ant-v5' is a task's id: leave out env\.keyframe"
     ):
-        make_env(EnvConfig(backend="mujoco", id="Ant-v5", keyframe=keyframe))
+        make_env(EnvConfig(backend="mujoco", id="Ant-v5", options={"keyframe": keyframe}))
 
 
 def test_keyframes_that_are_not_used_are_told_once(caplog, monkeypatch):
@@ -98,7 +98,7 @@ def test_keyframes_that_are_not_used_are_told_once(caplog, monkeypatch):
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             make_env(EnvConfig(backend="mujoco", id=KEYED)).close()
-        make_env(EnvConfig(backend="mujoco", id=KEYED, keyframe="home")).close()
+        make_env(EnvConfig(backend="mujoco", id=KEYED, options={"keyframe": "home"})).close()
     assert [record.getMessage() for record in caplog.records] == [
         "the model has keyframes 'home', 1, '0'; episodes begin at its default state: set env.keyframe=home to begin there"
     ]
@@ -186,7 +186,8 @@ def test_paths_of_settings_are_made_absolute_and_nothing_else(tmp_path, monkeypa
         ),
         ({"backend": "unity", "unity_python": "python3.10"}, {}),
     ]:
-        assert located(EnvConfig(**given)) == EnvConfig(**{**given, **found})
+        config = configs.replace_env(EnvConfig(), given)
+        assert located(config) == configs.replace_env(config, found)
 
 
 def test_a_run_on_a_model_goes_on_from_another_folder(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs import make_env
-from jaxdreamer.envs.registry import imported
+from jaxdreamer.envs.named import imported
 
 MODULES = {
     "misspelt": "def (:\n",

@@ -74,7 +74,7 @@ def test_a_task_that_draws_with_dm_controls_own_context_is_quiet_too():
 def test_nothing_works_or_is_switched_off_or_is_nonsense():
     code = (
         "from jaxdreamer.config import EnvConfig\n"
-        "from jaxdreamer.envs import EnvError, gl, make_env\n"
+        "from jaxdreamer.envs import EnvError, make_env; from jaxdreamer.envs.host.drawing import gl\n"
         "{}\n"
         f"env = make_env(EnvConfig(backend='mujoco', id={BALL!r}, obs='both'))\n"
         "try:\n    env.reset(0)\nexcept EnvError as error:\n    print(error)\n"
@@ -154,8 +154,8 @@ def test_quality():
 @pytest.mark.parametrize("backend", ["gym", "robotics"])
 def test_gymnasiums_pictures_are_its_own(backend):
     """At its own size and in full quality the frame is the library's, whatever other environments drew before."""
-    env = make_env(EnvConfig(backend=backend, id=TASKS[backend], obs="pixels", render_quality="full"))
-    other = make_env(EnvConfig(backend="gym", id="Hopper-v5", obs="pixels", render_quality="full"))
+    env = make_env(EnvConfig(backend=backend, id=TASKS[backend], obs="pixels", options={"render_quality": "full"}))
+    other = make_env(EnvConfig(backend="gym", id="Hopper-v5", obs="pixels", options={"render_quality": "full"}))
     small = env.reset(0).obs["image"]
     other.reset(0)
     frame = env.render()
@@ -181,11 +181,13 @@ def test_a_wrapper_that_draws_is_heard():
 
 
 def test_a_camera_of_a_task_by_id():
-    free, track = (make_env(EnvConfig(id="Ant-v5", obs="pixels", camera=camera)) for camera in ("", "track"))
+    free, track = (
+        make_env(EnvConfig(id="Ant-v5", obs="pixels", options={"camera": camera})) for camera in ("", "track")
+    )
     assert (free.reset(0).obs["image"] != track.reset(0).obs["image"]).any()
     free.close(), track.close()
     with pytest.raises(ValueError, match="not drawn by MuJoCo"):
-        make_env(EnvConfig(id="Pendulum-v1", camera="track"))
+        make_env(EnvConfig(id="Pendulum-v1", options={"camera": "track"}))
 
 
 @pytest.mark.parametrize(("backend", "cycles"), [("dmc", 10), ("mujoco", 40), ("gym", 10)])

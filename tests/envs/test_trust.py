@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxdreamer.config import EnvConfig
+from jaxdreamer.config import EnvConfig, replace_env
 from jaxdreamer.envs.trust import Untrusted, foreign, refuse_untrusted, trust_word
 
 XML = '<mujoco model="a:b"><worldbody/></mujoco>'
@@ -21,8 +21,8 @@ XML = '<mujoco model="a:b"><worldbody/></mujoco>'
         (
             {"id": "model.xml", "backend": "mujoco", "reward_fn": "evil:reward", "terminal_fn": "worse:end"},
             {
-                "env.reward_fn": "import the module 'evil' and call 'evil:reward'",
-                "env.terminal_fn": "import the module 'worse' and call 'worse:end'",
+                "env.reward_fn": "import and call 'evil:reward'",
+                "env.terminal_fn": "import and call 'worse:end'",
             },
         ),
         (
@@ -43,7 +43,7 @@ XML = '<mujoco model="a:b"><worldbody/></mujoco>'
     ],
 )
 def test_everything_that_would_run_is_named_and_needs_trust(settings, named):
-    config = EnvConfig(**settings)
+    config = replace_env(EnvConfig(), settings)
     assert foreign(config) == named and trust_word(config) == " --trust"
     with pytest.raises(Untrusted) as raised:
         refuse_untrusted(config, "runs/x/config.json")
@@ -67,10 +67,9 @@ def test_everything_that_would_run_is_named_and_needs_trust(settings, named):
         {"id": "evil:Foo", "backend": "toy"},
         {"backend": "unity"},  # the Editor, which the user has open
         {"backend": "mine", "id": "evil:Foo"},  # a backend of the user's program
-        {"unity_python": "./python"},  # nothing reads it
     ],
 )
 def test_what_is_ours_or_an_installed_backends_needs_none(settings):
-    config = EnvConfig(**settings)
+    config = replace_env(EnvConfig(), settings)
     assert foreign(config) == {} and trust_word(config) == ""
     refuse_untrusted(config, "runs/x/config.json")

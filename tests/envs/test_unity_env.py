@@ -64,7 +64,7 @@ def play(tmp_path):
 def config(path: Path | str, **settings) -> EnvConfig:
     given = {"backend": "unity", "unity_file_name": str(path), "unity_python": unity_python(), "image_size": (12, 16),
              "unity_timeout_wait": 30, "unity_no_graphics": False}  # fmt: skip
-    return EnvConfig(**{**given, **settings})
+    return configs.replace_env(EnvConfig(), {**given, **settings})
 
 
 def processes(folder: Path) -> list[psutil.Process]:

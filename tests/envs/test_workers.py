@@ -16,8 +16,9 @@ import numpy as np
 import psutil
 import pytest
 
+from jaxdreamer import families
 from jaxdreamer.config import ConfigError, EnvConfig
-from jaxdreamer.envs import EnvError, VectorEnv, WorkerVectorEnv, make_vector, register, registry, wrap
+from jaxdreamer.envs import EnvError, VectorEnv, WorkerVectorEnv, make_vector, register, wrap
 from jaxdreamer.envs.host.outcome import told
 from jaxdreamer.envs.host.toy import CountingEnv
 from jaxdreamer.envs.host.workers import process as worker
@@ -119,7 +120,7 @@ def test_what_was_registered_here_is_known_there():
         assert run(env, 5)["is_last"].tolist() == [[False, False, False, True, False]]
         env.close()
     finally:
-        registry._BACKENDS.pop("mine")
+        families._registered.pop("mine")
 
 
 def test_what_cannot_be_is_refused_as_in_one_process():

@@ -19,6 +19,7 @@ from rich.console import Console
 
 import jaxdreamer
 from jaxdreamer import config as configs
+from jaxdreamer import families
 from jaxdreamer.cli import main
 from jaxdreamer.config import ConfigError
 from jaxdreamer.envs import register, registry
@@ -460,7 +461,7 @@ def test_a_run_can_begin_from_what_another_has_learned(straight, tmp_path):
 
 
 def test_a_registered_backend_and_the_choice_of_the_loop(tmp_path):
-    register("mine", lambda config: pure.pendulum(), functional=True)
+    register("mine", lambda config: pure.pendulum(), kind="device")
     try:
         result = train_agent(tiny("backend=mine", *SHORT), tmp_path / "device", console=quiet())
         assert result.finished and result.evaluation.lengths == [17] * 3
@@ -471,7 +472,7 @@ def test_a_registered_backend_and_the_choice_of_the_loop(tmp_path):
         with pytest.raises(ConfigError, match="was trained by the loop on the host, which the loop on the de"):
             train_agent(tiny(*words, "loop=auto"), tmp_path / "host", console=quiet())
     finally:
-        registry._FUNCTIONAL.pop("mine")
+        families._registered.pop("mine")
     with pytest.raises(
         ConfigError, match=r"run.loop=device needs an environment of pure functions .*found env.backend=gym"
     ):
@@ -480,11 +481,11 @@ def test_a_registered_backend_and_the_choice_of_the_loop(tmp_path):
         ConfigError, match=r"env.time_limit: counting has no time limit of its own, so an evaluation might"
     ):
         endless = lambda config: pure.counting(time_limit=0)  # noqa: E731
-        register("endless", endless, functional=True)
+        register("endless", endless, kind="device")
         try:
             train_agent(tiny("backend=endless", "env=counting", "time_limit=0"), tmp_path / "endless", console=quiet())
         finally:
-            registry._FUNCTIONAL.pop("endless")
+            families._registered.pop("endless")
 
 
 @pytest.mark.parametrize("setting", ["exclude=('state',)", "workers=2"])

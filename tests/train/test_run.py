@@ -19,8 +19,9 @@ from gymnasium import spaces
 from rich.console import Console
 
 from jaxdreamer import config as configs
+from jaxdreamer import families
 from jaxdreamer.config import ConfigError
-from jaxdreamer.envs import backends, make_env, make_vector, register, registry
+from jaxdreamer.envs import backends, make_env, make_vector, register
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.gymnasium_env import wrap
 from jaxdreamer.envs.host.toy import CountingEnv
@@ -101,7 +102,7 @@ def test_a_backend_may_bring_its_own_lanes(tmp_path):
         made.append(VectorEnv([wrap(CountingEnv(truncate_at=4), config) for _ in range(2 * count)], seed=seed))
         return made[-1]
 
-    register("pairs", make_lanes, lanes=True)
+    register("pairs", make_lanes, kind="lanes")
     try:
         config = tiny("frames=60", "num_envs=2", "backend=pairs", "eval_episodes=3", "batch_length=4")
         result = train_agent(config, tmp_path / "run", console=quiet())
@@ -112,7 +113,7 @@ def test_a_backend_may_bring_its_own_lanes(tmp_path):
         register("pairs", lambda config: wrap(CountingEnv(), config))  # replaced by one of single environments
         assert make_env(config.env).spec.obs and make_vector(config.env, 3).num_envs == 3
     finally:
-        registry._BACKENDS.pop("pairs")
+        families._registered.pop("pairs")
     assert [vector.num_envs for vector in made] == [4, 6, 6]
     assert result.evaluation.returns == again.returns == [1 + 2 + 3 + 4] * 3
     lines = metrics.read(tmp_path / "run" / "metrics.jsonl")

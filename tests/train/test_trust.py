@@ -40,7 +40,8 @@ def downloaded(request, tmp_path, monkeypatch):
     settings = {key: value.replace("evil_player", str(player)) for key, value in HOSTILE[request.param].items()}
     rundir = RunDir(tmp_path / "run").create()
     data = configs.to_dict(configs.preset("classic,tiny"))
-    data["env"] |= settings
+    own = {key: settings[key] for key in settings if key in ("id", "backend")}
+    data["env"] |= {**own, "options": {key: value for key, value in settings.items() if key not in own}}
     rundir.config.write_text(json.dumps(data))
     write_spec(rundir, SPEC, None)
     yield rundir, ran, [key for key in settings if key not in ("backend",) and "evil" in settings[key]]

@@ -5,18 +5,26 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from typing import Any, get_args, get_type_hints
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import jax
-import jax.numpy as jnp
-
-from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra, nearest
-from jaxdreamer.envs.device.functional import FunctionalEnv
-from jaxdreamer.envs.device.raycast.cast import make_renderer
+from jaxdreamer.config import CameraOptions, ConfigError, EnvConfig, MissingExtra, nearest
+from jaxdreamer.families import Backend
 from jaxdreamer.types import ActionPart, ActionSpec, Array, ArraySpec, EnvSpec, Observation, PyTree
 
-Physics = get_type_hints(EnvConfig)["brax_backend"]
+if TYPE_CHECKING:
+    from jaxdreamer.envs.device.functional import FunctionalEnv
+
+Physics = Literal["generalized", "spring", "positional", "mjx"]
 TIME_LIMIT = 1000  # steps; the episode length that Brax's own training and the published returns use
+
+
+@dataclass(frozen=True)
+class BraxOptions(CameraOptions):
+    """Brax."""
+
+    brax_backend: Physics = "generalized"
+    """Brax's physics."""
 
 
 def import_brax() -> Any:
@@ -43,28 +51,35 @@ def names() -> list[str]:
 
 
 def make_functional(config: EnvConfig) -> FunctionalEnv:
-    """The Brax environment ``config.id`` on the physics ``config.brax_backend``, as ``config.obs`` wants it seen.
+    """The Brax environment ``config.id`` on the physics ``brax_backend``, as ``config.obs`` wants it seen.
 
-    Observations: ``state``, Brax's own vector, and ``image``, uint8 at ``config.image_size`` from ``config.camera``, or
+    Observations: ``state``, Brax's own vector, and ``image``, uint8 at ``config.image_size`` from ``camera``, or
     else the model's tracking camera. Actions are Brax's own, [-1, 1]. Brax's environments know no time limit; theirs is
     1,000 steps.
 
     Raises:
         ConfigError: no such environment, or not on this physics. MissingExtra: Brax is not installed.
     """
+    import jax
+    import jax.numpy as jnp
+
+    from jaxdreamer.envs.device.functional import FunctionalEnv
+    from jaxdreamer.envs.device.raycast.cast import make_renderer
+
+    options: BraxOptions = config.options
     envs = import_brax()
     if config.id not in envs._envs:
         raise ConfigError(
             f"env.id: Brax has no environment {config.id!r}{nearest(config.id, envs._envs)}; there are: {', '.join(names())}"
         )
-    env = _make(envs, config.id, config.brax_backend)
+    env = _make(envs, config.id, options.brax_backend)
     height, width = config.image_size
     drawable = getattr(env, "sys", None) is not None and env.sys.ngeom > 0
     sees_state, sees_image = config.obs != "pixels", config.obs in ("pixels", "both")
     if sees_image and not drawable:
         raise ConfigError(f"env.obs={config.obs}: Brax's {config.id} has nothing to draw; use env.obs=state")
-    by_index = config.camera.lstrip("-").isdigit()
-    camera = int(config.camera) if by_index else config.camera or None
+    by_index = options.camera.lstrip("-").isdigit()
+    camera = int(options.camera) if by_index else options.camera or None
     draw = make_renderer(env.sys, height=height, width=width, camera=camera) if drawable else None
 
     example = jax.eval_shape(env.reset, jax.eval_shape(lambda: jax.random.key(0)))
@@ -123,3 +138,15 @@ def _quietly(make: Any, *args: Any, **kwargs: Any) -> Any:
 
 def _named(obs: Any) -> dict[str, Array]:
     return dict(obs) if isinstance(obs, dict) else {"state": obs}
+
+
+BACKEND = Backend(
+    "brax",
+    make_functional,
+    kind="device",
+    tasks=names,
+    options=BraxOptions,
+    extra="brax",
+    libraries=("brax",),
+    sample="fast",  # it has nothing to draw, but compiles at once
+)

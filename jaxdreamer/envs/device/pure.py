@@ -6,14 +6,14 @@ library of functional environments takes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import jax
-import jax.numpy as jnp
+from typing import TYPE_CHECKING, NamedTuple
 
 from jaxdreamer.config import ConfigError, EnvConfig, nearest
-from jaxdreamer.envs.device.functional import FunctionalEnv
+from jaxdreamer.families import Backend
 from jaxdreamer.types import ActionPart, ActionSpec, Array, ArraySpec, EnvSpec, PyTree
+
+if TYPE_CHECKING:  # it imports jax, which the record below must not
+    from jaxdreamer.envs.device.functional import FunctionalEnv
 
 
 def make_functional(config: EnvConfig) -> FunctionalEnv:
@@ -45,6 +45,10 @@ def pendulum() -> FunctionalEnv:
     Observation (cos angle, sin angle, velocity); action: torque, 2 Nm at 1. With the torque u, ``velocity += (15 sin(angle)
     + 3 u) dt``, ``angle += velocity dt``, dt = 0.05 s. Reward before the step: ``-(angle^2 + 0.1 velocity^2 + 0.001 u^2)``.
     """
+    import jax
+    import jax.numpy as jnp
+
+    from jaxdreamer.envs.device.functional import FunctionalEnv
 
     def reset(key: Array) -> Pendulum:
         angle, velocity = jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0) * jnp.array([jnp.pi, 1.0])
@@ -69,6 +73,10 @@ def counting(terminate_at: int = 0, break_at: int = 0, time_limit: int = 20, act
 
     The reward of step t (from 1) is t; step ``terminate_at`` ends the task, step ``break_at`` gives a nan (0: never).
     """
+    import jax
+    import jax.numpy as jnp
+
+    from jaxdreamer.envs.device.functional import FunctionalEnv
 
     def reset(key: Array) -> Array:
         return jnp.stack([jax.random.uniform(key), 0.0, -1.0])
@@ -83,3 +91,5 @@ def counting(terminate_at: int = 0, break_at: int = 0, time_limit: int = 20, act
 
 
 _TASKS = {"pendulum": pendulum, "counting": counting}
+
+BACKEND = Backend("pure", make_functional, kind="device", tasks=tasks)

@@ -14,12 +14,13 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra, nearest
+from jaxdreamer.config import ConfigError, DrawingOptions, EnvConfig, MissingExtra, nearest
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host import versions
 from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.drawing import gl, render
 from jaxdreamer.envs.host.instance import wrap
+from jaxdreamer.families import Backend
 
 DOMAIN_ALIASES = {"cup": "ball_in_cup"}
 CAMERAS = {"quadruped": 2}
@@ -28,11 +29,12 @@ CAMERAS = {"quadruped": 2}
 
 def make(config: EnvConfig) -> AgentEnv:
     """The suite's task named by ``config.id``; ConfigError for an unknown one, MissingExtra without dm_control."""
+    options: DrawingOptions = config.options
     env = DMControlEnv(
         config.id,
         size=config.image_size,
-        camera=config.camera,
-        quality=config.render_quality,
+        camera=options.camera,
+        quality=options.render_quality,
         limited=config.time_limit == 0,
     )
     try:
@@ -176,3 +178,15 @@ def _suite() -> Any:
             ) from error
         raise
     return suite
+
+
+BACKEND = Backend(
+    "dmc",
+    make,
+    tasks=tasks,
+    aliases=("dm_control",),
+    options=DrawingOptions,
+    extra="dmc",
+    libraries=("mujoco", "dm-control"),
+    sample="walker-walk",
+)

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import dataclass
 from typing import Any
 
-from jaxdreamer.config import ConfigError, EnvConfig, is_model, nearest
+from jaxdreamer.config import ConfigError, DrawingOptions, EnvConfig, nearest
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host import plugins
 from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.instance import wrap
 from jaxdreamer.envs.host.libraries import missing_extras, warnings_logged
 from jaxdreamer.envs.host.outcome import told
+from jaxdreamer.envs.named import imported_module
+from jaxdreamer.families import Backend
+from jaxdreamer.limits import setting
 
 logger = logging.getLogger(__name__)
+
+
+MODEL_SUFFIXES = (".xml", ".mjcf", ".urdf", ".mjb")
+"""What the file of a MuJoCo model ends in, in any case."""
+
+
+@dataclass(frozen=True)
+class GymOptions(DrawingOptions):
+    """How Gymnasium's MuJoCo tasks, and those of Gymnasium-Robotics, are made."""
+
+    frame_skip: int = setting(0, 0, 1_000_000)
+    """MuJoCo physics steps per simulator step. 0: the task's own; 1 for a model of your own."""
+    reset_noise: float = 0.0
+    """Scale of the noise on a MuJoCo task's first state. 0: the task's own; none for a model of your own."""
 
 
 def make(config: EnvConfig) -> AgentEnv:
@@ -26,6 +44,7 @@ def make(config: EnvConfig) -> AgentEnv:
     import gymnasium
     from gymnasium.envs.registration import load_env_creator
 
+    own: GymOptions = config.options
     if is_model(config.id):
         raise ConfigError(f"env.id: {config.id[:100]!r} is a MuJoCo model: set env.backend=mujoco")
     with missing_extras(config.id), warnings_logged():
@@ -37,10 +56,10 @@ def make(config: EnvConfig) -> AgentEnv:
                 options["render_mode"] = "rgb_array"  # costs nothing until a frame is asked for
             if config.time_limit > 0:
                 options["max_episode_steps"] = config.time_limit * config.action_repeat
-            if config.frame_skip > 0:
-                options["frame_skip"] = config.frame_skip
-            if config.reset_noise > 0:
-                options["reset_noise_scale"] = config.reset_noise
+            if own.frame_skip > 0:
+                options["frame_skip"] = own.frame_skip
+            if own.reset_noise > 0:
+                options["reset_noise_scale"] = own.reset_noise
             env = _make(spec, options, config)
         except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
             space = config.id.partition("/")[0] + "/" if "/" in config.id else ""
@@ -57,6 +76,17 @@ def make(config: EnvConfig) -> AgentEnv:
         raise
 
 
+def is_model(text: str) -> bool:
+    """Whether an ``env.id`` is a MuJoCo model, its XML or the path of its file, instead of a task's id."""
+    return text.lstrip().startswith("<") or text.lower().endswith(MODEL_SUFFIXES)
+
+
+def runs(name: str) -> str:
+    """What making the task of an id does that needs trust."""
+    module = name.rpartition(":")[0]
+    return f"import the module {module!r}" if module else ""
+
+
 def tasks() -> list[str]:
     """Every id that gymnasium knows."""
     import gymnasium
@@ -70,8 +100,6 @@ def _find(name: str) -> Any:
 
     module, _, name = name.rpartition(":")
     if module:
-        from jaxdreamer.envs.registry import imported_module
-
         imported_module("env.id", module)
     registered = gymnasium.registry
     if name not in registered and not any(key.startswith(f"{name}-v") for key in registered):
@@ -127,3 +155,16 @@ def _warn_once(message: str) -> None:
     if message not in _told:
         _told.add(message)
         logger.warning(message)
+
+
+BACKEND = Backend(
+    "gym",
+    make,
+    tasks=tasks,
+    aliases=("gymnasium",),
+    options=GymOptions,
+    extra="classic",
+    libraries=("gymnasium",),
+    sample="Pendulum-v1",
+    runs=runs,
+)

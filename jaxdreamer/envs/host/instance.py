@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdreamer.config import ConfigError, EnvConfig
+from jaxdreamer.config import ConfigError, DrawingOptions, EnvConfig
 from jaxdreamer.envs.base import Env, EnvError, SpaceError
 from jaxdreamer.envs.host.actions import ActionMap
 from jaxdreamer.envs.host.agent_env import AgentEnv
@@ -146,10 +146,12 @@ class GymnasiumSimulator:
         }
         self.frame_rate = _frame_rate(env, self._name)
         self._seedable = _takes(env, "reset", "seed")
-        self._draw_at, self._note = sized_drawing(env, config.render_quality, config.camera)
-        if config.camera and self._draw_at is None:
+        # The options of a backend of somebody's own may say nothing about drawing.
+        options = config.options if isinstance(config.options, DrawingOptions) else DrawingOptions()
+        self._draw_at, self._note = sized_drawing(env, options.render_quality, options.camera)
+        if options.camera and self._draw_at is None:
             raise ConfigError(
-                f"env.camera={config.camera}: {self._name} is not drawn by MuJoCo and has no cameras to choose from"
+                f"env.camera={options.camera}: {self._name} is not drawn by MuJoCo and has no cameras to choose from"
             )
 
     def reset(self, seed: int | None) -> None:

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from jaxdreamer.config import MODEL_SUFFIXES, ConfigError, EnvConfig
+from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs.host import gymnasium_env
 from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.drawing import render
@@ -31,6 +32,9 @@ from jaxdreamer.envs.host.mujoco_model import (
     warnings_caught,
 )
 from jaxdreamer.envs.host.outcome import flag_of, reward_of, told
+from jaxdreamer.envs.named import imported
+from jaxdreamer.families import Backend
+from jaxdreamer.limits import setting
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +44,18 @@ TerminalFn = Callable[[Any, Any, dict[str, Any]], bool]
 """(model, data, info) -> whether the task ends here."""
 DEFAULT_STEPS = 1000
 """Simulator steps of a native model's episode where no time limit is set."""
+
+
+@dataclass(frozen=True)
+class MuJoCoOptions(gymnasium_env.GymOptions):
+    """MuJoCo models of your own."""
+
+    keyframe: str = ""
+    """Keyframe of a MuJoCo model of your own that episodes begin from, by name or number. Empty: its default state."""
+    reward_fn: str = setting("", runs="import and call")
+    """Reward of a MuJoCo model of your own, as module:function of (model, data, action, info). Empty: always 0."""
+    terminal_fn: str = setting("", runs="import and call")
+    """Whether a MuJoCo model's episode ends, as module:function of (model, data, info). Empty: never."""
 
 
 def make_mujoco_env_from_config(
@@ -53,12 +69,21 @@ def make_mujoco_env_from_config(
 
     Text that begins with ``<`` is a model, MJCF or URDF, a path that ends in ``.xml``, ``.mjcf``, ``.urdf`` or ``.mjb`` is a
     model's file, and anything else is the id of a Gymnasium task. Functions, keyframes and assets are for models of one's
-    own; the functions stand before ``config.reward_fn`` and ``config.terminal_fn``. Raises ConfigError for a model that
+    own; the functions stand before the options ``reward_fn`` and ``terminal_fn``. Raises ConfigError for a model that
     cannot be loaded.
     """
+    options = config.options
+    if not isinstance(options, MuJoCoOptions):
+        raise ConfigError(f"env.backend: expected mujoco, found {config.backend!r}")
     source = model_source(config.id)
     if source is None:
-        _check_task(config, assets, reward_fn, terminal_fn)
+        given = {
+            "env.reward_fn": reward_fn or options.reward_fn,
+            "env.terminal_fn": terminal_fn or options.terminal_fn,
+            "env.keyframe": options.keyframe,
+            "assets": assets,
+        }
+        _check_task(config.id, [name for name, value in given.items() if value])
         return gymnasium_env.make(config)
     # Actuators without a range get [-1, 1], or none at all, and with it what env.action_bound says.
     limits = (-math.inf, math.inf) if config.action_bound > 0 else (-1.0, 1.0)
@@ -66,19 +91,19 @@ def make_mujoco_env_from_config(
         **source,
         assets=assets,
         size=config.image_size,
-        camera=config.camera,
-        quality=config.render_quality,
-        frame_skip=config.frame_skip or 1,
-        reset_noise_scale=config.reset_noise,
-        keyframe=config.keyframe,
+        camera=options.camera,
+        quality=options.render_quality,
+        frame_skip=options.frame_skip or 1,
+        reset_noise_scale=options.reset_noise,
+        keyframe=options.keyframe,
         default_control_range=limits,
-        reward_fn=reward_fn or _callback("env.reward_fn", config.reward_fn),
-        terminal_fn=terminal_fn or _callback("env.terminal_fn", config.terminal_fn),
+        reward_fn=reward_fn or _callback("env.reward_fn", options.reward_fn),
+        terminal_fn=terminal_fn or _callback("env.terminal_fn", options.terminal_fn),
         max_episode_steps=0 if config.time_limit else DEFAULT_STEPS,
     )
     try:
         check_actuators(env.model, source)
-        if not config.keyframe:
+        if not options.keyframe:
             _tell_of_keyframes(config.task, env.model)
         return wrap(env, config)
     except BaseException:
@@ -86,24 +111,18 @@ def make_mujoco_env_from_config(
         raise
 
 
-def _check_task(config: EnvConfig, assets: Any, reward_fn: Any, terminal_fn: Any) -> None:
-    """ConfigError for an id that cannot be a task's, and for what a task has no use for."""
-    path = Path(config.id)
-    if config.id not in gymnasium.registry and path.exists():
+def _check_task(name: str, given: list[str]) -> None:
+    """ConfigError for an id that cannot be a task's, and for what was ``given`` that a task has no use for."""
+    path = Path(name)
+    if name not in gymnasium.registry and path.exists():
         raise ConfigError(
-            f"env.id: {config.id!r} is a {'folder' if path.is_dir() else 'file'}, and no model by its name: a model's file "
-            f"ends in {', '.join(MODEL_SUFFIXES)}"
+            f"env.id: {name!r} is a {'folder' if path.is_dir() else 'file'}, and no model by its name: a model's file "
+            f"ends in {', '.join(gymnasium_env.MODEL_SUFFIXES)}"
         )
-    given = {
-        "env.reward_fn": reward_fn or config.reward_fn,
-        "env.terminal_fn": terminal_fn or config.terminal_fn,
-        "env.keyframe": config.keyframe,
-        "assets": assets,
-    }
-    if names := [name for name, value in given.items() if value]:
+    if given:
         raise ConfigError(
-            f"env.reward_fn, env.terminal_fn, env.keyframe and assets are for models of your own, and {config.id!r} is a "
-            f"task's id: leave out {', '.join(names)}"
+            f"env.reward_fn, env.terminal_fn, env.keyframe and assets are for models of your own, and {name!r} is a "
+            f"task's id: leave out {', '.join(given)}"
         )
 
 
@@ -284,6 +303,40 @@ class MuJoCoImageEnv(MuJoCoEnv):
 
 
 def _callback(setting: str, text: str) -> Callable[..., Any] | None:
-    from jaxdreamer.envs.registry import imported
-
     return imported(setting, text) if text else None
+
+
+def label(config: EnvConfig) -> str:
+    """What a run's folder is called after: a model's file, or a task's id."""
+    if config.id.lstrip().startswith("<"):
+        return "mjcf"
+    return Path(config.id).stem if gymnasium_env.is_model(config.id) else config.id
+
+
+def is_file(text: str) -> bool:
+    """Whether an ``env.id`` is a model's file."""
+    return gymnasium_env.is_model(text) and not text.lstrip().startswith("<")
+
+
+def runs(text: str) -> str:
+    """What making an ``env.id`` does that needs trust."""
+    if not gymnasium_env.is_model(text):
+        return gymnasium_env.runs(text)
+    if text.lower().endswith(".mjb"):  # MuJoCo's reader trusts the numbers in it
+        return f"load the binary model {text!r}"
+    return "" if is_file(text) else "compile the model that is written in it"  # a few lines can ask for all memory
+
+
+BACKEND = Backend(
+    "mujoco",
+    make_mujoco_env_from_config,
+    tasks=tasks,
+    aliases=("mjcf", "native_mujoco"),
+    options=MuJoCoOptions,
+    extra="mujoco",
+    libraries=("mujoco", "gymnasium"),
+    sample="HalfCheetah-v5",
+    label=label,
+    is_file=is_file,
+    runs=runs,
+)

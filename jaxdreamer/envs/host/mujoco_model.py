@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxdreamer.config import ConfigError, MissingExtra, is_model, nearest
+from jaxdreamer.config import ConfigError, MissingExtra, nearest
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host import versions
+from jaxdreamer.envs.host.gymnasium_env import is_model
 from jaxdreamer.files import at_home
 
 _MJB_ID = 54321

@@ -11,6 +11,7 @@ from importlib import metadata
 
 from jaxdreamer.config import ConfigError, MissingExtra
 from jaxdreamer.envs.host.libraries import warnings_logged
+from jaxdreamer.envs.named import imported_module
 
 # Id, the module that registers it, and what pip is given: of packages that are much asked for, or whose ids do not tell.
 _KNOWN = (
@@ -68,7 +69,5 @@ def _needs_gymnasium(distribution: str) -> bool:
 
 def _import(module: str) -> None:
     """The one place that imports anything for an id; ConfigError where that fails."""
-    from jaxdreamer.envs.registry import imported_module
-
     with warnings_logged():
         imported_module("env.id", module)

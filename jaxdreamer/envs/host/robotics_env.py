@@ -14,6 +14,7 @@ from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
 from jaxdreamer.envs.host import gymnasium_env, libraries, versions
 from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.drawing import gl
+from jaxdreamer.families import Backend
 
 _WRONG_START = "its episodes began from a wrong state of the arm"
 _DEAD = "it needs mujoco-py, which is no longer maintained"
@@ -83,3 +84,15 @@ def _needs_mujoco_py(name: str) -> bool:
 
 # Under names that say whose they are, for the package's front.
 robotics_tasks, register_robotics = tasks, register
+
+BACKEND = Backend(
+    "robotics",
+    make,
+    tasks=tasks,
+    aliases=("gymnasium_robotics",),
+    options=gymnasium_env.GymOptions,
+    extra="robotics",
+    libraries=("mujoco", "gymnasium-robotics"),
+    sample="FetchReach-v4",
+    runs=gymnasium_env.runs,
+)

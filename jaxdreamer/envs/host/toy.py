@@ -14,6 +14,7 @@ from gymnasium import spaces
 from jaxdreamer.config import ConfigError, EnvConfig, nearest
 from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.instance import wrap
+from jaxdreamer.families import Backend
 
 
 def action_spaces() -> dict[str, spaces.Space]:
@@ -162,3 +163,5 @@ _TOYS: dict[str, Any] = {
     "counting_image": lambda: CountingEnv("image"),
     "counting_dict": lambda: CountingEnv("dict"),
 }
+
+BACKEND = Backend("toy", make, tasks=tasks)

@@ -32,15 +32,19 @@ from __future__ import annotations
 
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxdreamer.config import ConfigError, EnvConfig
+from jaxdreamer.config import ConfigError, EnvConfig, Options
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.images import to_rgb
 from jaxdreamer.envs.host.vector import stack
 from jaxdreamer.envs.unity.player import Lane, PlayerLanes
+from jaxdreamer.families import Backend
+from jaxdreamer.limits import FLOAT32, SMALLEST, setting
 from jaxdreamer.types import Observation, Timestep
 
 DECISIONS_PER_SECOND = 10.0  # of a Decision Requester's usual period; the protocol does not tell
@@ -48,6 +52,41 @@ CALLS_TO_SEE_SOMETHING = 10
 
 # There is one Unity Editor: who asks for it while these lanes play in it, as an evaluation does, borrows it.
 _EDITOR: weakref.WeakSet[PlayerLanes] = weakref.WeakSet()
+
+
+@dataclass(frozen=True)
+class UnityOptions(Options):
+    """Unity ML-Agents players."""
+
+    unity_file_name: str = setting("", free=True, path=True, runs="start the player")
+    """The player, without its suffix. Empty: wait for the Unity Editor's Play button."""
+    unity_behavior_name: str = ""
+    """Whose agents are the lanes, with or without ?team=. Empty: the player's only behaviour."""
+    unity_worker_id: int = setting(0, 0, 65_535, free=True)
+    """Added to the base port."""
+    unity_base_port: int = setting(5005, 1, 65_535, free=True)
+    """The first port to try; ports in use are passed over."""
+    unity_no_graphics: bool = True
+    """Run the player without drawing. Image sensors need false, and a display."""
+    unity_time_scale: float = setting(20.0, SMALLEST, FLOAT32)
+    """How many times faster than real time the player runs."""
+    unity_quality_level: int = 1
+    """The player's quality level."""
+    unity_timeout_wait: int = setting(60, 1, 1_000_000, free=True)
+    """Seconds a player has to connect, and to answer."""
+    unity_additional_args: tuple[str, ...] = setting((), free=True, runs="start the player with the words")
+    """Further words of the player's command line."""
+    unity_log_folder: str = setting("", free=True, path=True, runs="write logs to")
+    """Where logs of players are kept. Empty: a temporary folder, removed at the end."""
+    unity_max_restarts: int = 5
+    """How many times in a run a player that died is started again."""
+    unity_python: str = setting("", free=True, path="command", runs="start the program")
+    """The interpreter that has mlagents-envs. Empty: this one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (port := self.unity_base_port + self.unity_worker_id) > 65_535:
+            raise ConfigError(f"env.unity_base_port + env.unity_worker_id must be at most 65535, found {port}")
 
 
 def make_lanes(config: EnvConfig, count: int, seed: int) -> UnityLanes:
@@ -64,13 +103,13 @@ class UnityLanes:
 
     def __init__(self, config: EnvConfig, count: int = 1, seed: int = 0) -> None:
         """Starts ``count`` players at once; see :class:`~jaxdreamer.envs.unity.process.PlayerProcess` for its errors."""
-        if not config.unity_file_name and count > 1:
+        if not config.options.unity_file_name and count > 1:
             raise ConfigError(f"env.num_envs={count}: there is one Unity Editor; for several players build one")
         self.config, self.seed = config, seed
         self.agent_steps = 0
         """Agent steps of all lanes together; resets do not count."""
         self.players: list[PlayerLanes] = []
-        lender = None if config.unity_file_name else next(iter(_EDITOR), None)
+        lender = None if config.options.unity_file_name else next(iter(_EDITOR), None)
         if count == 1:  # in this thread, where Ctrl-C ends the wait for a player that does not connect
             self.players.append(PlayerLanes(config, seed, 0, lender))
         else:
@@ -83,7 +122,7 @@ class UnityLanes:
         except BaseException:
             self.close()
             raise
-        if not config.unity_file_name and lender is None:
+        if not config.options.unity_file_name and lender is None:
             _EDITOR.add(self.players[0])
         self.spec, self.spaces = first.spec, first.describable_spaces
         self.frame_rate = DECISIONS_PER_SECOND / config.action_repeat
@@ -193,3 +232,20 @@ class UnityLanes:
                 "not draw. It needs a display (xvfb-run) and env.unity_no_graphics=false; or leave the sensor out with "
                 f"env.exclude={','.join(self._blank)}"
             )
+
+
+def label(config: EnvConfig) -> str:
+    """What a run's folder is called after."""
+    return Path(config.options.unity_file_name or "unity-editor").stem
+
+
+BACKEND = Backend(
+    "unity_mlagents",
+    make_lanes,
+    kind="lanes",
+    aliases=("unity", "mlagents"),
+    options=UnityOptions,
+    extra="unity",
+    libraries=("mlagents-envs",),
+    label=label,
+)

@@ -214,7 +214,7 @@ class PlayerLanes:
     def _replace(self, error: PlayerLost) -> None:
         """Another player in place of a lost one; EnvError once that has happened too often."""
         self._process.close()
-        limit = self._config.unity_max_restarts
+        limit = self._config.options.unity_max_restarts
         while self.restarts < limit:
             self.restarts += 1
             logger.warning("%s\nstarting it again (%d of at most %d times)", error, self.restarts, limit)

@@ -34,7 +34,12 @@ class View:
         for number, (key, (name, shape, image)) in enumerate(zip(names, layout.sensors)):
             if image not in wanted or any(fnmatchcase(key, glob) for glob in config.exclude):
                 continue
-            if image and config.unity_no_graphics and config.unity_file_name and "grid" not in name.lower():
+            if (
+                image
+                and config.options.unity_no_graphics
+                and config.options.unity_file_name
+                and "grid" not in name.lower()
+            ):
                 raise SpaceError(
                     f"sensor {name!r} is an image {shape}, which players draw black without graphics: set "
                     "env.unity_no_graphics=false (without a display: run under xvfb-run), or leave it out with "
