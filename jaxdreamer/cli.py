@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jaxdreamer import config as configs
 from jaxdreamer import words
 from jaxdreamer.config import Config, ConfigError, EnvConfig, nearest
-from jaxdreamer.errors import JaxdreamerError
-from jaxdreamer.files import shell_word, shown
+from jaxdreamer.errors import JaxdreamerError, shown
+from jaxdreamer.files import shell_word
 
 if TYPE_CHECKING:
     from jaxdreamer.record.rundir import RunDir

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from jaxdreamer import families, values
-from jaxdreamer.errors import ConfigError, MissingExtra, nearest
-from jaxdreamer.files import FileUnusable, read_json, read_text, safe_name, shown
+from jaxdreamer.errors import ConfigError, MissingExtra, nearest, shown
+from jaxdreamer.files import FileUnusable, read_json, read_text, safe_name
 from jaxdreamer.limits import check_limits, setting
 from jaxdreamer.presets import PRESETS
 

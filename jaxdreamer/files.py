@@ -1,8 +1,8 @@
 """Reading the files of a run, which may be damaged or come from somebody else.
 
-A run's folder can be downloaded, and whoever made it chose what is behind its names: a link to an endless device, a pipe
-that nobody writes to, a file larger than memory. So the files of a run are opened only through this module, which reads
-ordinary files of a bounded size and raises one sentence for anything else.
+A downloaded run may contain a link to an endless device, a pipe without a writer, or a file larger than memory. So a run's
+files are opened only through this module, which reads regular files of a bounded size and raises one sentence for
+anything else.
 """
 
 from __future__ import annotations
@@ -11,34 +11,13 @@ import hashlib
 import json
 import os
 import re
-import reprlib
 import shlex
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from jaxdreamer.errors import JaxdreamerError
-
-__all__ = [
-    "MOST",
-    "FileMissing",
-    "FileUnusable",
-    "at_home",
-    "list_of",
-    "natural",
-    "number",
-    "open_file",
-    "optional",
-    "read_bytes",
-    "read_json",
-    "read_text",
-    "require",
-    "safe_name",
-    "shell_word",
-    "shown",
-    "unique_name",
-]
+from jaxdreamer.errors import JaxdreamerError, shown
 
 MOST = 2**26
 """Bytes of the largest small file: 64 MiB."""
@@ -50,7 +29,8 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
-_MEND = "restore it, or choose another folder"
+MEND = "restore it, or choose another folder"
+"""What to do about a damaged file of a run."""
 
 
 class FileUnusable(JaxdreamerError, ValueError):
@@ -62,32 +42,30 @@ class FileMissing(FileUnusable):
 
 
 def at_home(path: str | os.PathLike[str]) -> Path:
-    """The path, with a leading ``~`` as the home folder; whoever has a folder called ``~x`` means that."""
+    """The path with a leading ``~/`` expanded; ``~x`` is left alone, as a folder may have that name."""
     path = Path(path)
     if path.parts[:1] != ("~",):
         return path
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise FileUnusable(
-            f"{path}: the home folder is not known: let HOME name it, or write the whole path"
-        ) from error
+        raise FileUnusable(f"{path}: the home folder is unknown: set HOME, or write the whole path") from error
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open an ordinary file for reading, in binary. Never waits, whatever the name leads to. Raises FileUnusable."""
+    """Open a regular file for reading, in binary, without ever blocking. Raises FileUnusable."""
     try:
         # Without O_NONBLOCK, opening a pipe waits for somebody to write to it.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError as error:
-        raise FileMissing(f"{path} is missing: {_MEND}") from error
+        raise FileMissing(f"{path} is missing: {MEND}") from error
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         reason = error.strerror if isinstance(error, OSError) else error
-        raise FileUnusable(f"{path} cannot be read ({reason}): {_MEND}") from error
+        raise FileUnusable(f"{path} cannot be read ({reason}): {MEND}") from error
     kind = stat.S_IFMT(os.fstat(handle).st_mode)
     if kind != stat.S_IFREG:
         os.close(handle)
-        raise FileUnusable(f"{path} is {_KINDS.get(kind, 'something else')}, not a file: {_MEND}")
+        raise FileUnusable(f"{path} is {_KINDS.get(kind, 'something else')}, not a file: {MEND}")
     return os.fdopen(handle, "rb")
 
 
@@ -97,18 +75,18 @@ def read_bytes(path: str | os.PathLike[str], most: int = MOST) -> bytes:
         try:
             data = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
         except OSError as error:
-            raise FileUnusable(f"{path} cannot be read ({error.strerror}): {_MEND}") from error
+            raise FileUnusable(f"{path} cannot be read ({error.strerror}): {MEND}") from error
     if len(data) > most:
-        raise FileUnusable(f"{path} has more than {most:,} bytes, more than it ever should: {_MEND}")
+        raise FileUnusable(f"{path} has more than {most:,} bytes, more than such a file may have: {MEND}")
     return data
 
 
 def read_text(path: str | os.PathLike[str], most: int = MOST) -> str:
-    """The text of a UTF-8 file, without a byte order mark that an editor may have put there. Raises FileUnusable."""
+    """The text of a UTF-8 file, without a byte order mark. Raises FileUnusable."""
     try:
         return read_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FileUnusable(f"{path} is not UTF-8 text (byte {error.start} is {error.reason}): {_MEND}") from error
+        raise FileUnusable(f"{path} is not UTF-8 text (byte {error.start} is {error.reason}): {MEND}") from error
 
 
 def read_json(path: str | os.PathLike[str], most: int = MOST) -> Any:
@@ -117,11 +95,11 @@ def read_json(path: str | os.PathLike[str], most: int = MOST) -> Any:
     try:
         data = json.loads(text, object_pairs_hook=_once)
     except RecursionError:
-        raise FileUnusable(f"{path} is nested too deeply: {_MEND}") from None
+        raise FileUnusable(f"{path} is nested too deeply: {MEND}") from None
     except ValueError as error:
-        raise FileUnusable(f"{path} is not valid JSON ({error}): {_MEND}") from error
+        raise FileUnusable(f"{path} is not valid JSON ({error}): {MEND}") from error
     if problem := _problem(data):
-        raise FileUnusable(f"{path} {problem}: {_MEND}")
+        raise FileUnusable(f"{path} {problem}: {MEND}")
     return data
 
 
@@ -135,39 +113,53 @@ def number(value: Any) -> bool:
     return type(value) is float or (type(value) is int and -(2**63) <= value < 2**63)
 
 
+def whole(least: int, most: int = 2**31 - 1) -> Callable[[Any], bool]:
+    """The form of an integer between these limits, both included."""
+    return lambda value: type(value) is int and least <= value <= most
+
+
+def one_of(*known: str) -> Callable[[Any], bool]:
+    """The form of one of these texts."""
+    return lambda value: isinstance(value, str) and value in known
+
+
 def optional(form: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """The form of a value that may be None."""
     return lambda value: value is None or form(value)
 
 
 def list_of(form: Callable[[Any], bool], length: int) -> Callable[[Any], bool]:
-    """The form of a list of so many values."""
+    """The form of a list of ``length`` values."""
     return lambda value: isinstance(value, list) and len(value) == length and all(map(form, value))
 
 
-def require(value: Any, form: Any, name: Any) -> None:
-    """FileUnusable, naming the place, for a JSON value that does not have the form it should.
+def _unusable(problem: str) -> FileUnusable:
+    return FileUnusable(f"{problem}: {MEND}")
 
-    A form is a type (``Any`` for all), a function that says whether a value is right, ``[form]`` for a list of such
-    values, or a dictionary of forms by key. Its keys must be there; others may be, and have the form under ``...`` if
-    there is one.
+
+def require(value: Any, form: Any, name: Any, error: Callable[[str], Exception] = _unusable) -> None:
+    """Raise an error that names the place where a JSON value does not have the form it should.
+
+    A form is a type (``Any`` for every value), a predicate, ``[form]`` for a list of such values, or a dictionary of
+    forms by key. Its keys must be present; other keys are allowed, and have the form under ``...`` if there is one.
+    ``error`` makes the exception from the problem; by default it is FileUnusable, which also says what to do.
     """
     if form is Any:
         return
     if isinstance(form, list):
-        require(value, list, name)
+        require(value, list, name, error)
         for index, item in enumerate(value):
-            require(item, form[0], f"{name}[{index}]")
+            require(item, form[0], f"{name}[{index}]", error)
     elif isinstance(form, Mapping):
-        require(value, dict, name)
+        require(value, dict, name, error)
         if ... in form:
             form = dict.fromkeys(value, form[...]) | {key: inner for key, inner in form.items() if key is not ...}
         for key, inner in form.items():
             if key not in value:
-                raise FileUnusable(f"{name} has no {key!r}: {_MEND}")
-            require(value[key], inner, f"{name}[{key!r}]")
+                raise error(f"{name} has no {key!r}")
+            require(value[key], inner, f"{name}[{key!r}]", error)
     elif not (isinstance(value, form) if isinstance(form, type) else form(value)):
-        raise FileUnusable(f"{name} cannot be {shown(value)}: {_MEND}")
+        raise error(f"{name} cannot be {shown(value)}")
 
 
 def safe_name(text: str) -> str:
@@ -176,7 +168,7 @@ def safe_name(text: str) -> str:
 
 
 def unique_name(text: str) -> str:
-    """:func:`safe_name`, different for every text, also where a file system does not tell large letters from small ones."""
+    """:func:`safe_name`, different for every text, also on file systems that ignore case."""
     name = safe_name(text).lower()
     if name == text and not re.search("-[0-9a-f]{12}$", text):
         return name
@@ -184,25 +176,13 @@ def unique_name(text: str) -> str:
 
 
 def shell_word(path: str | os.PathLike[str]) -> str:
-    """A path as one word that can be copied into a shell, whatever a terminal makes of the bytes of its name."""
+    """A path quoted for a shell, printable whatever bytes its name has."""
     text = os.fspath(path)
     if text.isprintable():
         return shlex.quote(text)
-    # A byte that is no text, or ends the line, is written by its number.
+    # Bytes that are not text, and control characters, are written as escapes.
     parts = (c if c.isprintable() and c not in "'\\" else "".join(f"\\x{b:02x}" for b in os.fsencode(c)) for c in text)
     return f"$'{''.join(parts)}'"
-
-
-def shown(value: Any, most: int = 200) -> str:
-    """A value for an error message, in at most about ``most`` characters however large it is."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = short.maxlong = most
-    short.maxlevel, short.maxdict, short.maxlist, short.maxtuple = 3, 8, 8, 8
-    try:
-        text = short.repr(value)
-    except ValueError:  # an integer of more digits than Python writes
-        text = f"an integer of {int(value).bit_length()} bits" if isinstance(value, int) else type(value).__name__
-    return text if len(text) <= most else text[:most] + "..."
 
 
 def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -215,7 +195,7 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _problem(data: Any) -> str:
-    """What later users of the values could stumble over: depth, and text that is not Unicode."""
+    """What JSON allows and later users could not handle: nesting that is too deep, and lone surrogates."""
     level: list[Any] = [data]
     for _ in range(_DEEPEST):
         deeper: list[Any] = []

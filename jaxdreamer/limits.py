@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
-from jaxdreamer.errors import ConfigError
-from jaxdreamer.files import shown
+from jaxdreamer.errors import ConfigError, shown
 
 INT32 = 2**31 - 1
 FLOAT32 = 3.4e38

@@ -29,8 +29,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxdreamer.errors import JaxdreamerError
-from jaxdreamer.files import shown
+from jaxdreamer.errors import JaxdreamerError, shown
+from jaxdreamer.files import one_of, require, whole
 
 # jax.Array, numpy.ndarray or a tracer: this module must not import jax, environment workers import it.
 Array = Any
@@ -38,28 +38,14 @@ PyTree = Any
 Observation = dict[str, Array]
 _DTYPES = {"image": "uint8", "vector": "float32", "discrete": "int32"}
 _MOST_KEYS = 4096
+_FORM = {
+    "obs": {...: {"shape": [whole(0)], "dtype": str, "kind": one_of(*_DTYPES), "classes": whole(0)}},
+    "action": [{"kind": one_of("continuous", "discrete"), "size": whole(0)}],
+}
 
 
 class SpecError(JaxdreamerError, ValueError):
-    """A description of observations, actions or spaces as there can be none; it says where, and what was found."""
-
-
-def member(data: Any, name: str, kind: type, where: str) -> Any:
-    """``data[name]`` of a JSON object, a ``kind``; SpecError, naming the place, where it is not."""
-    if not isinstance(data, dict):
-        raise SpecError(f"{where}: expected an object, found {shown(data)}")
-    if name not in data:
-        raise SpecError(f"{where} has no {name!r}")
-    if not isinstance(data[name], kind):
-        raise SpecError(f"{where}: {name!r} cannot be {shown(data[name])}")
-    return data[name]
-
-
-def whole(value: Any, where: str, least: int = 0, most: int = 2**31 - 1) -> int:
-    """``value``, a whole number in these limits; SpecError, naming the place, where it is not."""
-    if type(value) is not int or not least <= value <= most:
-        raise SpecError(f"{where}: expected a whole number from {least} to {most}, found {shown(value)}")
-    return value
+    """An invalid description of observations, actions or spaces; the message says where, and what was found."""
 
 
 @dataclass(frozen=True)
@@ -136,19 +122,12 @@ class EnvSpec:
 
     @staticmethod
     def from_dict(data: Any) -> EnvSpec:
-        """Read what :meth:`to_dict` wrote; SpecError for what it never writes."""
-        stored = member(data, "obs", dict, "the spec")
-        if len(stored) > _MOST_KEYS:
-            raise SpecError(f"the spec has at most {_MOST_KEYS:,} observations, found {len(stored):,}")
-        obs = {key: _read_array(key, item) for key, item in stored.items()}
-        parts = []
-        for index, item in enumerate(member(data, "action", list, "the spec")):
-            where = f"part {index} of the action"
-            kind = member(item, "kind", str, where)
-            if kind not in ("continuous", "discrete"):
-                raise SpecError(f"{where}: 'kind' is continuous or discrete, found {shown(kind)}")
-            parts.append(ActionPart(kind, whole(member(item, "size", int, where), f"{where}, 'size'")))
-        action = ActionSpec(tuple(parts))
+        """Read what :meth:`to_dict` wrote; SpecError for anything else."""
+        require(data, _FORM, "the spec", SpecError)
+        if len(data["obs"]) > _MOST_KEYS:
+            raise SpecError(f"the spec has at most {_MOST_KEYS:,} observations, found {len(data['obs']):,}")
+        obs = {key: _read_array(f"observation {shown(key)}", item) for key, item in data["obs"].items()}
+        action = ActionSpec(tuple(ActionPart(item["kind"], item["size"]) for item in data["action"]))
         if not obs or not action.size:
             raise SpecError(
                 f"the spec has {len(obs)} observations and {action.size} numbers in an action; both need some"
@@ -162,23 +141,19 @@ class EnvSpec:
         return 4 * (numbers + self.action.size)
 
 
-def _read_array(key: str, data: Any) -> ArraySpec:
-    where = f"observation {shown(key)}"
-    kind = member(data, "kind", str, where)
-    if kind not in _DTYPES:
-        raise SpecError(f"{where}: 'kind' is one of {', '.join(_DTYPES)}, found {shown(kind)}")
-    if member(data, "dtype", str, where) != _DTYPES[kind]:
+def _read_array(where: str, data: dict[str, Any]) -> ArraySpec:
+    """One observation of a form that is checked already."""
+    kind, shape, classes = data["kind"], tuple(data["shape"]), data["classes"]
+    if data["dtype"] != _DTYPES[kind]:
         raise SpecError(f"{where}: 'dtype' of kind {kind} is {_DTYPES[kind]}, found {shown(data['dtype'])}")
-    shape = tuple(whole(size, f"{where}, 'shape'") for size in member(data, "shape", list, where))
     if kind == "image" and (len(shape) != 3 or min(shape[:2]) < 8 or not shape[2]):
         raise SpecError(
             f"{where}: the 'shape' of an image is height and width from 8, and channels, found {shown(shape)}"
         )
     if len(shape) > 32:
         raise SpecError(f"{where}: 'shape' has {len(shape)} axes, arrays have at most 32")
-    classes = whole(member(data, "classes", int, where), f"{where}, 'classes'", least=1 if kind == "discrete" else 0)
-    if classes and kind != "discrete":
-        raise SpecError(f"{where}: only a discrete one has 'classes', found {classes}")
+    if (kind == "discrete") != (classes > 0):
+        raise SpecError(f"{where}: 'classes' is above 0 for kind discrete and 0 for others, found {classes} for {kind}")
     return ArraySpec(shape, _DTYPES[kind], kind, classes)
 
 

@@ -16,8 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from jaxdreamer.errors import ConfigError, nearest
-from jaxdreamer.files import shown
+from jaxdreamer.errors import ConfigError, nearest, shown
 
 __all__ = ["TRUTH", "convert", "describe", "parse"]
 

@@ -24,8 +24,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from jaxdreamer import config as configs
 from jaxdreamer import families, values
 from jaxdreamer.config import Config
-from jaxdreamer.errors import ConfigError, nearest
-from jaxdreamer.files import shown
+from jaxdreamer.errors import ConfigError, nearest, shown
 
 __all__ = ["BARE", "Read", "help_text", "read"]
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from jaxdreamer.errors import shown
 from jaxdreamer.files import (
     MOST,
     FileMissing,
@@ -17,7 +18,6 @@ from jaxdreamer.files import (
     read_text,
     safe_name,
     shell_word,
-    shown,
     unique_name,
 )
 

@@ -19,9 +19,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxdreamer.errors import ConfigError, nearest
-from jaxdreamer.files import FileUnusable, open_file, read_text, shown
-from jaxdreamer.record.extras import require
+from jaxdreamer.errors import ConfigError, import_extra, nearest, shown
+from jaxdreamer.files import FileUnusable, open_file, read_text
 from jaxdreamer.saving import append_to, storing, write_text
 
 __all__ = ["COUNTERS", "MetricsLog", "Sink", "make_sinks", "read", "tensorboard_sink", "wandb_sink", "without_time"]
@@ -265,13 +264,13 @@ def make_sinks(
 
 def tensorboard_sink(folder: str | os.PathLike[str], resume_frames: int | None = None) -> Sink:
     """Event files in ``folder/tensorboard``. Points after ``resume_frames``, or all older ones, are hidden."""
-    module = require("tensorboardX", "tensorboard", "TensorBoard logging")
+    module = import_extra("tensorboardX", "tensorboard", "TensorBoard logging")
     return _TensorBoard(module, Path(folder), resume_frames)
 
 
 def wandb_sink(folder: str | os.PathLike[str], resume_frames: int | None = None) -> Sink:
     """A Weights & Biases run; a resumed run continues the one that ``folder`` has already."""
-    return _Wandb(require("wandb", "wandb", "Weights & Biases logging"), Path(folder), resume_frames is not None)
+    return _Wandb(import_extra("wandb", "wandb", "Weights & Biases logging"), Path(folder), resume_frames is not None)
 
 
 class _TensorBoard:

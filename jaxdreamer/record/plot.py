@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import fmean
 
 from jaxdreamer.config import ConfigError
+from jaxdreamer.errors import import_extra
 from jaxdreamer.files import at_home
-from jaxdreamer.record.extras import require
 from jaxdreamer.record.metrics import curve, read
 from jaxdreamer.record.rundir import runs_of
 from jaxdreamer.saving import storing
@@ -65,7 +65,7 @@ def draw(
     path = at_home(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"a picture of curves is {', '.join(SUFFIXES)}, found {path}")
-    require("matplotlib", "plot", f"the picture {path}")
+    import_extra("matplotlib", "plot", f"the picture {path}")
     # The object interface: pyplot would keep a global figure and choose a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxdreamer.config import MissingExtra
+from jaxdreamer.errors import import_extra
 from jaxdreamer.files import at_home
-from jaxdreamer.record.extras import require
 from jaxdreamer.saving import StorageError, storing
 
 __all__ = ["open_loop_image", "open_loop_video", "save_image", "save_video"]
@@ -70,7 +70,7 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
     Not through imageio's writer: that one forks this process to start ffmpeg (a preexec_fn), which can deadlock once
     jax has threads. Without one, Python starts programs by vfork.
     """
-    package = require("imageio_ffmpeg", "video", "an MP4 film (a GIF needs no extra)")
+    package = import_extra("imageio_ffmpeg", "video", "an MP4 film (a GIF needs no extra)")
     # The format wants even sizes.
     frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
     size = f"{frames.shape[2]}x{frames.shape[1]}"

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from jaxdreamer.config import ConfigError, MissingExtra
+from jaxdreamer.errors import import_extra
 from jaxdreamer.files import FileUnusable
-from jaxdreamer.record import extras, metrics
+from jaxdreamer.record import metrics
 from jaxdreamer.record.metrics import MetricsLog, make_sinks, read, without_time
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.saving import StorageError
@@ -255,7 +256,7 @@ def test_a_folder_of_a_librarys_name_is_not_the_library(tmp_path, monkeypatch):
     with pytest.raises(
         MissingExtra, match=r"no_such_extra is a folder without a module\)\npip install 'jaxdreamer\[a\]'"
     ):
-        extras.require("no_such_extra", "a", "this")
+        import_extra("no_such_extra", "a", "this")
 
 
 def test_wandb_gets_finite_values_and_continues_its_run(tmp_path, monkeypatch):

@@ -17,18 +17,22 @@ import numpy as np
 
 from jaxdreamer.config import ConfigError
 from jaxdreamer.envs.base import SpaceError
-from jaxdreamer.files import read_json, shown
+from jaxdreamer.errors import shown
+from jaxdreamer.files import MEND, one_of, read_json, require, whole
 from jaxdreamer.memory import refuse_beyond_memory
-from jaxdreamer.types import EnvSpec, SpecError, member, whole
+from jaxdreamer.types import EnvSpec, SpecError
 
 Read = TypeVar("Read")
 
 LEAVES = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
-_DTYPES = {str(np.dtype(code)) for code in "?bhilqBHILQefdg"}
-_MEND = "restore it, or choose another folder"
 # What a file may ask for: a picture of the largest size has fewer numbers, and no action comes near to so many choices.
 _MOST_NUMBERS, _MOST_CHOICES = 2**26, 2**16
 SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
+
+
+def _dtypes(kinds: str) -> set[str]:
+    """Names of the types whose ``dtype.kind`` is one of these."""
+    return {str(np.dtype(code)) for code in "?bhilqBHILQefdg" if np.dtype(code).kind in kinds}
 
 
 _OTHERS = ("Text", "Sequence", "Graph", "OneOf")  # gymnasium's, which are not supported
@@ -121,7 +125,7 @@ def describe_space(space: Any) -> dict[str, Any]:
 def read_spec(path: str | os.PathLike[str]) -> EnvSpec:
     """The spec in a run's ``spec.json``. ConfigError where it describes none, TooLarge where nothing could hold it."""
     spec = _from_file(path, EnvSpec.from_dict)
-    refuse_beyond_memory(f"{path}: one observation and action", spec.nbytes, _MEND)
+    refuse_beyond_memory(f"{path}: one observation and action", spec.nbytes, MEND)
     return spec
 
 
@@ -153,7 +157,7 @@ def _from_file(path: str | os.PathLike[str], read: Callable[[Any], Read]) -> Rea
     try:
         return read(read_json(path))
     except SpecError as error:
-        raise ConfigError(f"{path}: {error}: {_MEND}") from error
+        raise ConfigError(f"{path}: {error}: {MEND}") from error
 
 
 def restore_space(data: Any) -> Any:
@@ -163,20 +167,21 @@ def restore_space(data: Any) -> Any:
     """
     from gymnasium import spaces
 
-    kind = member(data, "kind", str, "a space")
+    require(data, {"kind": str}, "a space", SpecError)
+    kind = data["kind"]
     where = f"a {shown(kind)} space"
+    require(data, _FORMS.get(kind, {"text": str}), where, SpecError)
     if kind == "Dict":
-        items = [_named(item, where) for item in member(data, "spaces", list, where)]
-        if len(dict(items)) != len(items):
+        items = data["spaces"]
+        if len({name for name, _ in items}) != len(items):
             raise SpecError(f"{where} has two members of one name")
         return spaces.Dict([(name, restore_space(child)) for name, child in items])
     if kind == "Tuple":
-        return spaces.Tuple([restore_space(child) for child in member(data, "spaces", list, where)])
+        return spaces.Tuple([restore_space(child) for child in data["spaces"]])
     if kind not in LEAVES:
-        text = member(data, "text", str, where)
         if not kind.isidentifier():
             raise SpecError(f"{where}: there is no class of this name")
-        return type(kind, (spaces.Space,), {"__repr__": lambda _: text})()
+        return type(kind, (spaces.Space,), {"__repr__": lambda _: data["text"]})()
     try:
         with np.errstate(over="raise"):
             return _LEAF[kind](data, where)
@@ -184,26 +189,28 @@ def restore_space(data: Any) -> Any:
         raise error if isinstance(error, SpecError) else SpecError(f"{where} cannot be made: {error}") from error
 
 
-def _named(item: Any, where: str) -> tuple[Any, Any]:
-    if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], str | int):
-        raise SpecError(f"{where}: its members are pairs of a name and a space, found {shown(item)}")
-    return item[0], item[1]
+def _is_member(item: Any) -> bool:
+    """Whether it is a name and the description of a space."""
+    return isinstance(item, list) and len(item) == 2 and isinstance(item[0], str | int)
 
 
-def _dtype(data: Any, where: str, kinds: str) -> np.dtype:
-    name = member(data, "dtype", str, where)
-    if name not in _DTYPES or np.dtype(name).kind not in kinds:
-        raise SpecError(f"{where}: 'dtype' cannot be {shown(name)}")
-    return np.dtype(name)
+_TOP = 2**63 - 1
+_FORMS: dict[str, Any] = {
+    "Dict": {"spaces": [_is_member]},
+    "Tuple": {"spaces": list},
+    "Box": {"dtype": one_of(*_dtypes("biuf")), "shape": [whole(0)], "low": Any, "high": Any},
+    "Discrete": {"dtype": one_of(*_dtypes("iu")), "n": whole(1, _TOP), "start": whole(-_TOP, _TOP)},
+    "MultiDiscrete": {"dtype": one_of(*_dtypes("iu")), "nvec": list, "start": list},
+    "MultiBinary": {"n": lambda value: all(map(whole(1), value if isinstance(value, list) else [value]))},
+}
 
 
 def _restore_box(data: Any, where: str) -> Any:
     from gymnasium import spaces
 
-    dtype = _dtype(data, where, "biuf")
-    shape = tuple(whole(size, f"{where}, 'shape'") for size in member(data, "shape", list, where))
+    dtype, shape = np.dtype(data["dtype"]), tuple(data["shape"])
     _refuse_more(math.prod(shape), _MOST_NUMBERS, "numbers", where)
-    low, high = (_restore_bound(member(data, name, object, where), shape, dtype, where) for name in ("low", "high"))
+    low, high = (_restore_bound(data[name], shape, dtype, where) for name in ("low", "high"))
     if (low > high).any():
         raise SpecError(f"{where}: a lower bound is above the upper one")
     return spaces.Box(low, high, shape, dtype.type)
@@ -212,9 +219,9 @@ def _restore_box(data: Any, where: str) -> Any:
 def _restore_discrete(data: Any, where: str) -> Any:
     from gymnasium import spaces
 
-    dtype, top = _dtype(data, where, "iu"), 2**63 - 1
-    count = whole(member(data, "n", int, where), f"{where}, 'n'", 1, top)
-    start = whole(member(data, "start", int, where), f"{where}, 'start'", -top, top - count)
+    dtype, count, start = np.dtype(data["dtype"]), data["n"], data["start"]
+    if start > _TOP - count:
+        raise SpecError(f"{where}: {count} choices from {start} are more than 64 bits can count")
     options: dict[str, Any] = {} if dtype == np.int64 else {"dtype": dtype}  # gymnasium 1.1 has no such argument
     return spaces.Discrete(count, start=start, **options)
 
@@ -222,10 +229,8 @@ def _restore_discrete(data: Any, where: str) -> Any:
 def _restore_multi_discrete(data: Any, where: str) -> Any:
     from gymnasium import spaces
 
-    dtype = _dtype(data, where, "iu")
-    choices, start = (
-        _numbers(member(data, name, list, where), dtype, f"{where}, {name!r}") for name in ("nvec", "start")
-    )
+    dtype = np.dtype(data["dtype"])
+    choices, start = (_numbers(data[name], dtype, f"{where}, {name!r}") for name in ("nvec", "start"))
     _refuse_more(choices.size, _MOST_CHOICES, "choices", where)
     if choices.shape != start.shape or (choices < 1).any():
         raise SpecError(f"{where}: 'nvec' and 'start' are lists of one shape, of numbers from 1 in 'nvec'")
@@ -235,10 +240,9 @@ def _restore_multi_discrete(data: Any, where: str) -> Any:
 def _restore_multi_binary(data: Any, where: str) -> Any:
     from gymnasium import spaces
 
-    size = member(data, "n", object, where)
-    shape = [whole(item, f"{where}, 'n'", 1) for item in (size if isinstance(size, list) else [size])]
-    _refuse_more(math.prod(shape), _MOST_CHOICES, "choices", where)
-    return spaces.MultiBinary(shape if isinstance(size, list) else shape[0])
+    size = data["n"]
+    _refuse_more(math.prod(size) if isinstance(size, list) else size, _MOST_CHOICES, "choices", where)
+    return spaces.MultiBinary(size)
 
 
 def _refuse_more(count: int, most: int, what: str, where: str) -> None:
