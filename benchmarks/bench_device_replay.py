@@ -65,7 +65,7 @@ class Ring:
         self.first = jnp.arange(seeds) if seeds > 1 else jnp.int32(0)
         self.rows = jax.jit(each(lambda index: row(spec, lanes, index)))(self.first)
         state = jax.jit(each(lambda _: self.replay.init()))(self.first)
-        fill = jax.jit(each(lambda state, first: many(state, first, self.replay.rows + 7)), donate_argnums=0)
+        fill = jax.jit(each(lambda state, first: many(state, first, self.replay.size.rows + 7)), donate_argnums=0)
         self.state = fill(state, self.first)
         add = jax.jit(each(lambda state, row: self.replay.add(state, *row)), donate_argnums=0)
         scan = jax.jit(each(lambda state, first: many(state, first, steps)), donate_argnums=0)
@@ -107,7 +107,7 @@ def main() -> None:
         seconds = interleave(calls, repeats=args.repeats)
         seconds["scan"] = [value / args.steps for value in seconds["scan"]]
         results[name] = {
-            "ring": ring.replay.describe(),
+            "ring": ring.replay.size.describe(),
             "seconds": {key: summary(values) for key, values in seconds.items()},
             "memory": ring.memory(),
         }

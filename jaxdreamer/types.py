@@ -24,8 +24,9 @@ Actions
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -36,6 +37,7 @@ from jaxdreamer.files import one_of, require, whole
 Array = Any
 PyTree = Any
 Observation = dict[str, Array]
+_OBS = "obs/"
 _DTYPES = {"image": "uint8", "vector": "float32", "discrete": "int32"}
 _MOST_KEYS = 4096
 _FORM = {
@@ -135,6 +137,17 @@ class EnvSpec:
         return EnvSpec(obs, action)
 
     @property
+    def layout(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of each array of one entry, by the names of :func:`flatten`; without a lane axis."""
+        single, flag = np.dtype(np.float32), np.dtype(bool)
+        return {
+            **{f"{_OBS}{key}": (item.shape, np.dtype(item.dtype)) for key, item in self.obs.items()},
+            "action": ((self.action.size,), single),
+            "reward": ((), single),
+            **dict.fromkeys(("is_first", "is_last", "is_terminal"), ((), flag)),
+        }
+
+    @property
     def nbytes(self) -> int:
         """Bytes of one entry as the networks read it: choices are one-hot, and everything is float32 there."""
         numbers = sum(math.prod(item.shape) * max(1, item.classes) for item in self.obs.values())
@@ -176,6 +189,21 @@ class Batch(NamedTuple):
     is_first: Array  # bool [T, B]
     is_last: Array  # bool [T, B]
     is_terminal: Array  # bool [T, B]
+
+
+Entries = TypeVar("Entries", Timestep, Batch)
+
+
+def flatten(entries: Timestep | Batch) -> dict[str, Array]:
+    """The arrays by name: ``obs/<key>`` for each observation, and the other fields under their own names."""
+    named = {f"{_OBS}{key}": value for key, value in entries.obs.items()}
+    return named | {name: getattr(entries, name) for name in entries._fields if name != "obs"}
+
+
+def unflatten(kind: type[Entries], named: Mapping[str, Array]) -> Entries:
+    """What :func:`flatten` took apart; arrays that are no field of ``kind`` are ignored."""
+    obs = {name.removeprefix(_OBS): value for name, value in named.items() if name.startswith(_OBS)}
+    return kind(obs, **{name: named[name] for name in kind._fields if name != "obs"})
 
 
 class Latent(NamedTuple):

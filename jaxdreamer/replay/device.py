@@ -22,16 +22,8 @@ from jax import lax
 
 from jaxdreamer.config import ConfigError
 from jaxdreamer.memory import available_memory
-from jaxdreamer.replay.layout import (
-    by_name,
-    bytes_by_field,
-    check_row,
-    describe_ring,
-    entry_layout,
-    refuse_if_too_large,
-    rows_for,
-)
-from jaxdreamer.types import Array, Batch, EnvSpec, Timestep
+from jaxdreamer.replay.layout import RingSize, bytes_by_field, check_row, rows_for
+from jaxdreamer.types import Array, Batch, EnvSpec, Timestep, flatten, unflatten
 
 _INT32_MAX = 2**31 - 1
 # Positions, ages and counts of windows are int32, and sums of two of them must be as well.
@@ -55,17 +47,13 @@ class DeviceReplay(NamedTuple):
     close: Callable[[DeviceReplayState, Array], DeviceReplayState]
     can_sample: Callable[[DeviceReplayState], Array]
     sample: Callable[[DeviceReplayState, Array], Batch]
-    describe: Callable[[], str]  # one line for the start of a run: entries, bytes, and bytes by field
-    rows: int
-    nbytes: int  # of one ring; ``copies`` of them are what was checked against the memory
+    size: RingSize
 
 
 def init(spec: EnvSpec, *, rows: int, lanes: int) -> DeviceReplayState:
     """An empty ring."""
-    made = {key: jnp.zeros((rows, lanes, *shape), dtype) for key, (shape, dtype) in entry_layout(spec).items()}
-    obs = {key: made[f"obs/{key}"] for key in spec.obs}
-    entries = Batch(obs, **{key: made[key] for key in Batch._fields if key != "obs"})
-    return DeviceReplayState(entries, jnp.zeros((rows, lanes), jnp.int32), jnp.int32(0), jnp.int32(0))
+    made = {key: jnp.zeros((rows, lanes, *shape), dtype) for key, (shape, dtype) in spec.layout.items()}
+    return DeviceReplayState(unflatten(Batch, made), jnp.zeros((rows, lanes), jnp.int32), jnp.int32(0), jnp.int32(0))
 
 
 def add(state: DeviceReplayState, timestep: Timestep, action: Array) -> DeviceReplayState:
@@ -81,7 +69,7 @@ def add(state: DeviceReplayState, timestep: Timestep, action: Array) -> DeviceRe
         ValueError: when traced, for a key, shape or dtype that is not the ring's.
     """
     row = jax.tree.map(jnp.asarray, Batch(action=action, **timestep._asdict()))
-    check_row(by_name(row), by_name(state.entries))
+    check_row(flatten(row), flatten(state.entries))
     first = row.is_first
     row = row._replace(action=jnp.where(first[:, None], 0, row.action), reward=jnp.where(first, 0, row.reward))
     # The lane's age is carried from row to row, so it stays right when the episode's first entry is overwritten.
@@ -268,31 +256,19 @@ def make_device_replay(
     rows = rows_for(capacity=capacity, lanes=lanes, length=length, cross_episodes=cross_episodes)
     if rows * lanes > _MOST_ENTRIES:
         raise ConfigError(f"replay.capacity {capacity}: a replay on the device holds at most {_MOST_ENTRIES} entries")
-    sizes = bytes_by_field(entry_layout(spec), rows * lanes) | {"age": rows * lanes * 4}
-    nbytes = sum(sizes.values())
+    sizes = bytes_by_field(spec.layout, rows * lanes) | {"age": rows * lanes * 4}
     device = jax.local_devices()[0]
-    where = "host" if device.platform == "cpu" else device.device_kind
-    describe = functools.partial(describe_ring, sizes, rows=rows, lanes=lanes, where=where, copies=copies)
+    size = RingSize(sizes, rows, lanes, "host" if device.platform == "cpu" else device.device_kind, copies)
     available = _memory_of(device)
     if available is not None:
-        refuse_if_too_large(
-            describe(),
-            nbytes=nbytes * copies,
-            rows=rows,
-            lanes=lanes,
-            available=available,
-            owner="this machine" if device.platform == "cpu" else "the device",
-            fraction=memory_fraction,
-        )
+        size.refuse_if_too_large(available, memory_fraction)
     return DeviceReplay(
         init=functools.partial(init, spec, rows=rows, lanes=lanes),
         add=add,
         close=close,
         can_sample=functools.partial(can_sample, length=length, cross_episodes=cross_episodes),
         sample=functools.partial(sample, length=length, batch_size=batch_size, cross_episodes=cross_episodes),
-        describe=describe,
-        rows=rows,
-        nbytes=nbytes,
+        size=size,
     )
 
 

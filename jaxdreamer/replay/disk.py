@@ -23,6 +23,7 @@ import numpy as np
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.files import FileUnusable, list_of, natural, read_bytes
 from jaxdreamer.replay.host import HostReplay
+from jaxdreamer.replay.layout import bytes_by_field
 from jaxdreamer.saving import remove, storing, sync_folder
 
 __all__ = ["CHUNK_BYTES", "FORM", "ReplayDamaged", "load", "problems", "prune", "save"]
@@ -76,7 +77,7 @@ def save(
     for chunk in previous["chunks"] if previous else []:
         if chunk["stop"] > replay.oldest and _size(folder / chunk["file"]) == chunk["bytes"]:
             kept.append(chunk)
-    row_bytes = max(1, replay.nbytes // replay.rows_max)
+    row_bytes = max(1, replay.size.nbytes // replay.rows_max)
     limit = max(1, chunk_bytes // row_bytes)
     chunks, row = [], replay.oldest
     for chunk in [*sorted(kept, key=lambda c: c["start"]), None]:
@@ -236,14 +237,12 @@ def _read_checked(folder: Path, chunk: dict[str, Any]) -> bytes:
 def _rows(replay: HostReplay, data: bytes, chunk: dict[str, Any]) -> dict[str, np.ndarray]:
     """A chunk's rows by field, [rows, lanes, ...]."""
     values, offset, count = {}, 0, chunk["stop"] - chunk["start"]
-    layout = replay.row_layout()
-    size = count * sum(dtype.itemsize * math.prod(shape) for shape, dtype in layout.values())
+    size = sum(bytes_by_field(replay.layout, count * replay.lanes).values())
     if size != len(data):
         raise ReplayDamaged(f"{chunk['file']} has {len(data)} bytes, {count} rows of this environment take {size}")
-    for key in sorted(layout):
-        shape, dtype = layout[key]
-        array = np.frombuffer(data, dtype, count * math.prod(shape), offset)
-        values[key] = array.reshape(count, *shape)
+    for key, (shape, dtype) in sorted(replay.layout.items()):
+        shape = (count, replay.lanes, *shape)
+        values[key] = array = np.frombuffer(data, dtype, math.prod(shape), offset).reshape(shape)
         offset += array.nbytes
     return values
 

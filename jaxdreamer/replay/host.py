@@ -7,7 +7,6 @@ index stays meaningful (and can be written into a checkpoint) however often the 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,17 +14,8 @@ import numpy as np
 
 from jaxdreamer.config import ConfigError
 from jaxdreamer.memory import available_memory
-from jaxdreamer.replay.layout import (
-    ReplayTooLarge,
-    by_name,
-    bytes_by_field,
-    check_row,
-    describe_ring,
-    entry_layout,
-    refuse_if_too_large,
-    rows_for,
-)
-from jaxdreamer.types import Batch, EnvSpec, Timestep
+from jaxdreamer.replay.layout import ReplayTooLarge, RingSize, bytes_by_field, check_row, rows_for
+from jaxdreamer.types import Batch, EnvSpec, Timestep, flatten, unflatten
 
 __all__ = ["HostReplay", "Indices", "ReplayTooLarge"]
 
@@ -85,22 +75,16 @@ class HostReplay:
         self.rows_max = rows_for(
             capacity=capacity, lanes=self.lanes, length=self.length, cross_episodes=cross_episodes, guard=self.guard
         )
-        layout = entry_layout(spec) | {"episode": ((), np.dtype(np.int64)), "valid": ((), np.dtype(bool))}
-        self._bytes = bytes_by_field(layout, self.capacity)
-        refuse_if_too_large(
-            self.describe(),
-            nbytes=self.nbytes,
-            rows=self.rows_max,
-            lanes=self.lanes,
-            available=available_memory(),
-            owner="this machine",
-            fraction=memory_fraction,
-        )
+        self.layout = spec.layout | {"episode": ((), np.dtype(np.int64))}  # of one entry, as read_rows names them
+        layout = self.layout | {"valid": ((), np.dtype(bool))}
+        sizes = bytes_by_field(layout, self.rows_max * self.lanes)
+        self.size = RingSize(sizes, self.rows_max, self.lanes, "host")
+        self.size.refuse_if_too_large(available_memory(), memory_fraction)
         try:
             # Zeros come as untouched virtual memory: the resident size grows with the rows written, then stays.
             arrays = {k: np.zeros((self.rows_max, self.lanes, *s), d) for k, (s, d) in layout.items()}
         except MemoryError as error:
-            raise ReplayTooLarge(f"{self.describe()}: {error}; lower replay.capacity") from error
+            raise ReplayTooLarge(f"{self.size.describe()}: {error}; lower replay.capacity") from error
         # valid[s] says that no episode cuts the window starting at row s. For the newest length - 1 rows, whose
         # windows are not complete, it says nothing yet (the ring may hold an overwritten row's flag there).
         self._valid = arrays.pop("valid")
@@ -111,23 +95,6 @@ class HostReplay:
         self._episode_start = np.zeros(self.lanes, np.int64)
         self._closed: list[tuple[int, int]] = []
         self._valid_count = 0
-        self._steps = np.arange(self.length, dtype=np.int64)
-
-    # ---- size ----------------------------------------------------------------------------------------------------
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the full ring."""
-        return sum(self._bytes.values())
-
-    @property
-    def capacity(self) -> int:
-        """Entries the ring holds, over all lanes."""
-        return self.rows_max * self.lanes
-
-    def describe(self) -> str:
-        """One line for the start of a run: entries, bytes, and bytes by key."""
-        return describe_ring(self._bytes, rows=self.rows_max, lanes=self.lanes, where="host")
 
     # ---- state ---------------------------------------------------------------------------------------------------
 
@@ -162,9 +129,17 @@ class HostReplay:
         """The oldest row that a window may contain when ``total`` rows have been added."""
         return max(self._first, total + self.guard - self.rows_max)
 
+    def _at(self, rows: Any) -> Any:
+        """Ring positions of absolute rows."""
+        return rows % self.rows_max
+
+    def _newest(self, name: str) -> np.ndarray:
+        """The newest row [lanes, ...] of one array, to read or write."""
+        return self._arrays[name][self._at(self._total - 1)]
+
     def ranges(self, rows: int = 1000) -> dict[str, tuple[float, float]]:
-        """The least and the greatest number of each observation, in the first ``rows`` of the ring."""
-        seen = {key: self._arrays[f"obs/{key}"][: min(self.rows, rows)] for key in self.spec.obs}
+        """Minimum and maximum of each observation, over the first ``rows`` of the ring."""
+        seen = unflatten(Timestep, {key: array[: min(self.rows, rows)] for key, array in self._arrays.items()}).obs
         return {key: (float(value.min()), float(value.max())) for key, value in seen.items() if value.size}
 
     # ---- writing -------------------------------------------------------------------------------------------------
@@ -182,58 +157,57 @@ class HostReplay:
                 without being a reset.
         """
         values = self._checked(timestep, action)
-        row, position = self._total, self._total % self.rows_max
-        first = values["is_first"]
+        row, first = self._total, values["is_first"]
         if row > self.oldest:
-            before = (row - 1) % self.rows_max
-            lost = np.flatnonzero(self._arrays["is_last"][before] & ~first)
+            lost = np.flatnonzero(self._newest("is_last") & ~first)
             if lost.size:
                 raise ValueError(
                     f"environment {lost[0]} ended its episode in the previous entry, so this one must be a reset "
                     "(is_first), found is_first=False"
                 )
-            episode = self._arrays["episode"][before] + first
+            episode, begins = self._newest("episode") + first, first
         else:
-            episode = np.zeros(self.lanes, np.int64)
-            first = np.ones(self.lanes, bool) if row == 0 else first
+            episode, begins = np.zeros(self.lanes, np.int64), first | (row == 0)
         self._writing = row + 1
-        low, next_low = self._lower(row), self._lower(row + 1)
-        if next_low > low:
-            self._valid_count -= int(self._valid[low % self.rows_max].sum())
-        for key, value in values.items():
+        low = self._lower(row)
+        if self._lower(row + 1) > low:
+            self._valid_count -= int(self._valid[self._at(low)].sum())
+        position = self._at(row)
+        for key, value in (values | {"episode": episode}).items():
             self._arrays[key][position] = value
-        self._arrays["action"][position, values["is_first"]] = 0
-        self._arrays["reward"][position, values["is_first"]] = 0
-        self._arrays["episode"][position] = episode
-        self._episode_start[first] = row
+        self._clear_resets(position)
+        self._episode_start[begins] = row
         start = row - self.length + 1
         if start >= self._first:
-            allowed = self._allowed(start % self.rows_max, position)
-            self._valid[start % self.rows_max] = allowed
+            allowed = self._valid[self._at(start)] = self._allowed(self._at(start), position)
             self._valid_count += int(allowed.sum())
         self._total = row + 1
 
-    def _allowed(self, start: Any, end: Any) -> np.ndarray:
-        """Whether windows from position ``start`` to ``end`` are one episode's, or begin where one does.
+    def _clear_resets(self, position: int) -> None:
+        """What led to an episode's first observation is no action of it and brings no reward."""
+        for key in ("action", "reward"):
+            self._arrays[key][position, self._arrays["is_first"][position]] = 0
 
-        An episode shorter than a window would else never be learned from.
+    def _allowed(self, start: Any, end: Any) -> np.ndarray:
+        """Whether windows from position ``start`` to ``end`` lie in one episode, or begin where one does.
+
+        Without the latter, episodes shorter than a window would never be sampled.
         """
         episode, first = self._arrays["episode"], self._arrays["is_first"]
         return first[start] | (episode[start] == episode[end])
 
     def _checked(self, timestep: Timestep, action: Any) -> dict[str, np.ndarray]:
-        row = Batch(action=action, **timestep._asdict())
-        values = {key: np.asarray(value) for key, value in by_name(row).items()}
-        check_row(values, self._arrays)
+        row = flatten(Batch(action=action, **timestep._asdict()))
+        values = {key: np.asarray(value) for key, value in row.items()}
+        check_row(values, {key: array for key, array in self._arrays.items() if key != "episode"})
         for key, value in values.items():
-            wanted = self._arrays[key]
             with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused below
-                values[key] = value = value.astype(wanted.dtype, copy=False)
+                values[key] = value = value.astype(self._arrays[key].dtype, copy=False)
             if value.dtype.kind == "f" and not np.isfinite(value).all():
                 lane = int(np.argwhere(~np.isfinite(value))[0, 0])
                 raise ValueError(f"{key}: environment {lane} gave a value that is not finite; replay would keep it")
         if (values["is_terminal"] & ~values["is_last"]).any():
-            raise ValueError("is_terminal without is_last: an episode that the task ended has ended")
+            raise ValueError("is_terminal without is_last: a terminal entry is the last one of its episode")
         return values
 
     def close_episode(self, lane: int) -> None:
@@ -242,21 +216,16 @@ class HostReplay:
         For a resumed run whose environment could not be brought back to where it was. Nothing happens where the last
         row ends an episode already.
         """
-        if not self.rows:
-            return
-        row = self._total - 1
-        if not self._arrays["is_last"][row % self.rows_max, lane]:
-            self._arrays["is_last"][row % self.rows_max, lane] = True
-            self._closed.append((row, int(lane)))
+        if self.rows and not self._newest("is_last")[lane]:
+            self._newest("is_last")[lane] = True
+            self._closed.append((self._total - 1, int(lane)))
 
     def last_row(self) -> tuple[Timestep, np.ndarray]:
         """Copies of the newest row: the timestep and the action [lanes, A] that led to it."""
         if not self.rows:
             raise ReplayEmpty("the replay holds no row yet")
-        values = {key: array[(self._total - 1) % self.rows_max].copy() for key, array in self._arrays.items()}
-        obs = {key: values[f"obs/{key}"] for key in self.spec.obs}
-        flags = (values["reward"], values["is_first"], values["is_last"], values["is_terminal"])
-        return Timestep(obs, *flags), values["action"]
+        values = {key: self._newest(key).copy() for key in self._arrays}
+        return unflatten(Timestep, values), values["action"]
 
     def lane_episode(self, lane: int) -> np.ndarray | None:
         """Actions [n, A] taken since the reset of the lane's unfinished episode; the reset's zero action is left out.
@@ -265,18 +234,18 @@ class HostReplay:
         episode, or the ring is empty. :meth:`close_episode` is then the right thing to call in every case.
         """
         start = int(self._episode_start[lane])
-        if not self.rows or start < self.oldest or self._arrays["is_last"][(self._total - 1) % self.rows_max, lane]:
+        if not self.rows or start < self.oldest or self._newest("is_last")[lane]:
             return None
-        if not self._arrays["is_first"][start % self.rows_max, lane]:
+        if not self._arrays["is_first"][self._at(start), lane]:
             return None
-        return self._arrays["action"][np.arange(start + 1, self._total) % self.rows_max, lane]
+        return self._arrays["action"][self._at(np.arange(start + 1, self._total)), lane]
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
     def sample_indices(self, rng: np.random.Generator, count: int) -> Indices:
         """Draw ``count`` windows, each valid one equally likely, independently and with replacement.
 
-        The result depends on the generator and on what the replay holds, on nothing else.
+        The result depends only on the generator and on the replay's content.
 
         Raises:
             ReplayEmpty: there is no valid window; the message says why.
@@ -293,14 +262,14 @@ class HostReplay:
         for _ in range(4 if count / chance < 0.25 * span * self.lanes else 0):
             draws = int(1.2 * (count - found) / chance) + 8
             start, lane = low + rng.integers(span, size=draws), rng.integers(self.lanes, size=draws)
-            good = self._valid[start % self.rows_max, lane]
+            good = self._valid[self._at(start), lane]
             starts.append(start[good][: count - found])
             lanes.append(lane[good][: count - found])
             found += len(starts[-1])
             if found == count:
                 break
         if found < count:
-            flags = self._valid[np.arange(low, low + span) % self.rows_max]
+            flags = self._valid[self._at(np.arange(low, low + span))]
             start, lane = np.divmod(rng.choice(np.flatnonzero(flags), count - found), self.lanes)
             starts.append(low + start)
             lanes.append(lane)
@@ -314,77 +283,62 @@ class HostReplay:
             return f"no sequence of {self.length} entries outside the {self.guard} entries kept for the writer"
         return f"no sequence of {self.length} entries begins with an episode or lies in one: add more entries"
 
-    def gather(self, indices: Indices, groups: int | None = None, out: Batch | None = None) -> Batch:
+    def gather(self, indices: Indices, groups: int | None = None, out: dict[str, np.ndarray] | None = None) -> Batch:
         """Copy windows out of the ring.
 
         Args:
             indices: from :meth:`sample_indices`; with ``groups`` = K they are K batches one after another.
             groups: None for [T, B, ...], K for [K, T, B, ...].
-            out: write here instead of into new arrays; from :meth:`buffers` of the same sizes. Never an array that
-                jax may hold: on the CPU ``jax.device_put`` can keep using the NumPy memory
+            out: arrays by name to write into, instead of new ones; from :meth:`buffers` of the same sizes. Never an array
+                that jax may hold: on the CPU ``jax.device_put`` can keep using the NumPy memory
                 (:class:`~jaxdreamer.replay.prefetch.Gatherer` knows when a buffer is free).
 
         Raises:
             LookupError: rows asked for are no longer (or not yet) in the ring.
         """
         start, lane = (np.asarray(part, np.int64).reshape(groups or 1, 1, -1) for part in indices)
-        if start.size:
-            self._check_present(int(start.min()), int(start.max()))
-        rows = (start + self._steps[None, :, None]) % self.rows_max
-        flat = rows * self.lanes + lane
-        flat = flat if groups else flat[0]
-        out = self._empty(flat.shape) if out is None else out
-        for key, array in self._arrays.items():
-            if key == "episode":
-                continue
-            target = out.obs[key[4:]] if key.startswith("obs/") else getattr(out, key)
+        out = self.buffers(len(indices.start), groups) if out is None else out
+        self._check_present(start)
+        flat = self._at(start + np.arange(self.length)[None, :, None]) * self.lanes + lane
+        for key, target in out.items():
+            array = self._arrays[key]
             # take() with a mode other than "raise" writes into out directly, row by row; fancy indexing cannot.
-            np.take(array.reshape(-1, *array.shape[2:]), flat, axis=0, out=target, mode="clip")
-        if start.size:  # again: another thread may have added rows meanwhile
-            self._check_present(int(start.min()), int(start.max()))
-        return out
+            rows = flat if groups else flat[0]
+            np.take(array.reshape(-1, *array.shape[2:]), rows, axis=0, out=target, mode="clip")
+        self._check_present(start)  # again: another thread may have added rows meanwhile
+        return unflatten(Batch, out)
 
-    def _check_present(self, lowest: int, highest: int) -> None:
+    def _check_present(self, start: np.ndarray) -> None:
         kept = max(self._first, self._writing - self.rows_max)
-        if lowest < kept or highest + self.length > self._total:
+        if start.size and (start.min() < kept or start.max() + self.length > self._total):
             raise LookupError(
-                f"sequences of {self.length} starting at rows {lowest} to {highest} were asked for, the replay holds "
-                f"rows {kept} to {self._total - 1}; if they were overwritten while waiting, raise guard={self.guard}"
+                f"sequences of {self.length} starting at rows {start.min()} to {start.max()} were asked for, the replay "
+                f"holds rows {kept} to {self._total - 1}; if they were overwritten while waiting, raise guard={self.guard}"
             )
 
-    def buffers(self, count: int, groups: int | None = None) -> Batch:
+    def buffers(self, count: int, groups: int | None = None) -> dict[str, np.ndarray]:
         """Uninitialised arrays for :meth:`gather`'s ``out``; ``count`` as many windows as the indices hold."""
         shape = (groups, self.length, count // groups) if groups else (self.length, count)
-        return self._empty(shape)
+        return {key: np.empty((*shape, *inner), dtype) for key, (inner, dtype) in self.spec.layout.items()}
 
-    def _empty(self, shape: tuple[int, ...]) -> Batch:
-        made = {key: np.empty((*shape, *array.shape[2:]), array.dtype) for key, array in self._arrays.items()}
-        obs = {key: made[f"obs/{key}"] for key in self.spec.obs}
-        return Batch(obs, **{key: made[key] for key in Batch._fields if key != "obs"})
-
-    # ---- persistence ---------------------------------------------------------------------------------------------
+    # ---- persistence: `disk.py` writes and reads the rows --------------------------------------------------------
 
     def read_rows(self, start: int, stop: int) -> dict[str, np.ndarray]:
-        """Copies of rows ``start`` to ``stop - 1`` by field name (``obs/<key>``, ``action``, ... ``episode``)."""
+        """Copies of rows ``start`` to ``stop - 1`` by name: those of a flat Batch, and ``episode``, int64."""
         if start < self.oldest or stop > self._total:
             raise LookupError(f"rows {start} to {stop} asked for, rows {self.oldest} to {self._total} are here")
-        rows = np.arange(start, stop) % self.rows_max
+        rows = self._at(np.arange(start, stop))
         return {key: array[rows] for key, array in self._arrays.items()}
 
     def write_rows(self, start: int, values: dict[str, np.ndarray]) -> None:
         """Put rows back where :meth:`read_rows` took them from; :meth:`load_state` must follow."""
         for key, array in self._arrays.items():
-            rows = np.arange(start, start + len(values[key])) % self.rows_max
-            array[rows] = values[key]
+            array[self._at(np.arange(start, start + len(values[key])))] = values[key]
 
     def state(self) -> dict[str, Any]:
-        """The small part of the state, ready for JSON; the rows themselves are `disk.py`'s."""
+        """Everything but the rows themselves, ready for JSON."""
         self._closed = [(row, lane) for row, lane in self._closed if row >= self.oldest]
         return {"total": self._total, "first": self._first, "closed": [list(item) for item in self._closed]}
-
-    def row_layout(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        """Shape [lanes, ...] and dtype of each of a row's fields, as :meth:`read_rows` names them."""
-        return {key: (array.shape[1:], array.dtype) for key, array in self._arrays.items()}
 
     def load_state(self, state: dict[str, Any], seams: Sequence[int] = ()) -> None:
         """Take over counters from :meth:`state`, for rows that :meth:`write_rows` has put in place.
@@ -396,47 +350,31 @@ class HostReplay:
         self._closed = [(int(row), int(lane)) for row, lane in state["closed"]]
         for row, lane in self._closed:
             if self.oldest <= row < self._total and lane < self.lanes:
-                self._arrays["is_last"][row % self.rows_max, lane] = True
+                self._arrays["is_last"][self._at(row), lane] = True
         for seam in seams:
             self._part(seam)
         self._refresh()
-        for lane in range(self.lanes):
-            if self._episode_start[lane] in seams:  # its beginning is gone: it cannot be played again
-                self.close_episode(lane)
+        for lane in np.flatnonzero(np.isin(self._episode_start, seams)).tolist():
+            self.close_episode(lane)  # its beginning is gone: it cannot be played again
 
     def _part(self, seam: int) -> None:
-        older = np.arange(self.oldest, seam) % self.rows_max
+        older = self._at(np.arange(self.oldest, seam))
         self._arrays["is_last"][older[-1:]] = True
         self._arrays["episode"][older] -= 1  # or an episode that lay on both sides would still be one
         if seam < self._total:
-            self._arrays["is_first"][seam % self.rows_max] = True
-            for key in ("action", "reward"):
-                self._arrays[key][seam % self.rows_max] = 0
+            self._arrays["is_first"][self._at(seam)] = True
+            self._clear_resets(self._at(seam))
 
     def _refresh(self) -> None:
-        """Compute again what add() keeps up to date."""
-        self._valid[:] = False
-        episode, low = self._arrays["episode"], self.oldest
+        """Recompute what :meth:`add` keeps up to date."""
+        low, episode = self.oldest, self._arrays["episode"]
         starts = np.arange(low, max(low, self._total - self.length + 1))
-        ends = (starts + self.length - 1) % self.rows_max
-        self._valid[starts % self.rows_max] = self._allowed(starts % self.rows_max, ends)
-        usable = starts[starts >= self._lower(self._total)]
-        self._valid_count = int(self._valid[usable % self.rows_max].sum())
+        self._valid[:] = False
+        self._valid[self._at(starts)] = self._allowed(self._at(starts), self._at(starts + self.length - 1))
+        self._valid_count = int(self._valid[self._at(starts[starts >= self._lower(self._total)])].sum())
         self._episode_start[:] = 0
-        if self.rows:
-            rows = np.arange(low, self._total)
-            for lane in range(self.lanes):
-                current = episode[(self._total - 1) % self.rows_max, lane]
-                # Episode numbers never fall along a lane, so the current episode is a suffix.
-                begin = low + int(np.searchsorted(episode[rows % self.rows_max, lane], current))
-                # Where the oldest row is already inside the episode, its reset may be gone; lane_episode checks.
-                self._episode_start[lane] = begin
-
-    def content_hash(self) -> str:
-        """SHA-256 of all rows in order, with their numbers: equal for equal content, wherever the ring is cut."""
-        digest = hashlib.sha256(f"{self.oldest} {self._total}".encode())
-        for start in range(self.oldest, self._total, 1024):
-            for key, value in self.read_rows(start, min(start + 1024, self._total)).items():
-                digest.update(key.encode())
-                digest.update(value.tobytes())
-        return digest.hexdigest()
+        rows = self._at(np.arange(low, self._total))
+        for lane in range(self.lanes if len(rows) else 0):
+            # Episode numbers never fall along a lane, so the current episode is a suffix. Where the oldest row is
+            # already inside the episode, its reset may be gone; lane_episode checks.
+            self._episode_start[lane] = low + np.searchsorted(episode[rows, lane], episode[rows[-1], lane]).item()

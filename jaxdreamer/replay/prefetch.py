@@ -148,30 +148,26 @@ class Gatherer:
 
     def __init__(self, replay: HostReplay, groups: int | None = None, keep: int = 4):
         self._replay, self._groups, self._keep = replay, groups, keep
-        self._sets: list[tuple[int, list[np.ndarray]]] = []
-        self._at_rest = _references([_aligned((1,), np.dtype(np.uint8))])[0]
+        self._sets: list[tuple[int, dict[str, np.ndarray]]] = []
+        self._at_rest = _references({"": _aligned((1,), np.dtype(np.uint8))})[0]
 
     def __call__(self, indices: Indices) -> Batch:
         """Like ``replay.gather(indices, groups)``."""
         count = len(indices.start)
         return self._replay.gather(indices, self._groups, out=self._free(count) or self._new(count))
 
-    def _free(self, count: int) -> Batch | None:
+    def _free(self, count: int) -> dict[str, np.ndarray] | None:
         for size, arrays in self._sets:
             if size == count and all(found == self._at_rest for found in _references(arrays)):
-                return self._batch(arrays)
+                return arrays
         return None
 
-    def _new(self, count: int) -> Batch:
-        shapes = self._replay.buffers(count, self._groups)
-        arrays = [_aligned(array.shape, array.dtype) for array in (*shapes.obs.values(), *shapes[1:])]
+    def _new(self, count: int) -> dict[str, np.ndarray]:
+        wanted = self._replay.buffers(count, self._groups)
+        arrays = {key: _aligned(array.shape, array.dtype) for key, array in wanted.items()}
         if len(self._sets) < self._keep:
             self._sets.append((count, arrays))
-        return self._batch(arrays)
-
-    def _batch(self, arrays: list[np.ndarray]) -> Batch:
-        obs = dict(zip(self._replay.spec.obs, arrays))
-        return Batch(obs, *arrays[len(obs) :])
+        return arrays
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -181,7 +177,7 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[offset : offset + size].view(dtype).reshape(shape)
 
 
-def _references(arrays: list[np.ndarray]) -> list[tuple[int, int]]:
+def _references(arrays: dict[str, np.ndarray]) -> list[tuple[int, int]]:
     # Both the array and the memory it is a view of: NumPy makes a view of a view refer to the memory alone. What the
     # counts are at rest is measured by this same line, so it holds for any Python.
-    return [(sys.getrefcount(arrays[i]), sys.getrefcount(arrays[i].base)) for i in range(len(arrays))]
+    return [(sys.getrefcount(arrays[key]), sys.getrefcount(arrays[key].base)) for key in arrays]

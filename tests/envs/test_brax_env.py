@@ -164,7 +164,9 @@ def test_the_camera_is_chosen(monkeypatch):
     with pytest.raises(ConfigError, match="unknown camera 'front'"):
         make("inverted_pendulum", obs="pixels", camera="front")
     asked = []
-    monkeypatch.setattr("jaxdreamer.envs.device.raycast.cast.make_renderer", lambda sys, **settings: asked.append(settings["camera"]))
+    monkeypatch.setattr(
+        "jaxdreamer.envs.device.raycast.cast.make_renderer", lambda sys, **settings: asked.append(settings["camera"])
+    )
     for name in ("", "-1", "track"):
         make("inverted_pendulum", camera=name)
     assert asked == [None, None, -1, -1, "track", "track"]  # what is seen, and the film

@@ -315,7 +315,7 @@ def test_the_ring_exists_once_in_every_compiled_program(program):
         "vmapped loop": (jax.vmap(loop), (many,)),
     }[program]
     memory = jax.jit(function, donate_argnums=0).lower(state, *args).compile().memory_analysis()
-    ring = replay.nbytes * (seeds if mapped else 1)
+    ring = replay.size.nbytes * (seeds if mapped else 1)
     assert memory.alias_size_in_bytes >= ring  # what goes in comes out
     assert memory.temp_size_in_bytes < ring / 20  # and no other place would hold a second one
     assert memory.output_size_in_bytes < 1.01 * ring
@@ -346,7 +346,7 @@ def test_memory_is_flat_once_the_ring_is_full():
         batch = replay.sample(state, sample_key)
         del sample_key, batch
         live.append(sum(array.nbytes for array in jax.live_arrays()))
-        assert sum(leaf.nbytes for leaf in jax.tree.leaves(state)) == replay.nbytes + 8, index
+        assert sum(leaf.nbytes for leaf in jax.tree.leaves(state)) == replay.size.nbytes + 8, index
     assert len(set(live[20:])) == 1
 
 
@@ -404,12 +404,12 @@ def make(capacity, **more):
 def test_size_is_told_and_true():
     replay = make(1003, lanes=2)
     truth = 1002 * (64 * 64 * 3 + 4 * 4 + 6 * 4 + 4 + 3 + 4)
-    assert replay.rows == 501 and replay.nbytes == truth
+    assert replay.size.rows == 501 and replay.size.nbytes == truth
     shapes = jax.tree.leaves(jax.eval_shape(replay.init))
     assert sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes) == truth + 2 * 4
-    line = replay.describe()
+    line = replay.size.describe()
     assert "1,002 entries (501 x 2 environments)" in line and "12.4 MB of host memory" in line and "obs/image" in line
-    line = make(1003, lanes=2, copies=4).describe()
+    line = make(1003, lanes=2, copies=4).size.describe()
     assert "1,002 entries" in line and "each of 4 seeds" in line
     assert "take 49.5 MB" in line and "obs/image 49.3 MB" in line
 
@@ -427,7 +427,7 @@ def test_refuses_what_does_not_fit(monkeypatch, where, copies):
     assert ("Some GPU memory" in str(caught.value)) == (where == "gpu")
     fits = int(str(caught.value).split("replay.capacity to ")[1].split()[0])
     replay = make(fits, copies=copies)
-    assert 0.7 * 10_000_000 < replay.nbytes * copies <= 8_000_000
+    assert 0.7 * 10_000_000 < replay.size.nbytes * copies <= 8_000_000
     with pytest.raises(ReplayTooLarge):
         make(fits + 4, copies=copies)
     make(fits // 2 - 2, copies=copies, memory_fraction=0.4)
@@ -438,7 +438,7 @@ def test_refuses_what_does_not_fit(monkeypatch, where, copies):
 def test_a_device_that_does_not_tell_its_memory_is_left_to_refuse_by_itself(monkeypatch):
     fake = types.SimpleNamespace(platform="other", device_kind="Other", memory_stats=lambda: None)
     monkeypatch.setattr(device.jax, "local_devices", lambda: [fake])
-    assert "TB of Other memory" in make(500_000_000).describe()
+    assert "TB of Other memory" in make(500_000_000).size.describe()
 
 
 def test_refuses_rings_too_short_or_too_long(monkeypatch):

@@ -34,6 +34,7 @@ from jaxdreamer.train.folder import load_run
 from jaxdreamer.train.host.trainer import HostTrainer
 from jaxdreamer.train.journal import Diverged
 from jaxdreamer.train.run import evaluate_agent, train_agent
+from tests.replay.feed import content_hash
 
 TINY = ["prefill=40", "pretrain=2", "train_every=10", "updates=2", "updates_per_call=2", "eval_every=0", "log_every=50",
         "eval_episodes=3", "checkpoint_every=500", "video=false", "capacity=2000", "action_repeat=1"]  # fmt: skip
@@ -259,7 +260,7 @@ def contents(logdir: Path) -> tuple[list, str, list]:
     )
     disk.load(replay, rundir.replay, checkpoint.read_host(rundir.checkpoints, step)["replay"])
     records = [metrics.without_time(record) for record in metrics.read(rundir.metrics)]
-    return [state, *arrays.values()], replay.content_hash(), records
+    return [state, *arrays.values()], content_hash(replay), records
 
 
 def checkpoint_arrays(folder: Path) -> dict[str, np.ndarray]:

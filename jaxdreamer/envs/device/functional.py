@@ -61,7 +61,7 @@ class Lanes(NamedTuple):
     """B copies of an environment in lockstep: every call advances every lane by exactly one entry.
 
     A lane whose previous entry was ``is_last``, and every fresh lane, is reset instead of stepped: its entry is ``is_first``
-    with reward 0, its action is ignored (the caller stores a zero action there), and the episode starts from a key that was
+    with reward 0, its action is ignored, and the episode starts from a key that was
     never used before. So the final observation and the next episode's first are two entries.
 
     A lane whose state, reward or observation stops being finite is reset at once and marked ``broken``: its previous entry

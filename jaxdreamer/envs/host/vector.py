@@ -109,7 +109,7 @@ class VectorEnv:
     """N lanes in this process; every call advances every lane by exactly one entry.
 
     A lane that is fresh, or whose previous entry was ``is_last``, is *reset* instead of stepped: its entry is
-    ``is_first`` with reward 0, and its action is ignored (the caller stores a zero action there). So an episode's final
+    ``is_first`` with reward 0, and its action is ignored. So an episode's final
     observation and the next episode's first are two entries. Each reset is seeded by :func:`episode_seed`.
     """
 

@@ -73,7 +73,7 @@ class DeviceTrainer(Loop[list[Evaluation]]):
             cross_episodes=config.replay.cross_episodes,
             copies=len(self.runs),
         )
-        progress.log(replay.describe())
+        progress.log(replay.size.describe())
         self.algorithm = make_algorithm(config, env.spec)
         program = make_program(config, lanes, replay, self.algorithm)
         self.traces = 0  # times the program was traced; a test holds it at one

@@ -128,7 +128,7 @@ class Collector:
             # A reset that no end came before: the environment broke off, and its episode ends at its last entry.
             for lane in np.flatnonzero(timestep.is_first & ~np.asarray(self.latest.is_last)):
                 self._replay.close_episode(int(lane))
-        self._replay.add(timestep, np.where(timestep.is_first[:, None], np.float32(0), action))
+        self._replay.add(timestep, action)
         self.scores.add(timestep)
         self.latest = timestep
         return timestep

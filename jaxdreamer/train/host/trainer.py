@@ -83,7 +83,7 @@ class HostTrainer(Loop[Evaluation]):
             cross_episodes=config.replay.cross_episodes,
             guard=guard,
         )
-        progress.log(self.replay.describe())
+        progress.log(self.replay.size.describe())
         key_learner, key_act, self._key_eval = jax.random.split(jax.random.key(config.seed), 3)
         self.algorithm = make_algorithm(config, envs.spec)
         self._evaluate = make_evaluate(self.algorithm.policy)

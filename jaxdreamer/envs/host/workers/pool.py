@@ -21,7 +21,7 @@ from jaxdreamer.envs import endings
 from jaxdreamer.envs.base import Env, EnvError
 from jaxdreamer.envs.host.vector import Place, VectorEnv
 from jaxdreamer.envs.host.workers.process import GRACE, IDLE, RESET, STEP, Layout, Memory, Worker, WorkerFailed
-from jaxdreamer.types import EnvSpec, Timestep
+from jaxdreamer.types import EnvSpec, Timestep, unflatten
 
 logger = logging.getLogger(__name__)
 
@@ -239,10 +239,7 @@ class WorkerVectorEnv(VectorEnv):
                 self._restart(worker, error)
 
     def _entries(self) -> Timestep:
-        arrays = self._shared
-        obs = {key: arrays[f"obs.{key}"].copy() for key in self.spec.obs}
-        flags = (arrays[name].copy() for name in ("is_first", "is_last", "is_terminal"))
-        return Timestep(obs, arrays["reward"].copy(), *flags)
+        return unflatten(Timestep, {name: array.copy() for name, array in self._shared.items()})
 
     def _worker_of(self, lane: int) -> Worker:
         return next(worker for worker in self._workers if lane in worker.lanes)
@@ -325,11 +322,5 @@ def _pickled(make: list[Callable[[], Env]]) -> bytes:
 
 
 def _layout(spec: EnvSpec, lanes: int) -> Layout:
-    obs = [(f"obs.{key}", (lanes, *item.shape), item.dtype) for key, item in spec.obs.items()]
-    flags = [(name, (lanes,), "bool") for name in ("is_first", "is_last", "is_terminal")]
-    orders = [
-        ("action", (lanes, spec.action.size), "float32"),
-        ("command", (lanes,), "int8"),
-        ("seed", (lanes,), "int64"),
-    ]
-    return [*obs, ("reward", (lanes,), "float32"), *flags, *orders]
+    entries = [(name, (lanes, *shape), str(dtype)) for name, (shape, dtype) in spec.layout.items()]
+    return [*entries, ("command", (lanes,), "int8"), ("seed", (lanes,), "int64")]

@@ -28,6 +28,7 @@ from jaxdreamer.envs.base import Env
 from jaxdreamer.envs.host.instance import as_env, check_apart
 from jaxdreamer.envs.host.vector import play_again
 from jaxdreamer.errors import JaxdreamerError
+from jaxdreamer.types import flatten
 
 IDLE, STEP, RESET = range(3)
 """What a lane does when its worker is told to advance."""
@@ -300,7 +301,5 @@ def _advance(env: Env, lane: int, arrays: dict[str, np.ndarray]) -> None:
     if command == IDLE:
         return
     entry = env.reset(int(arrays["seed"][lane])) if command == RESET else env.step(arrays["action"][lane].copy())
-    for key, value in entry.obs.items():
-        arrays[f"obs.{key}"][lane] = value
-    for name, value in zip(("reward", "is_first", "is_last", "is_terminal"), entry[1:]):
+    for name, value in flatten(entry).items():
         arrays[name][lane] = value
