@@ -127,7 +127,7 @@ class _Reader:
     def _parse(self, name: str, is_setting: bool, text: str, spelled: str = "") -> Any:
         """The value of an option or a setting. A setting's text may be empty; an option that says nothing is left out."""
         if is_setting:
-            return configs.parse(name, text)
+            return configs.parse_text(name, text)
         kind, spelled = self.kinds[name], spelled or f"--{name.replace('_', '-')}"
         if not text.strip():
             raise ConfigError(f"{spelled} needs a value: {values.describe(kind)}")

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "jaxdreamer"
 FLOORS = {
-    "errors": -3, "presets": -3, "families": -3, "files": -2, "memory": -2, "saving": -1, "values": -1, "limits": -1,
+    "errors": -3, "families": -3, "files": -2, "memory": -2, "saving": -1, "values": -1,
     "types": 0, "config": 0, "words": 1, "devices": 1, "__init__": 5, "cli": 5, "__main__": 6,
     "ops": 1, "nets": 2, "agent": 3, "replay": 3, "envs": 3, "record": 3, "train": 4, "deploy": 4, "doctor": 4,
 }  # fmt: skip
@@ -95,7 +95,7 @@ def test_config_and_environments_do_not_know_jax():
     on_device = PACKAGE / "envs" / "device"
     checked = [path for path in PACKAGE.rglob("envs/**/*.py") if on_device not in path.parents]
     assert len(checked) > 25
-    for path in [*checked, PACKAGE / "config.py", PACKAGE / "types.py"]:
+    for path in [*checked, *PACKAGE.glob("config/*.py"), PACKAGE / "types.py"]:
         assert not {"jax", "flax"} & {name.split(".")[0] for name in imports(path)}, path.name
 
 

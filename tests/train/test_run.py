@@ -366,7 +366,7 @@ def test_a_task_that_is_not_deterministic_has_its_episode_cut_on_resume(tmp_path
 
     config = tiny("frames=75", "eval_episodes=1")
     train_agent(config, tmp_path, make=make, console=quiet())
-    result = train_agent(configs.apply(config, ["frames=120"]), tmp_path, make=make, console=quiet())
+    result = train_agent(configs.replace(config, {"frames": 120}), tmp_path, make=make, console=quiet())
     assert result.finished
     assert "could not be brought back" in caplog.text
     replay = HostReplay(load_run(tmp_path)[1], capacity=2000, lanes=1, length=8, cross_episodes=True)

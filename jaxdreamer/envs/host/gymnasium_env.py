@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxdreamer.config import ConfigError, DrawingOptions, EnvConfig, nearest
+from jaxdreamer.config.settings import setting
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host import plugins
 from jaxdreamer.envs.host.agent_env import AgentEnv
@@ -16,7 +17,6 @@ from jaxdreamer.envs.host.libraries import missing_extras, warnings_logged
 from jaxdreamer.envs.host.outcome import told
 from jaxdreamer.envs.named import imported_module
 from jaxdreamer.families import Backend
-from jaxdreamer.limits import setting
 
 logger = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium import spaces
 
 from jaxdreamer.config import ConfigError, EnvConfig
+from jaxdreamer.config.settings import setting
 from jaxdreamer.envs.host import gymnasium_env
 from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.drawing import render
@@ -34,7 +35,6 @@ from jaxdreamer.envs.host.mujoco_model import (
 from jaxdreamer.envs.host.outcome import flag_of, reward_of, told
 from jaxdreamer.envs.named import imported
 from jaxdreamer.families import Backend
-from jaxdreamer.limits import setting
 
 _log = logging.getLogger(__name__)
 

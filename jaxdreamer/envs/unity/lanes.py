@@ -39,12 +39,12 @@ from typing import Any
 import numpy as np
 
 from jaxdreamer.config import ConfigError, EnvConfig, Options
+from jaxdreamer.config.settings import FLOAT32, SMALLEST, setting
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.images import to_rgb
 from jaxdreamer.envs.host.vector import stack
 from jaxdreamer.envs.unity.player import Lane, PlayerLanes
 from jaxdreamer.families import Backend
-from jaxdreamer.limits import FLOAT32, SMALLEST, setting
 from jaxdreamer.types import Observation, Timestep
 
 DECISIONS_PER_SECOND = 10.0  # of a Decision Requester's usual period; the protocol does not tell

@@ -1,4 +1,7 @@
-"""The presets, as data: only what differs from V1's defaults in `config.py`, or from what a size is stacked upon."""
+"""The presets, as data: only what differs from the defaults in `schema.py`, or from what a size is stacked upon.
+
+The defaults are V1's constants, but for an agent step of one simulator step and sequences that may cross episodes.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ _SMALL: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # danijar/dreamer's released settings; the classes' defaults are its constants.
+    # danijar/dreamer's released settings.
     "dreamer_v1": {"env.action_repeat": 2, "replay.cross_episodes": False},
     # danijar/dreamerv2, dmc_vision and dmc_proprio.
     "dreamer_v2": {

@@ -1,0 +1,214 @@
+"""Configurations from presets, words, files and dictionaries, and back: what is wrong is refused by its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxdreamer import families, values
+from jaxdreamer.config.environment import DrawingOptions, options_of, replace_env
+from jaxdreamer.config.presets import PRESETS
+from jaxdreamer.config.schema import Config
+from jaxdreamer.config.settings import check_limits, hints, members
+from jaxdreamer.errors import ConfigError, nearest, shown
+from jaxdreamer.files import FileUnusable, read_json, read_text
+
+_MOST = 2**20  # bytes of a configuration; a whole one has a few thousand
+
+
+def preset(name: str = "dreamer_v1", *overrides: str, **changes: Any) -> Config:
+    """The configuration of a preset, or of several joined by commas, with changes on top.
+
+    ``preset("dreamer_v2,small", "deter_size=128")`` and ``preset("dreamer_v2", deter_size=128)`` both work; a name
+    is ``group.field``, or the field alone. Only the outcome must be valid, not each change by itself.
+    Raises ConfigError for an unknown preset or setting, with the nearest names.
+    """
+    settings: dict[str, Any] = {}
+    for part in presets_of(name):
+        settings |= PRESETS[part]
+    settings |= parse_words(overrides)
+    settings |= {resolve_name(key): value for key, value in changes.items()}
+    if "preset" in settings:
+        raise ConfigError(
+            "preset: pass it as the first argument, as in preset('dreamer_v2,small'); all settings start from it"
+        )
+    return replace(Config(preset=name), settings)
+
+
+def presets_of(name: Any) -> list[str]:
+    """The presets that a name joins; ConfigError for an unknown one."""
+    if not isinstance(name, str):
+        raise ConfigError(f"preset: expected a text, found {shown(name)}")
+    parts = [part.strip() for part in name.split(",")]
+    for part in parts:
+        if part not in PRESETS:
+            raise ConfigError(f"unknown preset {shown(part)}{nearest(part, PRESETS)}; there are: {', '.join(PRESETS)}")
+    return parts
+
+
+def fields(config: Config | None = None) -> dict[str, Any]:
+    """Every setting with its value, by dotted name; of options those of the configuration's own backend."""
+    return {key: value for key, _, value in members(Config() if config is None else config)}
+
+
+def resolve_name(name: str, others: Iterable[str] = ()) -> str:
+    """The dotted name of a setting given with or without its group; ``env`` alone is the environment's id.
+
+    Raises ConfigError, with the nearest names, where there is none; ``others`` are what else may be meant.
+    """
+    key = re.sub(r"(^|\.)options\.", r"\1", name.strip().replace("-", "_").lstrip("_"))
+    known = _settings()  # first, so that no backend's record is loaded for what every one has
+    if key in known or _short(known).get(key):
+        return _short(known).get(key, key)
+    known = types()
+    aliases = _short(known)
+    if key in known or key in aliases:
+        return aliases.get(key, key)
+    hint = nearest(key, [*others, *known, *aliases])
+    raise ConfigError(f"unknown setting {shown(name)}{hint}; `jaxdreamer train --help` lists them all")
+
+
+def _short(known: Iterable[str]) -> dict[str, str]:
+    """The dotted name of each short one."""
+    return {key.rpartition(".")[2]: key for key in known} | {"env": "env.id"}
+
+
+def parse_words(words: Iterable[str]) -> dict[str, Any]:
+    """Settings, by dotted name, of ``key=value`` words."""
+    settings: dict[str, Any] = {}
+    for word in words:
+        key, found, text = word.partition("=") if isinstance(word, str) else ("", "", "")
+        if not found:
+            raise ConfigError(f"expected key=value, found {shown(word)}")
+        settings[resolve_name(key)] = parse_text(resolve_name(key), text)
+    return settings
+
+
+def parse_text(key: str, text: str) -> Any:
+    """The value of setting ``key``, a dotted name, written as text."""
+    return values.parse(_type(key), key, text)
+
+
+def replace(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A validated copy with settings changed, by dotted or bare name, converted to the type each setting has.
+
+    Scalars and arrays of numpy, jax or torch are accepted as values, and so are paths.
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in changes.items():
+        key = resolve_name(name)
+        group, _, leaf = key.rpartition(".")
+        groups.setdefault(group, {})[leaf] = values.convert(_type(key), key, value)
+    top = groups.pop("", {})
+    if "env" in groups:
+        top["env"] = replace_env(config.env, groups.pop("env"))
+    parts = {group: dataclasses.replace(getattr(config, group), **leaves) for group, leaves in groups.items()}
+    return _validate(dataclasses.replace(config, **top, **parts))
+
+
+@functools.cache
+def _settings() -> dict[str, Any]:
+    """The type of every setting that does not depend on the backend, by dotted name."""
+    found: dict[str, Any] = {}
+    for name, kind in hints(Config).items():
+        if dataclasses.is_dataclass(kind):
+            found |= {f"{name}.{leaf}": hint for leaf, hint in hints(kind).items() if hint is not Any}
+        else:
+            found[name] = kind
+    return found
+
+
+def types() -> dict[str, Any]:
+    """The type of every setting, by dotted name; of every backend's options, too."""
+    found = dict(_settings())
+    for kind in (DrawingOptions, *map(options_of, families.records())):
+        found |= {f"env.{leaf}": hint for leaf, hint in hints(kind).items()}
+    return found
+
+
+def _type(key: str) -> Any:
+    return _settings().get(key) or types()[key]
+
+
+def _validate(config: Config) -> Config:
+    """The same configuration, or a ConfigError that names the first invalid setting."""
+    check_limits(config)
+    presets_of(config.preset)
+    if config.model.classes == 1:
+        raise ConfigError("model.classes must be 0 (Gaussian latent) or at least 2, found 1")
+    per_env = config.replay.capacity // config.env.num_envs
+    if per_env < 2 * config.replay.batch_length:
+        raise ConfigError(
+            f"replay.capacity {config.replay.capacity} leaves {per_env} entries for each of {config.env.num_envs} "
+            f"environments; sequences of {config.replay.batch_length} need at least {2 * config.replay.batch_length}"
+        )
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain values, ready for JSON or YAML; tuples become lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(data: Any) -> Config:
+    """Read what :func:`to_dict` wrote; a missing setting takes its preset's value, an unknown one is an error."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"expected settings by their names, found {shown(data)}")
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        for name, inner in _leaves(key, value):
+            name = name if name == "preset" else resolve_name(name)
+            if name in flat:
+                raise ConfigError(f"{name} is set twice")
+            flat[name] = inner
+    base = flat.pop("preset", "dreamer_v1")
+    if not isinstance(base, str):
+        raise ConfigError(f"preset: expected a name, found {shown(base)}")
+    return replace(preset(base), flat)
+
+
+def _leaves(key: Any, value: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
+    """The settings below ``key``, by dotted name; nothing is deeper than ``env.options.camera``."""
+    if not isinstance(value, Mapping) or not depth:
+        yield f"{key}", value
+        return
+    for leaf, inner in value.items():
+        yield from _leaves(f"{key}.{leaf}", inner, depth - 1)
+
+
+def load(path: str | Path) -> Config:
+    """Read a JSON or YAML file. ConfigError, naming the file, where it is not a valid configuration."""
+    path = Path(path)
+    try:
+        data = _read_yaml(path) if path.suffix in (".yaml", ".yml") else read_json(path, _MOST)
+        return from_dict(data)
+    except FileUnusable as error:
+        raise ConfigError(str(error)) from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}: fix it, or choose another folder") from error
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Takes 1e-3 for a number, as JSON and YAML 1.2 do."""
+
+    exponent = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+.0123456789"))
+    text = read_text(path, _MOST)
+    try:
+        return yaml.load(text, Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the 30th of February
+        raise FileUnusable(f"{path} is not valid YAML ({error}): fix it, or choose another file") from error
+
+
+def difference(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Settings of both that differ, by dotted name: (old, new)."""
+    before, after = fields(old), fields(new)
+    return {key: (before[key], after[key]) for key in after if key in before and before[key] != after[key]}

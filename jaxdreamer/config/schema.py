@@ -1,0 +1,230 @@
+"""The settings of a run. A field's text below it is its help; its limits are in its metadata."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jaxdreamer.config.environment import EnvConfig
+from jaxdreamer.config.settings import COUNT, SMALLEST, Settings, setting
+
+
+@dataclass(frozen=True)
+class ModelConfig(Settings):
+    """Sizes and kinds of the networks."""
+
+    stoch_size: int = setting(30, 1, 2**20)
+    """Stochastic latent: Gaussian dimensions, or groups where classes > 0."""
+    classes: int = setting(0, 0, 2**20)
+    """Classes per group of a categorical latent. 0: a Gaussian latent."""
+    deter_size: int = setting(200, 1, 2**20)
+    """Deterministic latent size, the GRU's width."""
+    hidden_size: int = setting(200, 1, 2**20)
+    """Width of the dense layers inside the RSSM."""
+    embed_size: int = setting(1024, 0, 2**20)
+    """Image embedding size: a linear layer is added where the encoder's flattened output differs. 0: never."""
+    cell: Literal["gru", "layer_norm_gru", "block_gru"] = "gru"
+    """Recurrent cell: V1's GRU, V2's with layer norm over its gates, or V3's block-diagonal one."""
+    blocks: int = setting(8, 1, 1024)
+    """Blocks of V3's cell and of its decoder's first layer; they divide deter_size."""
+    prior_layers: int = setting(1, 1, 100)
+    """Hidden layers of the prior."""
+    unimix: float = setting(0.0, 0, 0.999)
+    """Share of a uniform distribution mixed into categorical latents (V3: 0.01)."""
+    gaussian_std: Literal["softplus", "sigmoid2"] = "softplus"
+    """How a Gaussian latent's deviation is made: softplus(x) + 0.1 (V1) or 2 sigmoid(x / 2) + 0.1 (V2)."""
+    cnn: Literal["strided", "pooled"] = "strided"
+    """Convolutions of stride 2 (V1, V2), or of stride 1 with pooling and upsampling (V3)."""
+    cnn_depth: int = setting(32, 1, 2**20)
+    """Channels of the first strided convolution, doubled by each layer; pooled ones have 2, 3, 4, 4 times as many."""
+    cnn_activation: Literal["relu", "elu", "silu", "tanh"] = "relu"
+    """Activation of the convolutions."""
+    cnn_residual: bool = False
+    """Add a residual block after each convolution."""
+    dense_activation: Literal["relu", "elu", "silu", "tanh"] = "elu"
+    """Activation of every dense layer."""
+    dense_norm: Literal["none", "layer", "rms"] = "none"
+    """Normalisation before the activations: layer in the heads and the vector encoder and decoder, rms (V3) everywhere."""
+    kernel_init: Literal["glorot_uniform", "trunc_normal"] = "glorot_uniform"
+    """Initial weights: Keras' default (V1, V2), or a truncated normal of deviation 1 / sqrt(fan_in) (V3)."""
+    units: int = setting(400, 1, 2**20)
+    """Width of the heads and of the vector encoder and decoder."""
+    # Each layer is compiled by itself: thousands of them would take forever.
+    vector_layers: int = setting(4, 1, 100)
+    """Layers of the vector encoder and decoder."""
+    symlog_inputs: bool = False
+    """Squash vector observations, and their reconstruction targets, by symlog: for values of very many sizes."""
+    normalize_inputs: bool = False
+    """Bring vector observations, and their reconstruction targets, to zero mean and unit deviation by running
+    statistics of what was learned from (after symlog, where both are on): for values far from unit scale."""
+    reward_layers: int = setting(2, 0, 100)
+    """Hidden layers of the reward head."""
+    discount_layers: int = setting(3, 0, 100)
+    """Hidden layers of the discount head."""
+    critic_layers: int = setting(3, 0, 100)
+    """Hidden layers of the critic."""
+    actor_layers: int = setting(4, 0, 100)
+    """Hidden layers of the actor."""
+    scalar_head: Literal["normal", "two_hot", "symexp_two_hot"] = "normal"
+    """Reward and value distribution: unit-variance Normal (V1, V2), or two-hot in symlog space or over symexp bins (V3), for
+    rewards of any scale."""
+    discount_head: bool = False
+    """Learn to predict episode ends. Off: the discount is constant and an end is invisible to the dream."""
+    actor_distribution: Literal["tanh_normal", "truncated_normal", "bounded_normal"] = "tanh_normal"
+    """Distribution of continuous actions: V1's, V2's or V3's."""
+    actor_min_std: float = setting(0.1, SMALLEST)
+    """Smallest deviation of bounded_normal."""
+    actor_max_std: float = setting(1.0, SMALLEST)
+    """Largest deviation of bounded_normal."""
+    actor_output_scale: float = setting(0.01, SMALLEST)
+    """Initial scale of the output layers of an actor with bounded_normal."""
+    actor_unimix: float = setting(0.01, 0, 0.999)
+    """Share of a uniform distribution mixed into the choices of an actor with bounded_normal."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of the inputs of matrix products and convolutions; everything else is float32."""
+
+
+@dataclass(frozen=True)
+class LossConfig(Settings):
+    """World-model loss."""
+
+    kl_loss_coeff: float = 1.0
+    """Weight of the KL term, beta."""
+    free_nats: float = 3.0
+    """The mean KL is not pushed below this many nats."""
+    kl_balance: float | None = setting(None, 0, 1)
+    """Share of the KL's gradient that trains the prior (V2: 0.8). none: V1's plain KL."""
+    reward_loss_coeff: float = 1.0
+    """Weight of the reward term."""
+    discount_loss_coeff: float = 10.0
+    """Weight of the discount term."""
+    vector_loss_coeff: float = 1.0
+    """Weight of the reconstruction of vector observations."""
+    reward_scale: float = setting(1.0, SMALLEST)
+    """Rewards are multiplied by this before learning. Logged returns stay in the environment's units."""
+    reward_transform: Literal["none", "tanh"] = "none"
+    """Applied to the scaled reward before learning; V2 squashes Atari's by tanh."""
+    mask_first_action: bool = False
+    """Treat the first entry of each sampled sequence as an episode start (V2), not just as an unknown state (V1)."""
+
+
+@dataclass(frozen=True)
+class BehaviorConfig(Settings):
+    """Actor, critic and exploration."""
+
+    imagine_horizon: int = setting(15, 1, 100_000)
+    """Steps dreamed from each posterior state, H. 1: the return is the reward and the next state's value."""
+    discount: float = setting(0.99, 0, 1)
+    """gamma."""
+    td_lambda: float = setting(0.95, 0, 1)
+    """lambda of the lambda-return."""
+    actor_gradient: Literal["auto", "dynamics", "reinforce", "both"] = "dynamics"
+    """How the actor learns. auto: reinforce where every action is a choice, dynamics elsewhere."""
+    actor_gradient_mix: float = setting(0.1, 0, 1)
+    """Share of the dynamics gradient in both."""
+    actor_entropy: float = 0.0
+    """Weight of the entropy bonus."""
+    actor_input_gradient: bool = False
+    """Let the actor's gradient also flow through the dreamed states it reads, not through its actions alone. Neither V1
+    nor V2 does; torchwm does."""
+    returns_from_start: bool = False
+    """Train the critic on the real start state too (V2), or on dreamed ones only (V1)."""
+    target_critic_every: int = 0
+    """Updates between hard copies of the critic into the target critic that makes the returns. 0: no target critic."""
+    update_order: Literal["joint", "sequential"] = "joint"
+    """joint: all gradients from the same parameters (V1). sequential: dream with the updated world model (V2)."""
+    exploration_noise: float = 0.3
+    """Deviation of the Gaussian added to continuous actions while collecting."""
+    exploration_epsilon: float = setting(0.0, 0, 1)
+    """Probability of a uniform choice for each discrete action while collecting."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(Settings):
+    """Adam for the three parts."""
+
+    model_learning_rate: float = setting(6e-4, SMALLEST)
+    """World model."""
+    actor_learning_rate: float = setting(8e-5, SMALLEST)
+    """Actor."""
+    critic_learning_rate: float = setting(8e-5, SMALLEST)
+    """Critic."""
+    adam_epsilon: float = setting(1e-7, SMALLEST)
+    """Adam's epsilon."""
+    grad_clip_norm: float = setting(100.0, SMALLEST)
+    """Largest global gradient norm of each part."""
+    weight_decay: float = setting(0.0, 0, 1)
+    """Every parameter is multiplied by 1 - this at each update, whatever the learning rate (as V2 does it)."""
+
+
+@dataclass(frozen=True)
+class ReplayConfig(Settings):
+    """Experience and batches."""
+
+    capacity: int = setting(1_000_000, 1, COUNT)
+    """Entries kept, over all environments."""
+    batch_size: int = setting(50, 1)
+    """Sequences per update, B."""
+    batch_length: int = setting(50, 1)
+    """Entries per sequence, T. 1: every entry stands alone, so nothing is learned of what leads to what."""
+    cross_episodes: bool = True
+    """Let a sequence run over an episode's end into the next (the state is reset there). Off, as V1 and V2 sample: only
+    one that begins with an episode shorter than a sequence."""
+
+
+@dataclass(frozen=True)
+class RunConfig(Settings):
+    """Budget and cadence. Steps are agent steps unless they say frames; frames = agent steps x action_repeat."""
+
+    frames: int = setting(5_000_000, 1, COUNT)
+    """Budget in env frames, prefill included."""
+    prefill: int = setting(2500, 0, COUNT)
+    """Agent steps with random actions before learning."""
+    pretrain: int = 100
+    """Updates once the prefill is done."""
+    train_every: int = setting(500, 1, COUNT)
+    """Agent steps between trainings, over all environments. updates / train_every is the train ratio."""
+    updates: int = setting(100, 1)
+    """Updates each time."""
+    updates_per_call: int = setting(1, 1, 100_000)
+    """Most updates in one compiled call; the largest divisor of updates up to this is used. More spare small models the cost
+    of calling; with large ones they hold more batches in memory and keep Ctrl-C waiting."""
+    eval_every: int = setting(5000, 0, COUNT)
+    """Agent steps between evaluations. 0: only at the end."""
+    eval_episodes: int = setting(10, 1, 100_000)
+    """Noise-free episodes of each evaluation, on an environment and seeds of its own."""
+    log_every: int = setting(1000, 1, COUNT)
+    """Agent steps between metric lines."""
+    checkpoint_every: int = setting(10_000, 1, COUNT)
+    """Agent steps between checkpoints."""
+    keep_checkpoints: int = setting(2, 1)
+    """How many checkpoints stay on disk."""
+    video: bool = True
+    """Save a policy video and an open-loop prediction with each evaluation, where images are seen."""
+    loop: Literal["auto", "device", "host"] = "auto"
+    """Where environments are stepped: inside the compiled program, or in this process. auto: on the device wherever the
+    environment is made of pure functions."""
+
+
+@dataclass(frozen=True)
+class Config(Settings):
+    """Everything a run depends on; written beside it as config.json."""
+
+    preset: str = "dreamer_v1"
+    """Where the values came from."""
+    algorithm: str = "dreamer"
+    """How the agent learns. dreamer: DreamerV1 and V2, which differ by their settings."""
+    seed: int = setting(0, 0, 2**32 - 1)  # jax's random keys take 32 bits: a larger one would silently be a smaller one
+    """All randomness derives from it."""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    behavior: BehaviorConfig = field(default_factory=BehaviorConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def train_ratio(self) -> float:
+        """Updates per agent step."""
+        return self.run.updates / self.run.train_every
