@@ -112,6 +112,10 @@ class EnvSpec:
     obs: dict[str, ArraySpec] = field(hash=False)
     action: ActionSpec = field()
 
+    def keys(self, *, image: bool) -> list[str]:
+        """The keys of the observations that are images, or those of all others."""
+        return [key for key, item in self.obs.items() if (item.kind == "image") == image]
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary; :meth:`from_dict` reads it back."""
         return {
@@ -207,7 +211,11 @@ def unflatten(kind: type[Entries], named: Mapping[str, Array]) -> Entries:
 
 
 class Latent(NamedTuple):
-    """The RSSM's compact state."""
+    """The RSSM's compact state.
+
+    Mind the order: the fields are (deter, stoch), while features are ``concat(stoch, deter)``, as in the released code;
+    :func:`jaxdreamer.features` is the one place that joins them.
+    """
 
     deter: Array  # float32 [..., D]
     stoch: Array  # float32 [..., S], a sample

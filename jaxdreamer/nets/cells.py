@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdreamer.config import ModelConfig
-from jaxdreamer.nets.layers import MLP, BlockDense, Dense, RMSNorm, Style, glorot_uniform, normalize, style_of
+from jaxdreamer.nets.layers import MLP, BlockDense, Dense, RMSNorm, Style, glorot_uniform, matmul, normalize, style_of
 from jaxdreamer.ops.discrete import unimix
 from jaxdreamer.ops.distributions import Categoricals, Normal
 from jaxdreamer.ops.transforms import gaussian_std
@@ -34,8 +34,8 @@ class GRUCell(nn.Module):
         kernel_h = self.param("kernel_h", nn.initializers.orthogonal(), (self.size, 3 * self.size))
         bias_x = self.param("bias_x", nn.initializers.zeros, (3 * self.size,))
         bias_h = self.param("bias_h", nn.initializers.zeros, (3 * self.size,))
-        from_x = _matmul(x, kernel_x, self.dtype) + bias_x
-        from_h = _matmul(h, kernel_h, self.dtype) + bias_h
+        from_x = matmul(x, kernel_x, self.dtype) + bias_x
+        from_h = matmul(h, kernel_h, self.dtype) + bias_h
         gates = jax.nn.sigmoid(from_x[..., : 2 * self.size] + from_h[..., : 2 * self.size])
         reset, update = jnp.split(gates, 2, axis=-1)
         candidate = jnp.tanh(from_x[..., 2 * self.size :] + reset * from_h[..., 2 * self.size :])
@@ -111,7 +111,6 @@ class RSSM(nn.Module):
     def setup(self) -> None:
         """Name the layers."""
         config, style = self.config, style_of(self.config, inner=True)
-        width = config.stoch_size * config.classes if config.classes else 2 * config.stoch_size
         self.style = style
         self.recurrent: Any
         if config.cell == "block_gru":
@@ -122,12 +121,12 @@ class RSSM(nn.Module):
         for index in range(config.prior_layers):
             setattr(self, f"prior_hidden{_suffix(index)}", style.dense(config.hidden_size))
             setattr(self, f"prior_norm{_suffix(index)}", normalize(style.norm))
-        self.prior_out = style.dense(width)
+        self.prior_out = style.dense(self._width)
         shape = (config.deter_size + self.embed_size, config.hidden_size)
         self.posterior_kernel = self.param("posterior_kernel", style.kernel_init(), shape)
         self.posterior_bias = self.param("posterior_bias", nn.initializers.zeros, shape[1:])
         self.posterior_norm = normalize(style.norm)
-        self.posterior_out = style.dense(width)
+        self.posterior_out = style.dense(self._width)
 
     def __call__(self, latent: Latent, action: Array, embed: Array) -> tuple[Any, Any]:
         """Posterior and prior after one step: touches every layer, for initialisation."""
@@ -153,15 +152,32 @@ class RSSM(nn.Module):
 
     def embed_part(self, embed: Array) -> Array:
         """The embedding's half of the posterior's first layer, bias included: [..., E] to [..., hidden]."""
-        return _matmul(embed, self.posterior_kernel[self.config.deter_size :], self.style.dtype) + self.posterior_bias
+        return matmul(embed, self.posterior_kernel[self.config.deter_size :], self.style.dtype) + self.posterior_bias
 
     def posterior(self, deter: Array, embed_part: Array) -> Normal | Categoricals:
         """q(s_t | h_t, x_t), from what :meth:`embed_part` made of x_t."""
-        x = _matmul(deter, self.posterior_kernel[: self.config.deter_size], self.style.dtype) + embed_part
+        x = matmul(deter, self.posterior_kernel[: self.config.deter_size], self.style.dtype) + embed_part
         return self._latent(self.posterior_out(self.style.activate(self.posterior_norm(x))))
 
+    @nn.nowrap
+    def initial(self, shape: tuple[int, ...]) -> Latent:
+        """Zeros of a batch shape."""
+        stoch = jnp.zeros((*shape, self.config.stoch_size * max(self.config.classes, 1)))
+        return Latent(deter=jnp.zeros((*shape, self.config.deter_size)), stoch=stoch)
+
+    @nn.nowrap
+    def noise(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """Noise for one latent sample of a batch shape."""
+        return self._latent(jnp.zeros((*shape, self._width))).noise(key)
+
+    @property
+    def _width(self) -> int:
+        """Numbers that describe a latent's distribution: logits, or means and deviations."""
+        return self.config.stoch_size * (self.config.classes or 2)
+
+    @nn.nowrap
     def _latent(self, raw: Array) -> Normal | Categoricals:
-        config, raw = self.config, raw.astype(jnp.float32)
+        config = self.config
         if config.classes:
             logits = raw.reshape(*raw.shape[:-1], config.stoch_size, config.classes)
             return Categoricals(unimix(logits, config.unimix))
@@ -171,7 +187,3 @@ class RSSM(nn.Module):
 
 def _suffix(index: int) -> str:
     return f"_{index}" if index else ""
-
-
-def _matmul(x: Array, kernel: Array, dtype: Any) -> Array:
-    return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)

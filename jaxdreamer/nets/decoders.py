@@ -1,7 +1,8 @@
-"""Latent features to images."""
+"""Latent features to observations."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,20 +10,76 @@ import jax
 import jax.numpy as jnp
 
 from jaxdreamer.config import ModelConfig
-from jaxdreamer.nets.encoders import (
+from jaxdreamer.nets.convolutions import (
     MAX_LAYERS,
     POOLED_DEPTHS,
     STRIDE,
     Activation,
     Conv,
-    ResidualBlock,
     SameConv,
-    activate,
     check_image_size,
     check_pooled_size,
+    convolution,
 )
 from jaxdreamer.nets.layers import MLP, BlockDense, Dense, normalize, style_of
-from jaxdreamer.types import Array
+from jaxdreamer.ops.distributions import Categoricals, UnitNormal
+from jaxdreamer.types import Array, EnvSpec
+
+
+class Decoder(nn.Module):
+    """Features to one distribution per observation key, of what ``Networks.prepare`` gives for it."""
+
+    spec: EnvSpec
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, feat: Array) -> dict[str, Any]:
+        """[..., F] to {key: distribution}."""
+        dists: dict[str, Any] = {}
+        for key in self.spec.keys(image=True):
+            dists[key] = UnitNormal(self._image_decoder(self.spec.obs[key].shape, f"image_{key}")(feat))
+        if self.spec.keys(image=False):
+            dists |= VectorDecoder(self.spec, self.config, name="vector")(feat)
+        return dists
+
+    def _image_decoder(self, shape: tuple[int, ...], name: str) -> nn.Module:
+        config, size = self.config, (shape[0], shape[1], shape[2])
+        if config.cnn == "pooled":
+            return UpsampleConvDecoder(config, size, name=name)
+        return ConvDecoder(
+            config.cnn_depth,
+            config.cnn_activation,
+            shape=size,
+            residual=config.cnn_residual,
+            dtype=jnp.dtype(config.precision),
+            name=name,
+        )
+
+
+class VectorDecoder(nn.Module):
+    """Vector and discrete observations from features: a shared MLP and one output layer per key.
+
+    A vector key gives a unit-variance Normal of the key's numbers side by side, a discrete key independent choices.
+    """
+
+    spec: EnvSpec
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, feat: Array) -> dict[str, UnitNormal | Categoricals]:
+        """One distribution per key, batch shape [...]."""
+        config, style = self.config, style_of(self.config)
+        x = MLP(config.vector_layers, config.units, style, name="mlp")(feat)
+        dists: dict[str, UnitNormal | Categoricals] = {}
+        for key in self.spec.keys(image=False):
+            spec = self.spec.obs[key]
+            groups = math.prod(spec.shape)
+            out = style.dense(groups * max(spec.classes, 1), f"out_{key}")(x)
+            if spec.kind == "discrete":
+                dists[key] = Categoricals(out.reshape(*out.shape[:-1], groups, spec.classes))
+            else:
+                dists[key] = UnitNormal(out)
+        return dists
 
 
 class ConvDecoder(nn.Module):
@@ -52,23 +109,13 @@ class ConvDecoder(nn.Module):
         x = x.reshape(*feat.shape[:-1], h, w, channels).astype(self.dtype)
         last = len(windows) - 1
         for index, window in enumerate(windows):
-            args = {
-                "window": window,
-                "stride": STRIDE,
-                "transpose": True,
-                "dtype": self.dtype,
-                "name": f"deconv_{index}",
-            }
+            conv: dict[str, Any] = {"window": window, "stride": STRIDE, "transpose": True, "dtype": self.dtype}
+            conv["name"] = f"deconv_{index}"
             if index == last:
-                x = Conv(self.shape[2], "linear", **args)(x)
+                x = Conv(self.shape[2], "linear", **conv)(x)
                 continue
-            features = self.depth * 2 ** (last - 1 - index)
-            if self.residual:
-                x = Conv(features, "linear", **args)(x)
-                x = ResidualBlock(self.activation, dtype=self.dtype, name=f"residual_{index}")(x)
-                x = activate(self.activation, x)
-            else:
-                x = Conv(features, self.activation, **args)(x)
+            residual = f"residual_{index}" if self.residual else None
+            x = convolution(x, self.depth * 2 ** (last - 1 - index), self.activation, residual, **conv)
         return x.astype(jnp.float32)
 
 

@@ -1,25 +1,58 @@
-"""Images to embeddings, and the convolution layers that encoders and decoders are made of."""
+"""Observations to embeddings."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxdreamer.errors import ConfigError
-from jaxdreamer.nets.layers import Dense, Style, glorot_uniform, normalize
-from jaxdreamer.ops.activations import BY_RESULT, activation
-from jaxdreamer.ops.conv import conv2d, conv2d_transpose, same_conv2d
-from jaxdreamer.types import Array
+from jaxdreamer.config import ModelConfig
+from jaxdreamer.nets.convolutions import (
+    KERNEL,
+    MAX_LAYERS,
+    POOLED_DEPTHS,
+    STRIDE,
+    Activation,
+    SameConv,
+    check_image_size,
+    check_pooled_size,
+    convolution,
+)
+from jaxdreamer.nets.layers import MLP, Dense, Style, normalize, style_of
+from jaxdreamer.types import Array, EnvSpec, Observation
 
-MIN_IMAGE = 8  # pixels, in either direction
-MAX_LAYERS = 4
-KERNEL, STRIDE = 4, 2
 
-Activation = str | Callable[[Array], Array]
+class Encoder(nn.Module):
+    """Prepared observations to one embedding: a convolutional stack per image key, an MLP over all vectors."""
+
+    spec: EnvSpec
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, obs: Observation) -> Array:
+        """Per key [..., *shape] to embed [..., E]."""
+        config, parts = self.config, []
+        for key in self.spec.keys(image=True):
+            parts.append(self._image_encoder(f"image_{key}")(obs[key]))
+        if vectors := self.spec.keys(image=False):
+            x = jnp.concatenate([obs[key] for key in vectors], axis=-1)
+            parts.append(MLP(config.vector_layers, config.units, style_of(config), name="vector")(x))
+        return jnp.concatenate(parts, axis=-1)
+
+    def _image_encoder(self, name: str) -> nn.Module:
+        config, style = self.config, style_of(self.config, inner=True)
+        if config.cnn == "pooled":
+            return PooledConvEncoder(config.cnn_depth, style._replace(act=config.cnn_activation), name=name)
+        return ConvEncoder(
+            config.cnn_depth,
+            config.cnn_activation,
+            embed_size=config.embed_size,
+            residual=config.cnn_residual,
+            dtype=style.dtype,
+            name=name,
+        )
 
 
 class ConvEncoder(nn.Module):
@@ -44,13 +77,9 @@ class ConvEncoder(nn.Module):
         """[..., H, W, C] to [..., E]."""
         x = image.astype(self.dtype)
         for index in range(encoder_layers(image.shape[-3:-1])):
-            args = {"window": (KERNEL, KERNEL), "stride": STRIDE, "dtype": self.dtype, "name": f"conv_{index}"}
-            if self.residual:
-                x = Conv(self.depth * 2**index, "linear", **args)(x)
-                x = ResidualBlock(self.activation, dtype=self.dtype, name=f"residual_{index}")(x)
-                x = activate(self.activation, x)
-            else:
-                x = Conv(self.depth * 2**index, self.activation, **args)(x)
+            conv = {"window": (KERNEL, KERNEL), "stride": STRIDE, "dtype": self.dtype, "name": f"conv_{index}"}
+            residual = f"residual_{index}" if self.residual else None
+            x = convolution(x, self.depth * 2**index, self.activation, residual, **conv)
         x = x.reshape(*x.shape[:-3], math.prod(x.shape[-3:])).astype(jnp.float32)
         if self.embed_size not in (0, x.shape[-1]):
             x = Dense(self.embed_size, dtype=self.dtype, name="embed")(x)
@@ -84,73 +113,6 @@ class PooledConvEncoder(nn.Module):
         return x.reshape(*x.shape[:-3], math.prod(x.shape[-3:])).astype(jnp.float32)
 
 
-POOLED_DEPTHS = (2, 3, 4, 4)
-
-
-class SameConv(nn.Module):
-    """A 5x5 convolution at stride 1 that keeps the image's size, with bias; float32 parameters."""
-
-    features: int
-    style: Style
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., H, W, C] to [..., H, W, features]."""
-        kernel = self.param("kernel", self.style.kernel_init(), (5, 5, x.shape[-1], self.features))
-        return same_conv2d(x, kernel, self.param("bias", nn.initializers.zeros, (self.features,)))
-
-
-def check_pooled_size(size: tuple[int, int]) -> None:
-    """Raise ConfigError for an image that cannot be halved four times."""
-    if size[0] % 16 or size[1] % 16:
-        raise ConfigError(
-            "model.cnn=pooled halves an image four times, so its sides must be multiples of 16, found "
-            f"{size[0]} x {size[1]}: set env.image_size, as 64x64 or 96x96"
-        )
-
-
-class Conv(nn.Module):
-    """A convolution without padding, or a transposed one, with bias and activation; float32 parameters."""
-
-    features: int
-    activation: Activation
-    window: tuple[int, int]
-    stride: int = 1
-    transpose: bool = False
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., H, W, C] to [..., H', W', features]."""
-        # Flax computes Glorot's fans over the window, kh * kw * channels, as Keras does.
-        kernel = self.param("kernel", glorot_uniform, (*self.window, x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        fused = self.activation if self.activation in BY_RESULT else "linear"
-        convolve = conv2d_transpose if self.transpose else conv2d
-        y = convolve(x, kernel.astype(self.dtype), bias, stride=self.stride, act=fused)
-        return y if fused == self.activation else activate(self.activation, y)
-
-
-class ResidualBlock(nn.Module):
-    """``x + conv(act(conv(act(x))))``, both 3x3 and of x's own shape."""
-
-    activation: Activation
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., H, W, C] to the same shape."""
-        features, edge = x.shape[-1], ((0, 0),) * (x.ndim - 3) + ((1, 1), (1, 1), (0, 0))
-        y = activate(self.activation, x)
-        y = Conv(features, self.activation, window=(3, 3), dtype=self.dtype, name="conv_0")(jnp.pad(y, edge))
-        return x + Conv(features, "linear", window=(3, 3), dtype=self.dtype, name="conv_1")(jnp.pad(y, edge))
-
-
-def activate(function: Activation, x: Array) -> Array:
-    """Apply an activation given by name or as a function."""
-    return function(x) if callable(function) else activation(function)(x)
-
-
 def encoder_layers(size: tuple[int, int]) -> int:
     """How many k4 s2 convolutions an image of ``size`` (H, W) has room for, at most ``MAX_LAYERS``.
 
@@ -162,12 +124,3 @@ def encoder_layers(size: tuple[int, int]) -> int:
     while layers < MAX_LAYERS and side >= KERNEL:
         layers, side = layers + 1, (side - KERNEL) // STRIDE + 1
     return layers
-
-
-def check_image_size(size: tuple[int, int]) -> None:
-    """Raise ConfigError for an image too small to be convolved."""
-    if min(size) < MIN_IMAGE:
-        raise ConfigError(
-            f"an image must be at least {MIN_IMAGE} x {MIN_IMAGE} pixels, found {size[0]} x {size[1]}: "
-            "render it larger, or pass it as a vector observation"
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +12,6 @@ from jaxdreamer.nets.layers import MLP, Dense, Style, style_of
 from jaxdreamer.ops.discrete import unimix
 from jaxdreamer.ops.distributions import (
     Bernoulli,
-    Categoricals,
     Joint,
     OneHot,
     SymexpTwoHot,
@@ -24,7 +22,7 @@ from jaxdreamer.ops.distributions import (
     truncated_normal_from_raw,
 )
 from jaxdreamer.ops.transforms import symexp_bins, symmetric_bins
-from jaxdreamer.types import ActionPart, ActionSpec, Array, ArraySpec
+from jaxdreamer.types import ActionPart, ActionSpec, Array
 
 TWO_HOT_LIMIT, TWO_HOT_BINS = 20.0, 255  # in symlog space, V3's: numbers up to exp(20) either way
 
@@ -48,11 +46,11 @@ class ScalarHead(nn.Module):
         x = MLP(self.layers, self.units, self.style, name="mlp")(feat)
         if self.kind in ("two_hot", "symexp_two_hot"):
             zeros = nn.initializers.zeros
-            logits = Dense(TWO_HOT_BINS, kernel_init=zeros, dtype=self.style.dtype, name="out")(x).astype(jnp.float32)
+            logits = Dense(TWO_HOT_BINS, kernel_init=zeros, dtype=self.style.dtype, name="out")(x)
             if self.kind == "two_hot":
                 return TwoHot(logits, symmetric_bins(TWO_HOT_LIMIT, TWO_HOT_BINS))
             return SymexpTwoHot(logits, symexp_bins(TWO_HOT_BINS, TWO_HOT_LIMIT))
-        out = self.style.dense(1, "out")(x)[..., 0].astype(jnp.float32)
+        out = self.style.dense(1, "out")(x)[..., 0]
         return Bernoulli(out) if self.kind == "bernoulli" else UnitNormal(out)
 
 
@@ -75,7 +73,7 @@ class Actor(nn.Module):
             parts = [self._bounded(x, part, _name(index)) for index, part in enumerate(self.spec.parts)]
             return parts[0] if len(parts) == 1 else Joint(tuple(parts))
         widths = [part.size * (2 if part.kind == "continuous" else 1) for part in self.spec.parts]
-        out = style.dense(sum(widths), "out")(x).astype(jnp.float32)
+        out = style.dense(sum(widths), "out")(x)
         make = tanh_normal_from_raw if config.actor_distribution == "tanh_normal" else truncated_normal_from_raw
         parts, start = [], 0
         for part, width in zip(self.spec.parts, widths):
@@ -98,29 +96,3 @@ class Actor(nn.Module):
 
 def _name(index: int) -> str:
     return f"_{index}" if index else ""
-
-
-class VectorDecoder(nn.Module):
-    """Vector and discrete observations from features: a shared MLP and one output layer per key.
-
-    A vector key gives a unit-variance Normal of the key's shape, a discrete key independent choices.
-    """
-
-    specs: dict[str, ArraySpec]
-    layers: int
-    units: int
-    style: Style
-
-    @nn.compact
-    def __call__(self, feat: Array) -> dict[str, UnitNormal | Categoricals]:
-        """One distribution per key, batch shape [...]."""
-        x = MLP(self.layers, self.units, self.style, name="mlp")(feat)
-        dists: dict[str, UnitNormal | Categoricals] = {}
-        for key, spec in self.specs.items():
-            groups = math.prod(spec.shape)
-            out = self.style.dense(groups * max(spec.classes, 1), f"out_{key}")(x).astype(jnp.float32)
-            if spec.kind == "discrete":
-                dists[key] = Categoricals(out.reshape(*out.shape[:-1], groups, spec.classes))
-            else:
-                dists[key] = UnitNormal(out)
-        return dists

@@ -83,8 +83,12 @@ class Dense(nn.Module):
         """[..., I] to [..., features]."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        product = jnp.matmul(x.astype(self.dtype), kernel.astype(self.dtype), preferred_element_type=jnp.float32)
-        return product + bias
+        return matmul(x, kernel, self.dtype) + bias
+
+
+def matmul(x: Array, kernel: Array, dtype: Any) -> Array:
+    """``x W``: the factors in ``dtype``, sum and result in float32."""
+    return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
 
 
 class BlockDense(nn.Module):

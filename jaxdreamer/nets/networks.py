@@ -18,12 +18,12 @@ import jax.numpy as jnp
 
 from jaxdreamer.config import ModelConfig
 from jaxdreamer.nets.cells import RSSM
-from jaxdreamer.nets.decoders import ConvDecoder, UpsampleConvDecoder
-from jaxdreamer.nets.encoders import ConvEncoder, PooledConvEncoder
-from jaxdreamer.nets.heads import Actor, ScalarHead, VectorDecoder
-from jaxdreamer.nets.layers import MLP, style_of
-from jaxdreamer.ops.distributions import Categoricals, Normal, UnitNormal
-from jaxdreamer.ops.transforms import image_to_float, merge_moments, no_moments, standardize, symlog
+from jaxdreamer.nets.decoders import Decoder
+from jaxdreamer.nets.encoders import Encoder
+from jaxdreamer.nets.heads import Actor, ScalarHead
+from jaxdreamer.nets.layers import style_of
+from jaxdreamer.ops.moments import merge_moments, no_moments, standardize
+from jaxdreamer.ops.transforms import image_to_float, symlog
 from jaxdreamer.types import Array, ArraySpec, EnvSpec, Latent, Observation, PyTree
 
 
@@ -61,35 +61,6 @@ def features(latent: Latent) -> Array:
     return jnp.concatenate([latent.stoch, latent.deter], axis=-1)
 
 
-class _Modules(NamedTuple):
-    """The layers behind :class:`Networks`."""
-
-    encoder: Encoder
-    decoder: Decoder
-    rssm: RSSM
-    reward: ScalarHead
-    discount: ScalarHead
-    actor: Actor
-    critic: ScalarHead
-
-
-def _make_modules(config: ModelConfig, spec: EnvSpec) -> _Modules:
-    encoder, style = Encoder(spec, config), style_of(config)
-
-    def head(layers: int, kind: str = config.scalar_head) -> ScalarHead:
-        return ScalarHead(layers, config.units, kind, style)
-
-    return _Modules(
-        encoder=encoder,
-        decoder=Decoder(spec, config),
-        rssm=RSSM(config, _embed_size(encoder, spec)),
-        reward=head(config.reward_layers),
-        discount=head(config.discount_layers, "bernoulli"),
-        actor=Actor(spec.action, config),
-        critic=head(config.critic_layers),
-    )
-
-
 def make_networks(config: ModelConfig, spec: EnvSpec) -> Networks:
     """Build the networks for an environment's observations and actions.
 
@@ -97,8 +68,55 @@ def make_networks(config: ModelConfig, spec: EnvSpec) -> Networks:
         ConfigError: an image too small to be convolved, or of sides that the convolutions cannot halve.
         ValueError: an unknown activation.
     """
-    modules = _make_modules(config, spec)
-    normalized = [key for key, s in spec.obs.items() if config.normalize_inputs and s.kind == "vector"]
+    statistics, track, prepare = _preparation(config, spec)
+    raw = {key: jax.ShapeDtypeStruct(item.shape, item.dtype) for key, item in spec.obs.items()}
+    obs = jax.eval_shape(prepare, statistics, raw)
+    encoder, decoder, actor = Encoder(spec, config), Decoder(spec, config), Actor(spec.action, config)
+    embed, _ = jax.eval_shape(encoder.init_with_output, jax.eval_shape(lambda: jax.random.key(0)), obs)
+    rssm = RSSM(config, embed.shape[-1])
+    scalar = partial(ScalarHead, units=config.units, style=style_of(config))
+    reward, critic = (scalar(n, kind=config.scalar_head) for n in (config.reward_layers, config.critic_layers))
+    discount = scalar(config.discount_layers, kind="bernoulli")
+
+    def init(key: Array) -> PyTree:
+        keys = jax.random.split(key, 7)
+        latent, action = rssm.initial(()), jnp.zeros((spec.action.size,))
+        feat = features(latent)
+        model = {
+            "encoder": _params(encoder, keys[0], obs),
+            "rssm": _params(rssm, keys[1], latent, action, embed),
+            "decoder": _params(decoder, keys[2], feat),
+            "reward": _params(reward, keys[3], feat),
+        }
+        if config.discount_head:
+            model["discount"] = _params(discount, keys[4], feat)
+        return {"model": model, "actor": _params(actor, keys[5], feat), "critic": _params(critic, keys[6], feat)}
+
+    def call(module: nn.Module, name: str, method: str = "__call__") -> Callable[..., Any]:
+        return lambda params, *args: module.apply({"params": params[name]}, *args, method=method)
+
+    methods = {name: call(rssm, "rssm", name) for name in ("step", "prior", "embed_part", "posterior")}
+    return Networks(
+        spec=spec,
+        init=init,
+        statistics=statistics,
+        track=track,
+        prepare=prepare,
+        rssm=RSSMFunctions(initial=rssm.initial, noise=rssm.noise, **methods),
+        encode=call(encoder, "encoder"),
+        decode=call(decoder, "decoder"),
+        reward=call(reward, "reward"),
+        discount=call(discount, "discount") if config.discount_head else None,
+        actor=lambda params, feat: actor.apply({"params": params}, feat),
+        critic=lambda params, feat: critic.apply({"params": params}, feat),
+    )
+
+
+def _preparation(
+    config: ModelConfig, spec: EnvSpec
+) -> tuple[PyTree, Callable[..., PyTree], Callable[..., Observation]]:
+    """``statistics``, ``track`` and ``prepare`` of :class:`Networks`."""
+    normalized = [key for key, item in spec.obs.items() if config.normalize_inputs and item.kind == "vector"]
 
     def squash(obs: Observation) -> Observation:
         return {key: _preprocess(x, spec.obs[key], config.symlog_inputs) for key, x in obs.items()}
@@ -111,145 +129,12 @@ def make_networks(config: ModelConfig, spec: EnvSpec) -> Networks:
         seen = squash({key: obs[key] for key in normalized})
         return {key: merge_moments(statistics[key], x) for key, x in seen.items()}
 
-    def call(name: str, method: str = "__call__") -> Callable[..., Any]:
-        module = getattr(modules, name)
-        return lambda params, *args: module.apply({"params": params[name]}, *args, method=method)
-
-    return Networks(
-        spec=spec,
-        init=lambda key: _init(modules, config, spec, key),
-        statistics={key: no_moments(math.prod(spec.obs[key].shape)) for key in normalized},
-        track=track,
-        prepare=prepare,
-        rssm=RSSMFunctions(
-            initial=partial(_initial, config),
-            step=call("rssm", "step"),
-            prior=call("rssm", "prior"),
-            embed_part=call("rssm", "embed_part"),
-            posterior=call("rssm", "posterior"),
-            noise=lambda key, shape: _latent(config, shape).noise(key),
-        ),
-        encode=call("encoder"),
-        decode=call("decoder"),
-        reward=call("reward"),
-        discount=call("discount") if config.discount_head else None,
-        actor=lambda params, feat: modules.actor.apply({"params": params}, feat),
-        critic=lambda params, feat: modules.critic.apply({"params": params}, feat),
-    )
-
-
-def _initial(config: ModelConfig, shape: tuple[int, ...]) -> Latent:
-    return Latent(jnp.zeros((*shape, config.deter_size)), jnp.zeros((*shape, _latent(config, ()).size)))
-
-
-def _latent(config: ModelConfig, shape: tuple[int, ...]) -> Categoricals | Normal:
-    """A latent distribution of that batch shape, to draw noise for."""
-    if config.classes:
-        return Categoricals(jnp.zeros((*shape, config.stoch_size, config.classes)))
-    return Normal(jnp.zeros((*shape, config.stoch_size)), jnp.ones((*shape, config.stoch_size)))
-
-
-def _init(modules: _Modules, config: ModelConfig, spec: EnvSpec, key: Array) -> PyTree:
-    keys = jax.random.split(key, 7)
-    obs = {k: _preprocess(jnp.zeros(s.shape, s.dtype), s, False) for k, s in spec.obs.items()}
-    latent, action = _initial(config, ()), jnp.zeros((spec.action.size,))
-    feat = features(latent)
-    model = {
-        "encoder": _params(modules.encoder, keys[0], obs),
-        "rssm": _params(modules.rssm, keys[1], latent, action, jnp.zeros((modules.rssm.embed_size,))),
-        "decoder": _params(modules.decoder, keys[2], feat),
-        "reward": _params(modules.reward, keys[3], feat),
-    }
-    if config.discount_head:
-        model["discount"] = _params(modules.discount, keys[4], feat)
-    return {
-        "model": model,
-        "actor": _params(modules.actor, keys[5], feat),
-        "critic": _params(modules.critic, keys[6], feat),
-    }
-
-
-class Encoder(nn.Module):
-    """Prepared observations to one embedding: a convolutional stack per image key, an MLP over all vectors."""
-
-    spec: EnvSpec
-    config: ModelConfig
-
-    @nn.compact
-    def __call__(self, obs: Observation) -> Array:
-        """Per key [..., *shape] to embed [..., E]."""
-        config, parts = self.config, []
-        for key in _keys(self.spec, image=True):
-            parts.append(self._image_encoder(f"image_{key}")(obs[key]))
-        if vectors := _keys(self.spec, image=False):
-            x = jnp.concatenate([obs[key] for key in vectors], axis=-1)
-            parts.append(MLP(config.vector_layers, config.units, style_of(config), name="vector")(x))
-        return jnp.concatenate(parts, axis=-1)
-
-    def _image_encoder(self, name: str) -> nn.Module:
-        config, style = self.config, style_of(self.config, inner=True)
-        if config.cnn == "pooled":
-            return PooledConvEncoder(config.cnn_depth, style._replace(act=config.cnn_activation), name=name)
-        return ConvEncoder(
-            config.cnn_depth,
-            config.cnn_activation,
-            embed_size=config.embed_size,
-            residual=config.cnn_residual,
-            dtype=style.dtype,
-            name=name,
-        )
-
-
-class Decoder(nn.Module):
-    """Features to one distribution per observation key, of what ``Networks.prepare`` gives for it."""
-
-    spec: EnvSpec
-    config: ModelConfig
-
-    @nn.compact
-    def __call__(self, feat: Array) -> dict[str, Any]:
-        """[..., F] to {key: distribution}."""
-        config = self.config
-        dists: dict[str, Any] = {}
-        for key in _keys(self.spec, image=True):
-            image = self._image_decoder(self.spec.obs[key].shape, f"image_{key}")(feat)
-            dists[key] = UnitNormal(image.astype(jnp.float32))
-        if vectors := _keys(self.spec, image=False):
-            specs = {key: self.spec.obs[key] for key in vectors}
-            dists |= VectorDecoder(specs, config.vector_layers, config.units, style_of(config), name="vector")(feat)
-        return dists
-
-    def _image_decoder(self, shape: tuple[int, ...], name: str) -> nn.Module:
-        config, size = self.config, (shape[0], shape[1], shape[2])
-        if config.cnn == "pooled":
-            return UpsampleConvDecoder(config, size, name=name)
-        return ConvDecoder(
-            config.cnn_depth,
-            config.cnn_activation,
-            shape=size,
-            residual=config.cnn_residual,
-            dtype=jnp.dtype(config.precision),
-            name=name,
-        )
-
-
-def _keys(spec: EnvSpec, *, image: bool) -> list[str]:
-    return [key for key, s in spec.obs.items() if (s.kind == "image") == image]
+    return {key: no_moments(math.prod(spec.obs[key].shape)) for key in normalized}, track, prepare
 
 
 def _params(module: nn.Module, key: Array, *args: Any) -> PyTree:
     # Only the arguments' shapes matter to an initialiser; lazy_init computes nothing but the draws.
     return module.lazy_init(key, *args)["params"]
-
-
-def _embed_size(encoder: Encoder, spec: EnvSpec) -> int:
-    sizes = {key: s.classes * math.prod(s.shape) if s.classes else math.prod(s.shape) for key, s in spec.obs.items()}
-    obs = {
-        key: jax.ShapeDtypeStruct(s.shape if s.kind == "image" else (sizes[key],), jnp.float32)
-        for key, s in spec.obs.items()
-    }
-    out, _ = jax.eval_shape(encoder.init_with_output, jax.eval_shape(lambda: jax.random.key(0)), obs)
-    return out.shape[-1]
 
 
 def _preprocess(x: Array, spec: ArraySpec, squash: bool) -> Array:
