@@ -10,154 +10,101 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from jaxdreamer.agent.algorithm import Algorithm, Policy
-    from jaxdreamer.agent.algorithms import make_algorithm
-    from jaxdreamer.agent.learner import Learner, make_learner, update_many
-    from jaxdreamer.agent.policy import make_policy
-    from jaxdreamer.agent.rssm import imagine, observe
-    from jaxdreamer.agent.world_model import world_model_loss
-    from jaxdreamer.config import Config, ConfigError, EnvConfig, MissingExtra, preset
-    from jaxdreamer.deploy.pretrained import Agent, load_agent
-    from jaxdreamer.envs.base import EnvError, SpaceError
-    from jaxdreamer.envs.device.functional import FunctionalEnv
-    from jaxdreamer.envs.host.agent_env import AgentEnv
-    from jaxdreamer.envs.host.instance import wrap
-    from jaxdreamer.envs.host.mujoco_env import MuJoCoImageEnv
-    from jaxdreamer.envs.host.robotics_env import register_robotics, robotics_tasks
-    from jaxdreamer.envs.host.vector import VectorEnv
-    from jaxdreamer.envs.registry import make_env, make_vector, register
-    from jaxdreamer.envs.trust import Untrusted, refuse_untrusted
-    from jaxdreamer.memory import available_memory
-    from jaxdreamer.nets.networks import Networks, features, make_networks
-    from jaxdreamer.ops.distributions import Bernoulli, Normal, UnitNormal, policy_mode
-    from jaxdreamer.ops.exploration import explore
-    from jaxdreamer.ops.returns import discount_weights, lambda_return
-    from jaxdreamer.ops.transforms import symexp, symlog, two_hot
-    from jaxdreamer.record.metrics import make_sinks
-    from jaxdreamer.record.video import save_video
-    from jaxdreamer.replay.host import HostReplay
-    from jaxdreamer.train.folder import load_run
-    from jaxdreamer.train.run import evaluate_agent, train_agent, train_seeds
-    from jaxdreamer.types import (
-        ActionPart,
-        ActionSpec,
-        ArraySpec,
-        Batch,
-        EnvSpec,
-        Latent,
-        PolicyState,
-        Timestep,
-        TrainState,
-    )
-
-__all__ = [
-    "ActionPart",
-    "ActionSpec",
-    "Agent",
-    "AgentEnv",
-    "Algorithm",
-    "ArraySpec",
-    "Batch",
-    "Bernoulli",
-    "Config",
-    "ConfigError",
-    "EnvConfig",
-    "EnvError",
-    "EnvSpec",
-    "FunctionalEnv",
-    "HostReplay",
-    "Latent",
-    "Learner",
-    "MissingExtra",
-    "MuJoCoImageEnv",
-    "Networks",
-    "Normal",
-    "Policy",
-    "PolicyState",
-    "SpaceError",
-    "Timestep",
-    "TrainState",
-    "UnitNormal",
-    "Untrusted",
-    "VectorEnv",
-    "available_memory",
-    "discount_weights",
-    "evaluate_agent",
-    "explore",
-    "features",
-    "imagine",
-    "lambda_return",
-    "load_agent",
-    "load_run",
-    "make_algorithm",
-    "make_env",
-    "make_learner",
-    "make_networks",
-    "make_policy",
-    "make_sinks",
-    "make_vector",
-    "observe",
-    "policy_mode",
-    "preset",
-    "refuse_untrusted",
-    "register",
-    "register_robotics",
-    "robotics_tasks",
-    "save_video",
-    "symexp",
-    "symlog",
-    "train_agent",
-    "train_seeds",
-    "two_hot",
-    "update_many",
-    "world_model_loss",
-    "wrap",
-]
-
-# Where each name lives.
-_HOMES = {
-    "agent.algorithm": ("Algorithm", "Policy"),
-    "agent.algorithms": ("make_algorithm",),
-    "agent.learner": ("Learner", "make_learner", "update_many"),
-    "agent.policy": ("make_policy",),
-    "agent.rssm": ("imagine", "observe"),
-    "config": ("Config", "ConfigError", "EnvConfig", "MissingExtra", "preset"),
-    "deploy.pretrained": ("Agent", "load_agent"),
-    "envs.device.functional": ("FunctionalEnv",),
-    "envs.base": ("EnvError", "SpaceError"),
-    "envs.host.instance": ("wrap",),
-    "envs.host.mujoco_env": ("MuJoCoImageEnv",),
-    "envs.host.robotics_env": ("register_robotics", "robotics_tasks"),
-    "envs.registry": ("make_env", "make_vector", "register"),
-    "envs.trust": ("Untrusted", "refuse_untrusted"),
-    "envs.host.vector": ("VectorEnv",),
-    "envs.host.agent_env": ("AgentEnv",),
-    "nets.networks": ("Networks", "features", "make_networks"),
-    "agent.world_model": ("world_model_loss",),
-    "ops.distributions": ("Bernoulli", "Normal", "UnitNormal", "policy_mode"),
-    "ops.exploration": ("explore",),
-    "ops.returns": ("discount_weights", "lambda_return"),
-    "ops.transforms": ("symexp", "symlog", "two_hot"),
-    "record.metrics": ("make_sinks",),
-    "record.video": ("save_video",),
-    "memory": ("available_memory",),
-    "replay.host": ("HostReplay",),
-    "train.folder": ("load_run",),
-    "train.run": ("evaluate_agent", "train_agent", "train_seeds"),
-    "types": (
-        "ActionPart",
-        "ActionSpec",
-        "ArraySpec",
-        "Batch",
-        "EnvSpec",
-        "Latent",
-        "PolicyState",
-        "Timestep",
-        "TrainState",
-    ),
+# Where the public names live. Type checkers read the imports below; a test holds both equal.
+_NAMES = {
+    "agent.algorithm": "Algorithm Policy",
+    "agent.algorithms": "make_algorithm",
+    "agent.learner": "Learner make_learner update_many",
+    "agent.policy": "make_policy",
+    "agent.rssm": "imagine observe",
+    "agent.world_model": "world_model_loss",
+    "config.environment": "EnvConfig",
+    "config.parse": "preset",
+    "config.schema": "Config",
+    "deploy.pretrained": "Agent load_agent",
+    "envs.base": "EnvError SpaceError",
+    "envs.device.functional": "FunctionalEnv",
+    "envs.host.agent_env": "AgentEnv",
+    "envs.host.instance": "wrap",
+    "envs.host.mujoco_env": "MuJoCoImageEnv",
+    "envs.host.robotics_env": "register_robotics robotics_tasks",
+    "envs.host.vector": "VectorEnv",
+    "envs.registry": "make_env make_vector register",
+    "envs.trust": "Untrusted refuse_untrusted",
+    "errors": "ConfigError MissingExtra",
+    "memory": "available_memory",
+    "nets.networks": "Networks features make_networks",
+    "ops.distributions": "Bernoulli Normal UnitNormal policy_mode",
+    "ops.exploration": "explore",
+    "ops.returns": "discount_weights lambda_return",
+    "ops.transforms": "symexp symlog two_hot",
+    "record.metrics": "make_sinks",
+    "record.video": "save_video",
+    "replay.host": "HostReplay",
+    "train.folder": "load_run",
+    "train.run": "evaluate_agent train_agent train_seeds",
+    "types": "ActionPart ActionSpec ArraySpec Batch EnvSpec Latent PolicyState Timestep TrainState",
+    "values": "TRUTH",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOME_OF = {name: home for home, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_HOME_OF)
+
+if TYPE_CHECKING:  # isort: off
+    from jaxdreamer.agent.algorithm import Algorithm as Algorithm, Policy as Policy
+    from jaxdreamer.agent.algorithms import make_algorithm as make_algorithm
+    from jaxdreamer.agent.learner import Learner as Learner, make_learner as make_learner, update_many as update_many
+    from jaxdreamer.agent.policy import make_policy as make_policy
+    from jaxdreamer.agent.rssm import imagine as imagine, observe as observe
+    from jaxdreamer.agent.world_model import world_model_loss as world_model_loss
+    from jaxdreamer.config.environment import EnvConfig as EnvConfig
+    from jaxdreamer.config.parse import preset as preset
+    from jaxdreamer.config.schema import Config as Config
+    from jaxdreamer.deploy.pretrained import Agent as Agent, load_agent as load_agent
+    from jaxdreamer.envs.base import EnvError as EnvError, SpaceError as SpaceError
+    from jaxdreamer.envs.device.functional import FunctionalEnv as FunctionalEnv
+    from jaxdreamer.envs.host.agent_env import AgentEnv as AgentEnv
+    from jaxdreamer.envs.host.instance import wrap as wrap
+    from jaxdreamer.envs.host.mujoco_env import MuJoCoImageEnv as MuJoCoImageEnv
+    from jaxdreamer.envs.host.robotics_env import (
+        register_robotics as register_robotics,
+        robotics_tasks as robotics_tasks,
+    )
+    from jaxdreamer.envs.host.vector import VectorEnv as VectorEnv
+    from jaxdreamer.envs.registry import make_env as make_env, make_vector as make_vector, register as register
+    from jaxdreamer.envs.trust import Untrusted as Untrusted, refuse_untrusted as refuse_untrusted
+    from jaxdreamer.errors import ConfigError as ConfigError, MissingExtra as MissingExtra
+    from jaxdreamer.memory import available_memory as available_memory
+    from jaxdreamer.nets.networks import Networks as Networks, features as features, make_networks as make_networks
+    from jaxdreamer.ops.distributions import (
+        Bernoulli as Bernoulli,
+        Normal as Normal,
+        UnitNormal as UnitNormal,
+        policy_mode as policy_mode,
+    )
+    from jaxdreamer.ops.exploration import explore as explore
+    from jaxdreamer.ops.returns import discount_weights as discount_weights, lambda_return as lambda_return
+    from jaxdreamer.ops.transforms import symexp as symexp, symlog as symlog, two_hot as two_hot
+    from jaxdreamer.record.metrics import make_sinks as make_sinks
+    from jaxdreamer.record.video import save_video as save_video
+    from jaxdreamer.replay.host import HostReplay as HostReplay
+    from jaxdreamer.train.folder import load_run as load_run
+    from jaxdreamer.train.run import (
+        evaluate_agent as evaluate_agent,
+        train_agent as train_agent,
+        train_seeds as train_seeds,
+    )
+    from jaxdreamer.types import (
+        ActionPart as ActionPart,
+        ActionSpec as ActionSpec,
+        ArraySpec as ArraySpec,
+        Batch as Batch,
+        EnvSpec as EnvSpec,
+        Latent as Latent,
+        PolicyState as PolicyState,
+        Timestep as Timestep,
+        TrainState as TrainState,
+    )
+    from jaxdreamer.values import TRUTH as TRUTH
 
 
 def __getattr__(name: str) -> Any:

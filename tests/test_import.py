@@ -1,8 +1,10 @@
 """Importing the package is cheap and silent, and gives every public name."""
 
+import ast
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,10 +54,17 @@ def test_every_public_name_is_there_and_starts_no_device(child):
     assert "gymnasium.envs" not in child["after_names"]
 
 
+def test_type_checkers_see_the_names_that_python_sees():
+    tree = ast.parse(Path(jaxdreamer.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert seen == {name: f"jaxdreamer.{home}" for name, home in jaxdreamer._HOME_OF.items()}
+
+
 def test_names_are_where_they_are_documented():
     assert jaxdreamer.__all__ == sorted(jaxdreamer.__all__)
     assert {"__version__", *jaxdreamer.__all__} <= set(dir(jaxdreamer))
     for name in jaxdreamer.__all__:
-        assert callable(getattr(jaxdreamer, name)), name
+        assert callable(getattr(jaxdreamer, name)) or name == "TRUTH", name
     with pytest.raises(AttributeError, match=r"jaxdreamer.*'dream'"):
         jaxdreamer.dream  # noqa: B018

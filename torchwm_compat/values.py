@@ -12,11 +12,9 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any
 
-from jaxdreamer import ConfigError
+from jaxdreamer import TRUTH, ConfigError
 
 NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
-
-_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 def plain(value: Any) -> Any:
@@ -74,7 +72,7 @@ def fitted(value: Any, default: Any) -> Any:
         return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
     if kind is bool:
         if isinstance(value, str):
-            return _WORDS.get(value.strip().lower(), value)
+            return TRUTH.get(value.strip().lower(), value)
         return bool(value) if isinstance(value, int | float) and value in (0, 1) else value
     if kind in (int, float) and not isinstance(value, bool):
         return _number(value, kind)
