@@ -26,17 +26,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from jaxdreamer.errors import JaxdreamerError, shown
 from jaxdreamer.files import one_of, require, whole
 
-# jax.Array, numpy.ndarray or a tracer: this module must not import jax, environment workers import it.
-Array = Any
+if TYPE_CHECKING:
+    from jax import Array  # mypy alone imports jax here: environment workers import this module, and never jax
+else:
+    Array = Any
+AnyArray = Any  # numpy's on the host, jax's on the device and while tracing: the containers below are used for both
 PyTree = Any
-Observation = dict[str, Array]
+Observation = dict[str, AnyArray]
 _OBS = "obs/"
 _DTYPES = {"image": "uint8", "vector": "float32", "discrete": "int32"}
 _MOST_KEYS = 4096
@@ -178,33 +181,33 @@ class Timestep(NamedTuple):
     """What an environment hands over at one moment; with a leading lane axis [B] from a vector environment."""
 
     obs: Observation  # per key: [B, *shape], the key's own dtype
-    reward: Array  # float32 [B], received on arriving at obs
-    is_first: Array  # bool [B], obs comes from a reset
-    is_last: Array  # bool [B], the episode ends here, for whatever reason
-    is_terminal: Array  # bool [B], the task itself ended here
+    reward: AnyArray  # float32 [B], received on arriving at obs
+    is_first: AnyArray  # bool [B], obs comes from a reset
+    is_last: AnyArray  # bool [B], the episode ends here, for whatever reason
+    is_terminal: AnyArray  # bool [B], the task itself ended here
 
 
 class Batch(NamedTuple):
     """Sequences for learning, time-major. See the module docstring for what entry t holds."""
 
     obs: Observation  # per key: [T, B, *shape], the key's own dtype
-    action: Array  # float32 [T, B, A], led to obs[t]
-    reward: Array  # float32 [T, B], received on arriving at obs[t]
-    is_first: Array  # bool [T, B]
-    is_last: Array  # bool [T, B]
-    is_terminal: Array  # bool [T, B]
+    action: AnyArray  # float32 [T, B, A], led to obs[t]
+    reward: AnyArray  # float32 [T, B], received on arriving at obs[t]
+    is_first: AnyArray  # bool [T, B]
+    is_last: AnyArray  # bool [T, B]
+    is_terminal: AnyArray  # bool [T, B]
 
 
 Entries = TypeVar("Entries", Timestep, Batch)
 
 
-def flatten(entries: Timestep | Batch) -> dict[str, Array]:
+def flatten(entries: Timestep | Batch) -> dict[str, AnyArray]:
     """The arrays by name: ``obs/<key>`` for each observation, and the other fields under their own names."""
     named = {f"{_OBS}{key}": value for key, value in entries.obs.items()}
     return named | {name: getattr(entries, name) for name in entries._fields if name != "obs"}
 
 
-def unflatten(kind: type[Entries], named: Mapping[str, Array]) -> Entries:
+def unflatten(kind: type[Entries], named: Mapping[str, AnyArray]) -> Entries:
     """What :func:`flatten` took apart; arrays that are no field of ``kind`` are ignored."""
     obs = {name.removeprefix(_OBS): value for name, value in named.items() if name.startswith(_OBS)}
     return kind(obs, **{name: named[name] for name in kind._fields if name != "obs"})

@@ -79,7 +79,7 @@ def world_model_loss(
     kl_loss, kl = balanced_kl(posterior, prior, balance=loss.kl_balance, free_nats=loss.free_nats)
     terms["loss/kl"] = loss.kl_loss_coeff * kl_loss
 
-    total = sum(terms.values())
+    total = sum(terms.values(), jnp.zeros(()))
     metrics = {
         "loss/model": total,
         **terms,

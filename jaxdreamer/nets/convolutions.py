@@ -85,7 +85,7 @@ class SameConv(nn.Module):
         return same_conv2d(x, kernel, self.param("bias", nn.initializers.zeros, (self.features,)))
 
 
-def check_image_size(size: tuple[int, int]) -> None:
+def check_image_size(size: tuple[int, ...]) -> None:
     """Raise ConfigError for an image too small to be convolved."""
     if min(size) < MIN_IMAGE:
         raise ConfigError(
@@ -94,7 +94,7 @@ def check_image_size(size: tuple[int, int]) -> None:
         )
 
 
-def check_pooled_size(size: tuple[int, int]) -> None:
+def check_pooled_size(size: tuple[int, ...]) -> None:
     """Raise ConfigError for an image that cannot be halved four times."""
     if size[0] % 16 or size[1] % 16:
         raise ConfigError(

@@ -113,7 +113,7 @@ class PooledConvEncoder(nn.Module):
         return x.reshape(*x.shape[:-3], math.prod(x.shape[-3:])).astype(jnp.float32)
 
 
-def encoder_layers(size: tuple[int, int]) -> int:
+def encoder_layers(size: tuple[int, ...]) -> int:
     """How many k4 s2 convolutions an image of ``size`` (H, W) has room for, at most ``MAX_LAYERS``.
 
     Raises:

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdreamer.config import ConfigError
 from jaxdreamer.memory import human
-from jaxdreamer.types import Array
+from jaxdreamer.types import AnyArray
 
 Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
 
@@ -18,7 +18,7 @@ class ReplayTooLarge(ConfigError, MemoryError):
     """The replay does not fit into the memory it would be allocated in."""
 
 
-def check_row(values: dict[str, Array], ring: dict[str, Array]) -> None:
+def check_row(values: dict[str, AnyArray], ring: dict[str, AnyArray]) -> None:
     """ValueError where one row's arrays [lanes, ...] are not what the ring's arrays [rows, lanes, ...] hold."""
     if values.keys() != ring.keys():
         raise ValueError(f"expected the observation keys of {sorted(ring)}, found those of {sorted(values)}")

@@ -56,7 +56,7 @@ class Means:
         self.sums: dict[str, float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)
 
-    def add(self, metrics: Mapping[str, float]) -> None:
+    def add(self, metrics: Mapping[str, Any]) -> None:
         """Count one call's metrics; values that are not finite are left out."""
         for name, value in metrics.items():
             if np.isfinite(value):

@@ -19,7 +19,7 @@ from jaxdreamer.envs.device.functional import Lanes, LaneState
 from jaxdreamer.ops.trees import select
 from jaxdreamer.replay.device import DeviceReplay, DeviceReplayState
 from jaxdreamer.train.host.collect import MAX_BROKEN_IN_A_ROW
-from jaxdreamer.types import Array, Metrics, PyTree, Timestep, TrainState
+from jaxdreamer.types import AnyArray, Array, Metrics, PyTree, Timestep, TrainState
 
 
 class Scores(NamedTuple):
@@ -60,9 +60,9 @@ class Plan(NamedTuple):
     The host makes it; the numbers are data, so that every call is the same compiled program.
     """
 
-    random: Array  # bool [C], whether actions are drawn uniformly instead of by the policy
-    rows: Array  # int32 [C], entries of every lane
-    updates: Array  # int32 [C]
+    random: AnyArray  # bool [C], whether actions are drawn uniformly instead of by the policy
+    rows: AnyArray  # int32 [C], entries of every lane
+    updates: AnyArray  # int32 [C]
 
 
 class Report(NamedTuple):
