@@ -22,13 +22,12 @@ _NAMES = {
     "config.parse": "preset",
     "config.schema": "Config",
     "deploy.pretrained": "Agent load_agent",
-    "envs.base": "EnvError SpaceError",
+    "envs.base": "EnvError SpaceError VectorEnv",
     "envs.device.functional": "FunctionalEnv",
     "envs.host.agent_env": "AgentEnv",
     "envs.host.instance": "wrap",
     "envs.host.mujoco_env": "MuJoCoImageEnv",
     "envs.host.robotics_env": "register_robotics robotics_tasks",
-    "envs.host.vector": "VectorEnv",
     "envs.registry": "make_env make_vector register",
     "envs.trust": "Untrusted refuse_untrusted",
     "errors": "ConfigError MissingExtra",
@@ -60,7 +59,7 @@ if TYPE_CHECKING:  # isort: off
     from jaxdreamer.config.parse import preset as preset
     from jaxdreamer.config.schema import Config as Config
     from jaxdreamer.deploy.pretrained import Agent as Agent, load_agent as load_agent
-    from jaxdreamer.envs.base import EnvError as EnvError, SpaceError as SpaceError
+    from jaxdreamer.envs.base import EnvError as EnvError, SpaceError as SpaceError, VectorEnv as VectorEnv
     from jaxdreamer.envs.device.functional import FunctionalEnv as FunctionalEnv
     from jaxdreamer.envs.host.agent_env import AgentEnv as AgentEnv
     from jaxdreamer.envs.host.instance import wrap as wrap
@@ -69,7 +68,6 @@ if TYPE_CHECKING:  # isort: off
         register_robotics as register_robotics,
         robotics_tasks as robotics_tasks,
     )
-    from jaxdreamer.envs.host.vector import VectorEnv as VectorEnv
     from jaxdreamer.envs.registry import make_env as make_env, make_vector as make_vector, register as register
     from jaxdreamer.envs.trust import Untrusted as Untrusted, refuse_untrusted as refuse_untrusted
     from jaxdreamer.errors import ConfigError as ConfigError, MissingExtra as MissingExtra

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from jaxdreamer import config as configs
 from jaxdreamer import families
 from jaxdreamer.config import ConfigError, EnvConfig, Options, nearest
-from jaxdreamer.envs.base import Env
+from jaxdreamer.envs.base import Env, VectorEnv
 from jaxdreamer.envs.host.instance import as_env, check_apart
 from jaxdreamer.envs.host.outcome import told
-from jaxdreamer.envs.host.vector import VectorEnv
+from jaxdreamer.envs.host.vector import LocalVectorEnv
 from jaxdreamer.envs.host.workers.pool import WorkerVectorEnv
 from jaxdreamer.families import Backend
 
@@ -139,7 +139,7 @@ def make_vector(
     if make is not None and apart and (count == 1 or config.workers):  # otherwise the lanes show it
         makers[0] = _Made(make, config, twice=True)
     if not config.workers:
-        return VectorEnv(makers, seed)
+        return LocalVectorEnv(makers, seed)
     if make is None and is_functional(config):
         raise ConfigError(f"env.workers: workers never import jax, and backend {config.backend} needs it; leave it 0")
     return WorkerVectorEnv(
@@ -174,7 +174,7 @@ class _Made:
         if self.twice:
             other = self._one()
             check_apart([env, other])
-            VectorEnv([other]).close()  # which minds no failure of that
+            LocalVectorEnv([other]).close()  # which minds no failure of that
         return env
 
     def _one(self) -> Env:

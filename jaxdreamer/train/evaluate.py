@@ -14,9 +14,8 @@ import numpy as np
 
 from jaxdreamer.agent.policy import Policy
 from jaxdreamer.config import Config, ConfigError
-from jaxdreamer.envs.base import EnvError
+from jaxdreamer.envs.base import EnvError, VectorEnv
 from jaxdreamer.envs.device.functional import FunctionalEnv, make_lanes
-from jaxdreamer.envs.host.vector import VectorEnv
 from jaxdreamer.train.device.program import make_episodes, make_film
 from jaxdreamer.train.host.collect import MAX_BROKEN_IN_A_ROW, Acting, Broken, make_act, replace_lane
 from jaxdreamer.types import Array, PyTree, Timestep

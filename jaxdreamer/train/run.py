@@ -17,9 +17,8 @@ from jaxdreamer import config as configs
 from jaxdreamer.agent.algorithms import make_algorithm
 from jaxdreamer.config import Config, ConfigError, EnvConfig
 from jaxdreamer.devices import devices, keep_compiled
-from jaxdreamer.envs.base import EnvError
+from jaxdreamer.envs.base import EnvError, VectorEnv
 from jaxdreamer.envs.device.functional import FunctionalEnv
-from jaxdreamer.envs.host.vector import VectorEnv
 from jaxdreamer.envs.registry import backends, is_functional, located, make_functional, make_vector
 from jaxdreamer.envs.trust import refuse_untrusted, trust_word
 from jaxdreamer.files import shell_word

@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces
 
 from jaxdreamer.config import EnvConfig
-from jaxdreamer.envs import VectorEnv, wrap
+from jaxdreamer.envs import LocalVectorEnv, wrap
 from jaxdreamer.envs.host.mujoco_env import MuJoCoEnv
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec, Timestep
 
@@ -71,7 +71,7 @@ class Spoiling(gymnasium.Env):
 @pytest.mark.parametrize("name", ACTIONS)
 def test_every_simulator_step_gets_an_action_of_its_own(name):
     config = {repeat: EnvConfig(action_repeat=repeat, image_size=(8, 8)) for repeat in (1, 2)}
-    once, twice = (VectorEnv([wrap(Spoiling(name), config[repeat])]) for repeat in (1, 2))
+    once, twice = (LocalVectorEnv([wrap(Spoiling(name), config[repeat])]) for repeat in (1, 2))
     action = np.linspace(0.3, 0.9, once.spec.action.size, dtype=np.float32)[None]
     kept = action.copy()
     once.step(action), twice.step(action)
@@ -83,7 +83,7 @@ def test_every_simulator_step_gets_an_action_of_its_own(name):
 
 def test_what_was_seen_stays_as_it_was():
     env = wrap(Spoiling("box"), EnvConfig(obs="auto", image_size=(8, 8)))
-    lanes = VectorEnv([env])
+    lanes = LocalVectorEnv([env])
     seen = [lanes.step(np.zeros((1, 2))) for _ in range(3)]
     frames = [lanes.render(0)]
     seen.append(lanes.step(np.zeros((1, 2))))
@@ -120,7 +120,7 @@ class Own:
 
 
 def test_environments_of_the_protocol_are_kept_apart_too():
-    lanes, actions = VectorEnv([Own()]), np.ones((1, 2), np.float32)
+    lanes, actions = LocalVectorEnv([Own()]), np.ones((1, 2), np.float32)
     actions.flags.writeable = False  # as what comes from the device is
     entries = [lanes.step(actions) for _ in range(3)]
     first = lanes.render(0)

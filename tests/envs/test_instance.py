@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from jaxdreamer import families
 from jaxdreamer.config import ConfigError, EnvConfig
-from jaxdreamer.envs import EnvError, VectorEnv, WorkerVectorEnv, make_env, make_vector, register, wrap
+from jaxdreamer.envs import EnvError, LocalVectorEnv, WorkerVectorEnv, make_env, make_vector, register, wrap
 from jaxdreamer.envs.check import check_env
 from jaxdreamer.envs.device.pure import counting
 from jaxdreamer.envs.host.outcome import flag_of, name_of, reward_of
@@ -160,7 +160,7 @@ def test_an_environment_with_the_least_there_can_be():
 
 def test_one_lane_that_cannot_be_closed_keeps_none_from_it(caplog):
     closed = []
-    lanes = VectorEnv([Doing(close=lambda: 1 / 0), Doing(close=lambda: closed.append(1))])
+    lanes = LocalVectorEnv([Doing(close=lambda: 1 / 0), Doing(close=lambda: closed.append(1))])
     lanes.close()
     assert closed == [1] and "lane 0 could not be closed: close of <Doing" in caplog.text
     lanes.close()
@@ -173,7 +173,7 @@ def test_environments_that_nobody_wrapped_are_wrapped():
     lanes = make_vector(config, 2, make=lambda: CountingEnv(truncate_at=6))
     lanes.step(np.zeros((2, 5)))
     assert lanes.step(np.zeros((2, 5))).reward.tolist() == [3, 3]
-    assert VectorEnv([CountingEnv, lambda: gymnasium.make("Pendulum-v1")][:1]).spec.action.size == 5
+    assert LocalVectorEnv([CountingEnv, lambda: gymnasium.make("Pendulum-v1")][:1]).spec.action.size == 5
     register("bare", lambda config: CountingEnv())
     try:
         env = make_env(config)

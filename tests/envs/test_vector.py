@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from jaxdreamer.config import ConfigError, EnvConfig
-from jaxdreamer.envs import EnvError, VectorEnv, episode_seed, make_env, wrap
+from jaxdreamer.envs import EnvError, LocalVectorEnv, episode_seed, make_env, wrap
 from jaxdreamer.envs.host.toy import Chain, CountingEnv
 from jaxdreamer.envs.host.vector import stack
 
 
 def counting(lengths, **config):
     """Lanes whose episodes last ``lengths`` steps."""
-    return VectorEnv([wrap(CountingEnv(truncate_at=n), EnvConfig(**config)) for n in lengths], seed=3)
+    return LocalVectorEnv([wrap(CountingEnv(truncate_at=n), EnvConfig(**config)) for n in lengths], seed=3)
 
 
 def lanes(count, seed=0, **config):
-    return VectorEnv([lambda: make_env(EnvConfig(**config))] * count, seed)
+    return LocalVectorEnv([lambda: make_env(EnvConfig(**config))] * count, seed)
 
 
 def assert_same(left, right):
@@ -71,7 +71,7 @@ def test_the_action_of_a_reset_is_ignored():
 
 def test_steps_in_four_lanes_with_repeat_two():
     tasks = [CountingEnv(truncate_at=50) for _ in range(4)]
-    env = VectorEnv([wrap(task, EnvConfig(action_repeat=2)) for task in tasks], seed=0)
+    env = LocalVectorEnv([wrap(task, EnvConfig(action_repeat=2)) for task in tasks], seed=0)
     calls = 0
     while env.agent_steps < 500:
         env.step(np.tile(np.eye(5)[0], (4, 1)))
@@ -134,7 +134,7 @@ class Plain:
 def test_restoring_draws_once_unless_it_must(plain):
     tasks = [CountingEnv(), CountingEnv()]
     env, other = (
-        VectorEnv([Plain(e) if plain else e], 1) for e in (wrap(task, EnvConfig(obs="pixels")) for task in tasks)
+        LocalVectorEnv([Plain(e) if plain else e], 1) for e in (wrap(task, EnvConfig(obs="pixels")) for task in tasks)
     )
     for _ in range(6):
         latest = env.step(np.eye(5)[:1])
@@ -152,7 +152,7 @@ def test_a_task_without_determinism_shows():
             self.cell = next(self.starts)
             return self._observe(), {}
 
-    env = VectorEnv([wrap(Drifting())], 0)
+    env = LocalVectorEnv([wrap(Drifting())], 0)
     latest = env.step(np.eye(2)[:1])
     assert (env.restore(env.state(), [np.zeros((0, 2))])[0].obs["state"] != latest.obs["state"]).any()
 
@@ -186,7 +186,7 @@ def test_an_error_says_which_lane_it_came_from():
                 raise ZeroDivisionError("the task's own")
             return super().step(action)
 
-    env = VectorEnv([wrap(CountingEnv()), wrap(Breaking())], 0)
+    env = LocalVectorEnv([wrap(CountingEnv()), wrap(Breaking())], 0)
     with pytest.raises(
         EnvError, match=r"step of <Breaking.*ZeroDivisionError: the task's own \(.*test_vector"
     ) as caught:
@@ -204,7 +204,7 @@ def test_lanes_must_agree_and_are_closed_when_they_do_not():
             closed.append(self)
 
     with pytest.raises(ConfigError, match="one spec"):
-        VectorEnv([wrap(Closing()), wrap(Closing("image"))])
+        LocalVectorEnv([wrap(Closing()), wrap(Closing("image"))])
     assert len(closed) == 2
     with pytest.raises(ConfigError, match="at least one"):
-        VectorEnv([])
+        LocalVectorEnv([])

@@ -18,7 +18,7 @@ import pytest
 
 from jaxdreamer import families
 from jaxdreamer.config import ConfigError, EnvConfig
-from jaxdreamer.envs import EnvError, VectorEnv, WorkerVectorEnv, make_vector, register, wrap
+from jaxdreamer.envs import EnvError, LocalVectorEnv, WorkerVectorEnv, make_vector, register, wrap
 from jaxdreamer.envs.host.outcome import told
 from jaxdreamer.envs.host.toy import CountingEnv
 from jaxdreamer.envs.host.workers import process as worker
@@ -344,7 +344,7 @@ def test_a_vector_environment_says_once_what_its_workers_log(workers, caplog):
 
     workers([make] * 3, workers=3)
     assert caplog.text.count("this task is deprecated") == 1
-    here = VectorEnv([troubled()] * 2)
+    here = LocalVectorEnv([troubled()] * 2)
     assert here.notes == []
 
 

@@ -12,7 +12,7 @@ from jaxdreamer.agent.policy import make_policy
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.gymnasium_env import wrap
 from jaxdreamer.envs.host.toy import CountingEnv
-from jaxdreamer.envs.host.vector import VectorEnv
+from jaxdreamer.envs.host.vector import LocalVectorEnv
 from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.train.host.collect import Collector
 
@@ -50,7 +50,7 @@ class Spoilt(CountingEnv):
 @pytest.mark.parametrize("where", ["image", "pos", "nested.imu", "mode", "reward"])
 def test_what_is_not_finite_ends_its_episode_and_is_not_stored(where):
     env = type("Case", (Spoilt,), {"where": where})
-    envs = VectorEnv([wrap(env(), CONFIG.env) for _ in range(2)])
+    envs = LocalVectorEnv([wrap(env(), CONFIG.env) for _ in range(2)])
     replay = HostReplay(envs.spec, capacity=200, lanes=2, length=4, cross_episodes=True)
     collector = Collector(envs, make_policy(CONFIG, envs.spec), replay, jax.random.key(0))
     for _ in range(20):
@@ -67,7 +67,7 @@ def test_what_is_not_finite_ends_its_episode_and_is_not_stored(where):
 
 def test_a_picture_that_is_never_finite_stops_collecting(caplog):
     env = type("Case", (Spoilt,), {"spoilt": True})
-    envs = VectorEnv([wrap(env(), CONFIG.env)])
+    envs = LocalVectorEnv([wrap(env(), CONFIG.env)])
     replay = HostReplay(envs.spec, capacity=200, lanes=1, length=4, cross_episodes=True)
     with pytest.raises(EnvError, match=r"environment 0 gave .* not finite 20 times in a row.*: reward nan$"):
         Collector(envs, make_policy(CONFIG, envs.spec), replay, jax.random.key(0)).step(None)

@@ -17,7 +17,7 @@ from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.device import pure
 from jaxdreamer.envs.host.gymnasium_env import wrap
 from jaxdreamer.envs.host.toy import CountingEnv
-from jaxdreamer.envs.host.vector import VectorEnv
+from jaxdreamer.envs.host.vector import LocalVectorEnv
 from jaxdreamer.envs.host.workers.pool import WorkerVectorEnv
 from jaxdreamer.train import evaluate
 from tests.envs.troubled import troubled
@@ -56,7 +56,7 @@ def play(episodes, lanes=2, film=False, **settings):
     kind = type("Case", (Broken,), names)
 
     def make_envs(count, seed):
-        return VectorEnv([wrap(kind(**settings), config.env) for _ in range(count)], seed=seed)
+        return LocalVectorEnv([wrap(kind(**settings), config.env) for _ in range(count)], seed=seed)
 
     return play_episodes(params, make_envs, episodes, seed=0, key=jax.random.key(1), lanes=lanes, film=film)
 

@@ -25,7 +25,7 @@ from jaxdreamer.envs import backends, make_env, make_vector, register
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.gymnasium_env import wrap
 from jaxdreamer.envs.host.toy import CountingEnv
-from jaxdreamer.envs.host.vector import VectorEnv
+from jaxdreamer.envs.host.vector import LocalVectorEnv
 from jaxdreamer.record import checkpoint, metrics
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.replay import disk
@@ -56,9 +56,9 @@ def make_trainer(start_host):
         envs = [CountingEnv(**env) for _ in range(config.env.num_envs)]
 
         def make_envs(lanes, seed):
-            return VectorEnv([wrap(CountingEnv(**env), config.env) for _ in range(lanes)], seed=seed)
+            return LocalVectorEnv([wrap(CountingEnv(**env), config.env) for _ in range(lanes)], seed=seed)
 
-        vector = VectorEnv([wrap(item, config.env) for item in envs], seed=config.seed)
+        vector = LocalVectorEnv([wrap(item, config.env) for item in envs], seed=config.seed)
         trainer = start_host(config, vector, make_envs)
         trainer.raw = envs
         return trainer
@@ -100,7 +100,7 @@ def test_a_backend_may_bring_its_own_lanes(tmp_path):
     made = []
 
     def make_lanes(config, count, seed):
-        made.append(VectorEnv([wrap(CountingEnv(truncate_at=4), config) for _ in range(2 * count)], seed=seed))
+        made.append(LocalVectorEnv([wrap(CountingEnv(truncate_at=4), config) for _ in range(2 * count)], seed=seed))
         return made[-1]
 
     register("pairs", make_lanes, kind="lanes")
@@ -600,7 +600,7 @@ def test_an_episode_that_is_not_finite_when_it_is_played_again_is_cut(start_host
             return (obs * spoilt, reward, *rest) if key == "observation" else (obs, reward * spoilt, *rest)
 
     def make(lanes=1, seed=0):
-        return VectorEnv([wrap(Failing(truncate_at=50), config.env) for _ in range(lanes)], seed=seed)
+        return LocalVectorEnv([wrap(Failing(truncate_at=50), config.env) for _ in range(lanes)], seed=seed)
 
     config = tiny("frames=30")
     trainer = start_host(config, make(), make)

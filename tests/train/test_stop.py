@@ -17,7 +17,7 @@ import pytest
 
 from jaxdreamer import config as configs
 from jaxdreamer.cli import main
-from jaxdreamer.envs.host.vector import VectorEnv
+from jaxdreamer.envs.host.vector import LocalVectorEnv
 from jaxdreamer.record import checkpoint, metrics
 from jaxdreamer.train import stop
 from jaxdreamer.train.evaluate import Evaluation
@@ -244,9 +244,9 @@ def test_evaluating_a_run_may_be_interrupted(tmp_path, capsys, monkeypatch):
         close(self)
 
     with monkeypatch.context() as patched:
-        advance, close = VectorEnv.step, VectorEnv.close
-        patched.setattr(VectorEnv, "step", step)
-        patched.setattr(VectorEnv, "close", slow_close)  # whatever leaves in order is given its time
+        advance, close = LocalVectorEnv.step, LocalVectorEnv.close
+        patched.setattr(LocalVectorEnv, "step", step)
+        patched.setattr(LocalVectorEnv, "close", slow_close)  # whatever leaves in order is given its time
         patched.setattr(stop, "PATIENCE", 1.0)
         assert main(["evaluate", str(tmp_path / "run")]) == 130
     assert len(steps) == 5 and signal.getsignal(signal.SIGINT) is before

@@ -30,12 +30,14 @@ def _compiled(env: FunctionalEnv) -> tuple[Any, ...]:
 class Hosted:
     """A :class:`~jaxdreamer.envs.host.agent_env.Simulator` over pure functions, compiled each on its own."""
 
+    spaces: dict[str, Any] | None = None
     can_render: bool
 
     def __init__(self, env: FunctionalEnv) -> None:
         self.spec, self.frame_rate, self.can_render = env.spec, env.frame_rate, env.render is not None
         self._limit = env.time_limit
         self._reset, self._step, self._observe, self._finite, self._render = _compiled(env)
+        self.notes: list[str] = []
         self._state: Any = None
         self._steps = 0
         self._fresh = 0  # episodes begun without a seed

@@ -19,15 +19,17 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class Simulator(Protocol):
-    """What a backend supplies: single simulator steps, and an observation only when it is asked for.
-
-    It may have ``spaces``, see :attr:`AgentEnv.spaces`, where its library's observations and actions have some, and
-    ``notes``, lines for the log.
-    """
+    """What a backend supplies: single simulator steps, and an observation only when it is asked for."""
 
     spec: EnvSpec
     frame_rate: float
     """Simulator steps per second of the task's own time."""
+    spaces: dict[str, Any] | None
+    """See :attr:`AgentEnv.spaces`."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for the log; there is more to say once it has drawn."""
 
     @property
     def can_render(self) -> bool:
@@ -70,19 +72,14 @@ class AgentEnv:
         self._steps = 0
         self._ended: str = "before the first reset"
         self._told = False
-
-    @property
-    def spaces(self) -> dict[str, Any] | None:
+        self.spaces = simulator.spaces
         """``{"observation", "action"}``: the spaces of what the library itself returns and takes; None: it has none.
-
-        The observation's is None where the agent sees rendered frames only.
-        """
-        return getattr(self.simulator, "spaces", None)
+        The observation's is None where the agent sees rendered frames only."""
 
     @property
     def notes(self) -> list[str]:
         """What the log should say of this environment; there is more to say once it has drawn."""
-        return getattr(self.simulator, "notes", [])
+        return self.simulator.notes
 
     def reset(self, seed: int | None = None) -> Timestep:
         """Begin an episode."""

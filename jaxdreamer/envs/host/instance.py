@@ -140,7 +140,7 @@ class GymnasiumSimulator:
                 )
             obs["image"] = ArraySpec((*self._size, 3), "uint8", "image")
         self.spec = EnvSpec(obs, self._actions.spec)
-        self.spaces = {
+        self.spaces: dict[str, Any] | None = {
             "observation": None if self._own is None else observation_space,
             "action": action_space,
         }

@@ -12,7 +12,7 @@ from jaxdreamer.config import ConfigError
 from jaxdreamer.envs.base import Env, EnvError
 from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.instance import as_env, check_apart
-from jaxdreamer.types import EnvSpec, Timestep
+from jaxdreamer.types import Timestep
 
 logger = logging.getLogger(__name__)
 
@@ -105,49 +105,15 @@ def play_again(env: Env, seed: int, actions: np.ndarray) -> tuple[Timestep, int]
     return timestep, steps
 
 
-class VectorEnv:
-    """N lanes in this process; every call advances every lane by exactly one entry.
+class Lanes:
+    """What lanes in this process and in worker processes have in common: where each is, and that calls come in order."""
 
-    A lane that is fresh, or whose previous entry was ``is_last``, is *reset* instead of stepped: its entry is
-    ``is_first`` with reward 0, and its action is ignored. So an episode's final
-    observation and the next episode's first are two entries. Each reset is seeded by :func:`episode_seed`.
-    """
+    lanes: Sequence[Place]
 
-    overlaps = False
-    """Whether lanes advance between :meth:`send` and :meth:`receive`, while the caller does something else."""
-
-    def __init__(self, make: Sequence[Callable[[], Any] | Any], seed: int = 0) -> None:
-        """``make`` holds, for each lane, an environment or a function that makes one; their specs must agree."""
-        if not make:
-            raise ConfigError("a vector environment needs at least one environment, found none")
-        self.lanes: list[Lane] = []
+    def __init__(self, seed: int) -> None:
+        """``seed`` is that of all lanes."""
+        self.seed, self.agent_steps = seed, 0
         self._sent: np.ndarray | None = None
-        self.agent_steps = 0
-        """Agent steps of all lanes together; resets do not count."""
-        self.seed = seed
-        try:
-            for index, item in enumerate(make):
-                ready = hasattr(item, "reset") and not isinstance(item, type)
-                env = as_env(item if ready else item())
-                check_apart([*(lane.env for lane in self.lanes), env])
-                self.lanes.append(Lane(env, seed, index))
-                if self.lanes[index].env.spec != self.spec:
-                    raise ConfigError(
-                        f"lanes must have one spec; lane 0 has {self.spec}, lane {index} {self.lanes[index].env.spec}"
-                    )
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def spec(self) -> EnvSpec:
-        """The lanes' common spec."""
-        return self.lanes[0].env.spec
-
-    @property
-    def spaces(self) -> dict[str, Any] | None:
-        """Of one lane, see :attr:`~jaxdreamer.envs.host.agent_env.AgentEnv.spaces`; None where lanes have none."""
-        return getattr(self.lanes[0].env, "spaces", None)
 
     @property
     def num_envs(self) -> int:
@@ -155,49 +121,31 @@ class VectorEnv:
         return len(self.lanes)
 
     @property
-    def frame_rate(self) -> float:
-        """Agent steps per second of the task's own time, for videos."""
-        return self.lanes[0].env.frame_rate
-
-    @property
-    def can_render(self) -> bool:
-        """Whether :meth:`render` can draw this task."""
-        return self.lanes[0].env.can_render
-
-    @property
     def reset_mask(self) -> np.ndarray:
-        """Bool [N]: which lanes the next call of :meth:`step` will reset."""
+        """Bool [N]: which lanes the next step will reset."""
         return np.array([lane.needs_reset for lane in self.lanes])
 
-    @property
-    def notes(self) -> list[str]:
-        """What the log should say of the lanes, each line once; there is more to say once they have drawn."""
-        return list(dict.fromkeys(note for lane in self.lanes for note in getattr(lane.env, "notes", [])))
+    def abandon(self, lane: int) -> None:
+        """Leave a lane's episode where it is: its next entry is a reset."""
+        self.lanes[lane].needs_reset = True
 
-    def step(self, actions: np.ndarray) -> Timestep:
-        """One entry of every lane for ``actions`` float32 [N, A]; the first call resets all lanes."""
-        self.send(actions)
-        return self.receive()
+    def state(self) -> dict[str, Any]:
+        """JSON-ready: the seed, the steps counted, and where each lane is."""
+        return {"seed": self.seed, "agent_steps": self.agent_steps, "lanes": [lane.state() for lane in self.lanes]}
 
-    def send(self, actions: np.ndarray) -> None:
-        """The first half of :meth:`step`."""
-        self._sent = self._checked(actions)
+    def _begin_restore(self, state: dict[str, Any], actions: Sequence[Any]) -> None:
+        """Take over what all lanes have in common; each is left in its saved episode, with a reset due."""
+        if not len(state["lanes"]) == len(actions) == self.num_envs:
+            raise EnvError(f"{self.num_envs} lanes, but the state has {len(state['lanes'])} and actions {len(actions)}")
+        self.seed, self.agent_steps = int(state["seed"]), int(state["agent_steps"])
+        for lane, saved in zip(self.lanes, state["lanes"]):
+            lane.seed, lane.episode, lane.needs_reset = self.seed, int(saved["episode"]), True
 
-    def receive(self) -> Timestep:
-        """The second half of :meth:`step`: the entries."""
-        actions = self._take_sent()
-        entries = [lane.advance(action) for lane, action in zip(self.lanes, actions)]
-        self.agent_steps += sum(not entry.is_first for entry in entries)
-        return stack(entries)
-
-    def _checked(self, actions: np.ndarray) -> np.ndarray:
+    def _keep_sent(self, actions: np.ndarray, size: int) -> np.ndarray:
         if self._sent is not None:
             raise EnvError("send was called twice; receive comes in between")
-        actions = np.array(actions, np.float32)  # a copy: environments may do with theirs what they like
-        expected = (self.num_envs, self.spec.action.size)
-        if actions.shape != expected:
-            raise EnvError(f"expected actions of shape {expected}, found {actions.shape}")
-        return actions
+        self._sent = checked(actions, self.num_envs, size)
+        return self._sent
 
     def _take_sent(self) -> np.ndarray:
         if self._sent is None:
@@ -205,43 +153,74 @@ class VectorEnv:
         actions, self._sent = self._sent, None
         return actions
 
+
+class LocalVectorEnv(Lanes):
+    """Lanes in this process, a :class:`~jaxdreamer.envs.base.VectorEnv`; each reset is seeded by :func:`episode_seed`."""
+
+    lanes: list[Lane]
+    overlaps = False
+    restarts = None
+
+    def __init__(self, make: Sequence[Callable[[], Any] | Any], seed: int = 0) -> None:
+        """``make`` holds, for each lane, an environment or a function that makes one; their specs must agree."""
+        if not make:
+            raise ConfigError("a vector environment needs at least one environment, found none")
+        super().__init__(seed)
+        self.lanes = []
+        try:
+            for index, item in enumerate(make):
+                ready = hasattr(item, "reset") and not isinstance(item, type)
+                env = as_env(item if ready else item())
+                check_apart([*(lane.env for lane in self.lanes), env])
+                self.lanes.append(Lane(env, seed, index))
+                if env.spec != self.lanes[0].env.spec:
+                    raise ConfigError(
+                        f"lanes must have one spec; lane 0 has {self.lanes[0].env.spec}, lane {index} {env.spec}"
+                    )
+        except BaseException:
+            self.close()
+            raise
+        first = self.lanes[0].env
+        self.spec, self.frame_rate, self.can_render = first.spec, first.frame_rate, first.can_render
+        self.spaces: dict[str, Any] | None = getattr(first, "spaces", None)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the log should say of the lanes, each line once."""
+        return list(dict.fromkeys(note for lane in self.lanes for note in getattr(lane.env, "notes", [])))
+
+    def step(self, actions: np.ndarray) -> Timestep:
+        """One entry of every lane for ``actions`` float32 [N, A]."""
+        self.send(actions)
+        return self.receive()
+
+    def send(self, actions: np.ndarray) -> None:
+        """Keep the actions for :meth:`receive`."""
+        self._keep_sent(actions, self.spec.action.size)
+
+    def receive(self) -> Timestep:
+        """The entries of the actions that were sent."""
+        actions = self._take_sent()
+        entries = [lane.advance(action) for lane, action in zip(self.lanes, actions)]
+        self.agent_steps += sum(not entry.is_first for entry in entries)
+        return stack(entries)
+
     def reset_lane(self, lane: int) -> Timestep:
-        """Begin a lane's next episode now, leaving the present one where it is; its entry, without a lane axis."""
+        """Begin a lane's next episode now; its entry, without a lane axis."""
         self.abandon(lane)
         return self.lanes[lane].advance(np.zeros(self.spec.action.size, np.float32))
 
     def render(self, lane: int = 0) -> np.ndarray:
-        """One lane's present moment as uint8 [H, W, 3], the caller's to keep."""
+        """One lane's present moment as uint8 [H, W, 3]."""
         return np.array(self.lanes[lane].env.render())
 
-    def state(self) -> dict[str, Any]:
-        """JSON-ready: the seed, the steps counted, and where each lane is; for :meth:`restore`."""
-        return {"seed": self.seed, "agent_steps": self.agent_steps, "lanes": [lane.state() for lane in self.lanes]}
-
     def restore(self, state: dict[str, Any], actions: Sequence[np.ndarray | None]) -> list[Timestep | None]:
-        """Bring every lane to where :meth:`state` was taken; returns the latest entry of each.
-
-        ``actions`` holds, for each lane, the agent's actions [n, A] of its current episode, oldest first, without the
-        reset entry's; None for a lane whose episode is over, or not to be played again: its next entry is a reset.
-        Deterministic tasks come out exactly where they were; whether they did shows by comparing an entry with what
-        replay holds. The entry is None for a lane that was not played again.
-        """
-        if not len(state["lanes"]) == len(actions) == self.num_envs:
-            raise EnvError(f"{self.num_envs} lanes, but the state has {len(state['lanes'])} and actions {len(actions)}")
-        self.seed, self.agent_steps = int(state["seed"]), int(state["agent_steps"])
-        entries: list[Timestep | None] = []
-        for lane, saved, played in zip(self.lanes, state["lanes"], actions):
-            lane.seed = self.seed
-            if played is None:
-                lane.episode, lane.needs_reset = int(saved["episode"]), True
-                entries.append(None)
-            else:
-                entries.append(lane.restore(saved, np.asarray(played, np.float32)))
-        return entries
-
-    def abandon(self, lane: int) -> None:
-        """Leave a lane's episode where it is: its next entry is a reset."""
-        self.lanes[lane].needs_reset = True
+        """Play every lane's saved episode again, see :meth:`VectorEnv.restore <jaxdreamer.envs.base.VectorEnv.restore>`."""
+        self._begin_restore(state, actions)
+        return [
+            None if played is None else lane.restore(saved, np.asarray(played, np.float32))
+            for lane, saved, played in zip(self.lanes, state["lanes"], actions)
+        ]
 
     def close(self) -> None:
         """Close every lane, whatever becomes of the others."""
@@ -250,6 +229,14 @@ class VectorEnv:
                 lane.env.close()
             except Exception as error:  # an environment's own; nothing is lost by it that was not given up here
                 logger.warning("lane %d could not be closed: %s", lane.index, error)
+
+
+def checked(actions: np.ndarray, lanes: int, size: int) -> np.ndarray:
+    """``actions`` float32 [lanes, size] as a copy: environments may do with theirs what they like. EnvError for others."""
+    actions = np.array(actions, np.float32)
+    if actions.shape != (lanes, size):
+        raise EnvError(f"expected actions of shape {(lanes, size)}, found {actions.shape}")
+    return actions
 
 
 def stack(entries: Sequence[Timestep]) -> Timestep:

@@ -11,7 +11,7 @@ What an agent is given and what it returns
 
 Time
 
-    All agents of a player live in one time. One call of :meth:`UnityLanes.step` lets it run until every agent that was
+    All agents of a player live in one time. One call of :meth:`UnityVectorEnv.step` lets it run until every agent that was
     given an action has decided ``action_repeat`` times more, or ended; where agents decide at different rates, the faster
     ones keep their action until the slower are there, and rewards add up.
 
@@ -42,7 +42,7 @@ from jaxdreamer.config import ConfigError, EnvConfig, Options
 from jaxdreamer.config.settings import FLOAT32, SMALLEST, setting
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.images import to_rgb
-from jaxdreamer.envs.host.vector import stack
+from jaxdreamer.envs.host.vector import checked, stack
 from jaxdreamer.envs.unity.player import Lane, PlayerLanes
 from jaxdreamer.families import Backend
 from jaxdreamer.types import Observation, Timestep
@@ -89,25 +89,27 @@ class UnityOptions(Options):
             raise ConfigError(f"env.unity_base_port + env.unity_worker_id must be at most 65535, found {port}")
 
 
-def make_lanes(config: EnvConfig, count: int, seed: int) -> UnityLanes:
+def make_lanes(config: EnvConfig, count: int, seed: int) -> UnityVectorEnv:
     """Players as ``config`` says, ``count`` of them but no more than ``config.num_envs``, with all their agents."""
-    return UnityLanes(config, min(count, config.num_envs), seed)
+    return UnityVectorEnv(config, min(count, config.num_envs), seed)
 
 
-class UnityLanes:
-    """Players side by side, with the interface of :class:`~jaxdreamer.envs.host.vector.VectorEnv`.
+class UnityVectorEnv:
+    """Players side by side, a :class:`~jaxdreamer.envs.base.VectorEnv`.
 
     Lanes are the agents of the first player, then of the second, and so on. Players have no way to be brought back to a
     moment: :meth:`restore` begins new episodes.
     """
+
+    overlaps = False
 
     def __init__(self, config: EnvConfig, count: int = 1, seed: int = 0) -> None:
         """Starts ``count`` players at once; see :class:`~jaxdreamer.envs.unity.process.PlayerProcess` for its errors."""
         if not config.options.unity_file_name and count > 1:
             raise ConfigError(f"env.num_envs={count}: there is one Unity Editor; for several players build one")
         self.config, self.seed = config, seed
-        self.agent_steps = 0
-        """Agent steps of all lanes together; resets do not count."""
+        self.agent_steps, self.notes = 0, list[str]()
+        self._sent: np.ndarray | None = None
         self.players: list[PlayerLanes] = []
         lender = None if config.options.unity_file_name else next(iter(_EDITOR), None)
         if count == 1:  # in this thread, where Ctrl-C ends the wait for a player that does not connect
@@ -157,12 +159,25 @@ class UnityLanes:
         """Bool [N]: which lanes the next call of :meth:`step` will reset; a lost player's are added to them."""
         return np.array([lane.needs_reset for lane in self.lanes])
 
+    @property
+    def restarts(self) -> int:
+        """Players that were started again so far."""
+        return sum(player.restarts for player in self.players)
+
+    def send(self, actions: np.ndarray) -> None:
+        """Keep the actions for :meth:`receive`."""
+        self._sent = checked(actions, self.num_envs, self.spec.action.size)
+
+    def receive(self) -> Timestep:
+        """The entries of the actions that were sent."""
+        if self._sent is None:
+            raise EnvError("receive was called without send before it")
+        actions, self._sent = self._sent, None
+        return self.step(actions)
+
     def step(self, actions: np.ndarray) -> Timestep:
         """One entry of every lane for ``actions`` float32 [N, A]; the first call resets all lanes."""
-        actions = np.asarray(actions, np.float32)
-        expected = (self.num_envs, self.spec.action.size)
-        if actions.shape != expected:
-            raise EnvError(f"expected actions of shape {expected}, found {actions.shape}")
+        actions = checked(actions, self.num_envs, self.spec.action.size)
         if not np.isfinite(actions[~self.reset_mask]).all():
             raise EnvError(f"the agent's actions are not finite: {actions}; look for nan in the losses or parameters")
         start = 0

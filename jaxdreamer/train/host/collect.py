@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdreamer.agent.algorithm import Policy
-from jaxdreamer.envs.base import EnvError
-from jaxdreamer.envs.host.vector import VectorEnv
+from jaxdreamer.envs.base import EnvError, VectorEnv
 from jaxdreamer.files import list_of, natural, number, optional
 from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.types import Array, PyTree, Timestep

@@ -15,8 +15,8 @@ from jaxdreamer.agent.algorithms import make_algorithm
 from jaxdreamer.agent.learner import update_many
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.devices import how_often
+from jaxdreamer.envs.base import VectorEnv
 from jaxdreamer.envs.host.scale import ill_scaled
-from jaxdreamer.envs.host.vector import VectorEnv
 from jaxdreamer.files import FileUnusable, list_of, natural, number, require
 from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog
@@ -165,12 +165,12 @@ class HostTrainer(Loop[Evaluation]):
         with self.clock.timed("collect"):
             starting = self.collector.latest is None
             self.collector.step(self._acting_params)
-            if getattr(self.envs, "overlaps", False):
+            if self.envs.overlaps:
                 # Decided before this step's updates, so that environments advance while those run. It depends on no
                 # clock: equal seeds give equal runs.
                 self.collector.begin(self._acting_params)
         if starting:
-            for note in getattr(self.envs, "notes", []):
+            for note in self.envs.notes:
                 self.progress.log(note)
         run, steps = self.config.run, self.agent_steps
         if steps < run.prefill:
@@ -268,7 +268,7 @@ class HostTrainer(Loop[Evaluation]):
         scalars["replay/entries"] = self.replay.rows * self.replay.lanes
         scalars["skipped"] = self.skipped
         scalars["env/broken_entries"] = self.collector.broken.count
-        if hasattr(self.envs, "restarts"):
+        if self.envs.restarts is not None:
             scalars["env/restarts"] = self.envs.restarts
         scalars["train_ratio"] = self.config.train_ratio
         scalars |= self.clock.take(self.env_frames, self.updates)

@@ -19,21 +19,26 @@ import numpy as np
 from jaxdreamer.config import ConfigError
 from jaxdreamer.envs import endings
 from jaxdreamer.envs.base import Env, EnvError
-from jaxdreamer.envs.host.vector import Place, VectorEnv
+from jaxdreamer.envs.host.vector import Lanes, Place
 from jaxdreamer.envs.host.workers.process import GRACE, IDLE, RESET, STEP, Layout, Memory, Worker, WorkerFailed
 from jaxdreamer.types import EnvSpec, Timestep, unflatten
 
 logger = logging.getLogger(__name__)
 
 
-class WorkerVectorEnv(VectorEnv):
-    """N lanes shared out evenly to worker processes; see :class:`~jaxdreamer.envs.host.vector.VectorEnv` for what a step is.
+class WorkerVectorEnv(Lanes):
+    """Lanes shared out evenly to worker processes, a :class:`~jaxdreamer.envs.base.VectorEnv`.
 
-    Lanes, seeds and entries are those of a VectorEnv in one process. Between ``send`` and ``receive`` the lanes advance
-    while the caller learns.
+    Lanes, seeds and entries are those of a LocalVectorEnv. Between ``send`` and ``receive`` the lanes advance while the
+    caller learns.
     """
 
+    lanes: list[Place]
     overlaps = True
+    spec: EnvSpec
+    spaces: dict[str, Any] | None
+    frame_rate: float
+    can_render: bool
 
     def __init__(
         self,
@@ -61,14 +66,12 @@ class WorkerVectorEnv(VectorEnv):
             raise ConfigError(f"env.workers must be at least 1 here, found {workers}")
         if any(hasattr(item, "reset") and not isinstance(item, type) for item in make):
             raise ConfigError("worker processes need functions that make environments, not environments")
-        self.seed, self.agent_steps, self._sent = seed, 0, None
+        super().__init__(seed)
         self.restarts = 0
-        """Workers started again so far."""
+        self.notes: list[str] = []
         self._timeout, self._max_restarts = timeout, max_restarts
-        self.lanes: list[Place] = [Place(seed, index) for index in range(len(make))]  # type: ignore[assignment]
+        self.lanes = [Place(seed, index) for index in range(len(make))]
         self._memory: Memory | None = None
-        self._about: dict[str, Any] = {}
-        self._notes: list[str] = []
         self._told: set[str] = set()
         shares = [share.tolist() for share in np.array_split(np.arange(len(make)), min(workers, len(make)))]
         self._workers = [
@@ -81,7 +84,7 @@ class WorkerVectorEnv(VectorEnv):
                 worker.start()
             for worker in self._workers:
                 self._ready(worker)
-            self._memory = Memory.create(_layout(self._about["spec"], len(make)))
+            self._memory = Memory.create(_layout(self.spec, len(make)))
             self._finalizer.detach()
             self._finalizer = weakref.finalize(self, _shut_down, self._workers, self._memory.remove)
             endings.at_once(self, self._memory.unlink)
@@ -95,42 +98,22 @@ class WorkerVectorEnv(VectorEnv):
             self.close()
             raise
 
-    @property
-    def spec(self) -> EnvSpec:
-        """The lanes' common spec."""
-        return self._about["spec"]
-
-    @property
-    def spaces(self) -> dict[str, Any] | None:
-        """Of one lane."""
-        return self._about["spaces"]
-
-    @property
-    def frame_rate(self) -> float:
-        """Agent steps per second of the task's own time."""
-        return self._about["frame_rate"]
-
-    @property
-    def can_render(self) -> bool:
-        """Whether :meth:`render` can draw this task."""
-        return self._about["can_render"]
-
-    @property
-    def notes(self) -> list[str]:
-        """What the log should say of the lanes."""
-        return list(self._notes)
+    def step(self, actions: np.ndarray) -> Timestep:
+        """One entry of every lane for ``actions`` float32 [N, A]."""
+        self.send(actions)
+        return self.receive()
 
     def send(self, actions: np.ndarray) -> None:
         """Let every lane begin its next entry."""
-        actions = self._checked(actions)
+        actions = self._keep_sent(actions, self.spec.action.size)
         stepped = ~self.reset_mask
         if not np.isfinite(actions[stepped]).all():
+            self._take_sent()
             lane = int(np.flatnonzero(stepped & ~np.isfinite(actions).all(axis=1))[0])
             raise EnvError(
                 f"the agent's action is not finite: {actions[lane]}; look for nan in the losses or parameters\n"
                 f"in lane {lane}, episode {self.lanes[lane].episode}, agent step {self.lanes[lane].steps}"
             )
-        self._sent = actions
         self._shared["action"][:] = actions
         for place in self.lanes:
             self._command(place, RESET if place.needs_reset else STEP)
@@ -176,15 +159,12 @@ class WorkerVectorEnv(VectorEnv):
             raise EnvError(f"lane {lane} could not be drawn: {error}") from None
 
     def restore(self, state: dict[str, Any], actions: Sequence[np.ndarray | None]) -> list[Timestep | None]:
-        """See :meth:`VectorEnv.restore`; where a worker fails on the way, its lanes come back as None."""
-        if not len(state["lanes"]) == len(actions) == self.num_envs:
-            raise EnvError(f"{self.num_envs} lanes, but the state has {len(state['lanes'])} and actions {len(actions)}")
-        self.seed, self.agent_steps = int(state["seed"]), int(state["agent_steps"])
-        seeds: list[int | None] = []
-        for place, saved, played in zip(self.lanes, state["lanes"], actions):
-            place.seed = self.seed
-            place.episode, place.needs_reset = int(saved["episode"]), True
-            seeds.append(None if played is None else place.replayed_seed(saved, played))
+        """Play every lane's saved episode again; where a worker fails on the way, its lanes come back as None."""
+        self._begin_restore(state, actions)
+        seeds = [
+            None if played is None else place.replayed_seed(saved, played)
+            for place, saved, played in zip(self.lanes, state["lanes"], actions)
+        ]
         entries: list[Timestep | None] = [None] * self.num_envs
         # One lane of every worker at a time: the workers run side by side, and no pipe ever fills up.
         for turn in range(max(len(worker.lanes) for worker in self._workers)):
@@ -245,11 +225,12 @@ class WorkerVectorEnv(VectorEnv):
         return next(worker for worker in self._workers if lane in worker.lanes)
 
     def _ready(self, worker: Worker) -> None:
-        about = self._answer(worker)
-        known = self._about = self._about or about
-        for lane, spec in zip(worker.lanes, about["specs"]):
-            if spec != known["spec"]:
-                raise ConfigError(f"lanes must have one spec; lane 0 has {known['spec']}, lane {lane} {spec}")
+        specs, about = self._answer(worker)
+        if worker.number == 0 and self._memory is None:
+            self.spec, (self.spaces, self.frame_rate, self.can_render) = specs[0], about
+        for lane, spec in zip(worker.lanes, specs):
+            if spec != self.spec:
+                raise ConfigError(f"lanes must have one spec; lane 0 has {self.spec}, lane {lane} {spec}")
 
     def _answer(self, worker: Worker, extra: float = 0.0) -> Any:
         kind, value, lines, notes = worker.receive(self._timeout + extra)
@@ -257,7 +238,7 @@ class WorkerVectorEnv(VectorEnv):
             if line not in self._told:
                 self._told.add(line)
                 logger.warning(line)
-        self._notes = list(dict.fromkeys([*self._notes, *notes]))
+        self.notes = list(dict.fromkeys([*self.notes, *notes]))
         if kind == "refused":
             raise ConfigError(value)
         if kind == "undrawn":

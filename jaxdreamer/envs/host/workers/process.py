@@ -239,14 +239,8 @@ def work(pipe: Any, make: bytes, lanes: list[int]) -> None:
             envs[lane] = as_env(one())
         check_apart(list(envs.values()))
         env = envs[lanes[0]]
-        about = {
-            "spec": env.spec,
-            "specs": [item.spec for item in envs.values()],
-            "spaces": getattr(env, "spaces", None),
-            "frame_rate": env.frame_rate,
-            "can_render": env.can_render,
-        }
-        pipe.send(("done", about, heard.take(), []))
+        about = getattr(env, "spaces", None), env.frame_rate, env.can_render
+        pipe.send(("done", ([item.spec for item in envs.values()], about), heard.take(), []))
         while True:
             kind, *values = pipe.recv()
             answer: Any = None
