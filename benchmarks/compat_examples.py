@@ -78,7 +78,7 @@ def run_example(name: str, folder: Path, stop_after: int, finish_after: int | No
     settings = EXAMPLES[name]
     if name == "unity":
         sys.path.insert(0, str(ROOT))
-        from tests.envs.unity_venv import make_player, unity_python
+        from tests.envs.unity.unity_venv import make_player, unity_python
 
         agents = [{"length": 200}, {"length": 120, "interrupted": True}]
         make_player(folder / "env", agents=agents, image="png", image_shape=[64, 64, 3], continuous=2)

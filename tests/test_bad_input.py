@@ -52,17 +52,17 @@ TESTED = {
     "tests/test_words.py": {
         "a flag without its value": "test_a_flag_is_not_taken_for_a_value",
     },
-    "tests/envs/test_robotics_env.py": {
+    "tests/envs/host/test_robotics_env.py": {
         "an id that is gone": "test_ids_that_are_gone_name_what_to_use",
     },
-    "tests/envs/test_plugins.py": {
+    "tests/envs/host/test_plugins.py": {
         "an id of a package that is not installed": "test_what_is_not_installed_is_not_imported",
     },
     "tests/test_bad_input.py": {
         "missing extra": "test_a_missing_extra_names_the_pip_line",
         "unsupported space": "test_an_unsupported_space_names_its_key",
     },
-    "tests/envs/test_dmc_env.py": {
+    "tests/envs/host/test_dmc_env.py": {
         "libraries that do not fit together": "test_versions_that_do_not_fit_are_named",
     },
     "tests/envs/test_named.py": {
@@ -82,7 +82,7 @@ TESTED = {
     "tests/test_cli.py": {
         "plotting without matplotlib": "test_train_then_evaluate_then_go_on",
     },
-    "tests/envs/test_instance.py": {
+    "tests/envs/host/test_instance.py": {
         "what is no environment, given as `make=`": "test_what_is_no_environment_is_refused_with_what_to_give",
         "one instance for every lane and evaluation": "test_one_instance_for_all_is_refused_at_the_start",
         "an environment that raises, ends the program, or returns the wrong number of values": (
@@ -90,7 +90,7 @@ TESTED = {
         ),
         "a reward or a flag that is no number": "test_rewards_that_are_no_number_are_refused_with_what_was_found",
     },
-    "tests/envs/test_workers.py": {
+    "tests/envs/host/test_workers.py": {
         "an environment that crashes, hangs or is killed, in a worker": (
             "test_a_worker_that_fails_is_started_again_and_its_episode_ends_there"
         ),
@@ -100,7 +100,7 @@ TESTED = {
             "test_an_episode_that_begins_broken_is_none_and_another_is_played"
         ),
     },
-    "tests/envs/test_observations.py": {
+    "tests/envs/host/test_observations.py": {
         "an observation without any numbers, `Box(0,)`": "test_what_has_no_numbers_is_left_out_with_a_note",
         "fractions where the space has whole numbers": "test_floats_are_not_cut_to_whole_numbers",
         "a picture outside its space's bounds": "test_float_images_are_rounded_and_kept_in_range",
@@ -111,7 +111,7 @@ TESTED = {
         ),
         "a nearly black picture, or one without bounds": "test_pictures_are_looked_at",
     },
-    "tests/envs/test_actions.py": {
+    "tests/envs/host/test_actions.py": {
         "actions without bounds, or with huge ones (1e6 and more)": (
             "test_missing_and_huge_bounds_are_refused_then_replaced_with_one_note"
         ),
@@ -125,19 +125,19 @@ TESTED = {
         "folder with other files": "test_a_folder_with_something_else_in_it_is_refused",
         "nan in a batch": "test_twenty_bad_updates_in_a_row_stop_the_run_and_name_the_term",
     },
-    "tests/envs/test_render.py": {
+    "tests/envs/host/test_render.py": {
         "nothing to draw with": "test_nothing_works_or_is_switched_off_or_is_nonsense",
     },
-    "tests/envs/test_mujoco_env.py": {
+    "tests/envs/host/test_mujoco_env.py": {
         "a model that cannot be loaded": "test_an_mjb_that_will_not_load_is_an_error_with_both_versions",
     },
-    "tests/envs/test_mujoco_model.py": {
+    "tests/envs/host/test_mujoco_model.py": {
         "a file that is no model": "test_what_is_no_model_is_told_by_what_it_is",
         "a URDF, which has no actuators": "test_a_urdf_says_that_it_has_no_actuators_and_the_mjcf_that_gives_it_some",
         "a URDF's `package://` meshes": "test_meshes_of_a_urdf_are_found_beside_it_or_the_way_to_them_is_told",
         "an unknown keyframe": "test_a_keyframe_that_is_not_there_is_told_with_those_that_are",
     },
-    "tests/envs/test_unity_env.py": {
+    "tests/envs/unity/test_unity_env.py": {
         "Unity player that never connects": "test_a_player_that_never_connects",
     },
     "tests/record/test_checkpoint.py": {

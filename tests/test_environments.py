@@ -20,7 +20,7 @@ from jaxdreamer.envs import episode_seed, make_env, make_vector
 from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.train.host.collect import Collector
 from jaxdreamer.types import Latent, PolicyState
-from tests.envs.test_mujoco_env import ASSETS, MODEL
+from tests.envs.host.test_mujoco_env import ASSETS, MODEL
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text()
 TABLE = TEXT.partition("### Environments")[2].partition("\n\n`pip")[0]

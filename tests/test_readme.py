@@ -15,7 +15,7 @@ import jaxdreamer
 from jaxdreamer import cli
 from jaxdreamer import config as configs
 from jaxdreamer.envs.unity.process import REQUIREMENTS
-from tests.envs.unity_venv import make_player, unity_python
+from tests.envs.unity.unity_venv import make_player, unity_python
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.envs.unity_venv import make_player, unity_python
+from tests.envs.unity.unity_venv import make_player, unity_python
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = """

@@ -20,7 +20,7 @@ from jaxdreamer.envs.host.toy import CountingEnv
 from jaxdreamer.envs.host.vector import LocalVectorEnv
 from jaxdreamer.envs.host.workers.pool import WorkerVectorEnv
 from jaxdreamer.train import evaluate
-from tests.envs.troubled import troubled
+from tests.envs.host.troubled import troubled
 from tests.train.test_program import looking_policy
 
 

@@ -25,7 +25,7 @@ from jaxdreamer.train.device.program import (
     no_scores,
 )
 from jaxdreamer.types import Latent, PolicyState, Timestep, TrainState
-from tests.envs.test_functional import fragile
+from tests.envs.device.test_functional import fragile
 
 LANES, LENGTH, BATCH = 2, 4, 3
 CHOICES = jnp.eye(3)

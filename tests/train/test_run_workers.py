@@ -15,7 +15,7 @@ from jaxdreamer.envs import EnvError, make_vector, wrap
 from jaxdreamer.record import metrics
 from jaxdreamer.train.host.trainer import HostTrainer
 from jaxdreamer.train.run import train_agent
-from tests.envs.troubled import Slow, troubled
+from tests.envs.host.troubled import Slow, troubled
 from tests.train.test_run import tiny
 
 

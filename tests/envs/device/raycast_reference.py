@@ -1,6 +1,6 @@
 """Make raycast_reference.npz: what MuJoCo's renderer draws of Brax's models, for where there is no OpenGL.
 
-python -m tests.envs.raycast_reference [OUT] [NAME ...]: a few poses of each environment, MuJoCo's picture, and the
+python -m tests.envs.device.raycast_reference [OUT] [NAME ...]: a few poses of each environment, MuJoCo's picture, and the
 silhouette: the pixels whose middle shows a geom that is no plane.
 """
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from jaxdreamer.envs.unity.process import REQUIREMENTS
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 PLAYER = ROOT / "tests" / "unity_player.py"
 
 

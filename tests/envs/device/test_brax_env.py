@@ -18,7 +18,7 @@ pytest.importorskip("brax")
 
 from jaxdreamer.envs.device.functional import make_lanes  # noqa: E402
 from jaxdreamer.envs.device.hosted import host  # noqa: E402
-from tests.envs.lane_oracle import rollout  # noqa: E402
+from tests.envs.device.lane_oracle import rollout  # noqa: E402
 
 # Brax reads MuJoCo's data in a way that is going out of use; said to Brax's authors, and shown to nobody by default.
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing:DeprecationWarning")

@@ -22,8 +22,8 @@ from jaxdreamer.envs import EnvError, LocalVectorEnv, WorkerVectorEnv, make_vect
 from jaxdreamer.envs.host.outcome import told
 from jaxdreamer.envs.host.toy import CountingEnv
 from jaxdreamer.envs.host.workers import process as worker
-from tests.envs.test_vector import assert_same
-from tests.envs.troubled import Slow, Spying, refused, troubled
+from tests.envs.host.test_vector import assert_same
+from tests.envs.host.troubled import Slow, Spying, refused, troubled
 
 ACTION = np.eye(5, dtype=np.float32)[2]
 
@@ -97,7 +97,7 @@ def test_workers_import_neither_jax_nor_the_program_that_starts_them(tmp_path):
     script.write_text(
         "import jax, jaxdreamer, numpy as np\n"
         "from jaxdreamer.envs import WorkerVectorEnv\n"
-        "from tests.envs.troubled import Spying\n"
+        "from tests.envs.host.troubled import Spying\n"
         "class Mine(Spying):\n"
         "    pass\n"
         "env = WorkerVectorEnv([lambda: jaxdreamer.wrap(Mine())] * 2, workers=2)\n"
@@ -105,7 +105,7 @@ def test_workers_import_neither_jax_nor_the_program_that_starts_them(tmp_path):
         "print(heavy.tolist(), len(set(process.tolist())))\n"
         "env.close()\n"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", script], capture_output=True, text=True, timeout=120,
         env={**os.environ, "PYTHONPATH": str(root)},
@@ -291,7 +291,7 @@ def test_nothing_is_left_behind(tmp_path):
     for ending in ("", "raise SystemExit", "env.close(); env.close()", gone, at_once):
         script = (
             "import numpy as np\n"
-            "from tests.envs.troubled import troubled\n"
+            "from tests.envs.host.troubled import troubled\n"
             "from jaxdreamer.envs import WorkerVectorEnv\n"
             "env = WorkerVectorEnv([troubled()] * 2, workers=2)\n"
             "env.step(np.zeros((2, 5)))\n"
@@ -299,7 +299,7 @@ def test_nothing_is_left_behind(tmp_path):
             f"{ending}\n"
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120,
-                              cwd=Path(__file__).parents[2])  # fmt: skip
+                              cwd=Path(__file__).parents[3])  # fmt: skip
         assert done.stderr == ""
         pids, name = done.stdout.strip().rsplit("] ", 1)
         assert not [pid for pid in pids[1:].split(", ") if psutil.pid_exists(int(pid))]
@@ -309,7 +309,7 @@ def test_nothing_is_left_behind(tmp_path):
 def test_workers_end_with_a_parent_that_was_killed():
     script = (
         "import os, time, numpy as np\n"
-        "from tests.envs.troubled import troubled\n"
+        "from tests.envs.host.troubled import troubled\n"
         "from jaxdreamer.envs import WorkerVectorEnv\n"
         "env = WorkerVectorEnv([troubled()], workers=1)\n"
         "env.step(np.zeros((1, 5)))\n"
@@ -317,7 +317,7 @@ def test_workers_end_with_a_parent_that_was_killed():
         "time.sleep(600)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                              cwd=Path(__file__).parents[2])  # fmt: skip
+                              cwd=Path(__file__).parents[3])  # fmt: skip
     worker = psutil.Process(int(parent.stdout.readline()))
     parent.kill()
     parent.wait()

@@ -9,8 +9,8 @@ from gymnasium import spaces
 from jaxdreamer.envs.host.actions import ActionMap
 from jaxdreamer.envs.host.observations import ObservationMap
 from jaxdreamer.envs.host.spaces import describe_space, restore_space
-from tests.envs.test_actions import SPACES, agent_action
-from tests.envs.test_observations import nested_space
+from tests.envs.host.test_actions import SPACES, agent_action
+from tests.envs.host.test_observations import nested_space
 
 MORE = {
     "image": spaces.Box(0, 255, (48, 32, 3), np.uint8),

@@ -15,7 +15,7 @@ from jaxdreamer.envs.device.raycast import cast as raycast
 from jaxdreamer.envs.device.raycast import scene
 from jaxdreamer.envs.device.raycast.shapes import KINDS, Rays, place, plane
 from tests import oracles
-from tests.envs.raycast_reference import NAMES, REFERENCE
+from tests.envs.device.raycast_reference import NAMES, REFERENCE
 
 mujoco = pytest.importorskip("mujoco")
 pytest.importorskip("brax")
@@ -85,8 +85,8 @@ def test_the_picture_is_the_one_mujoco_draws(name, reference, monkeypatch):
 def test_the_reference_is_what_mujoco_draws_here(reference, tmp_path):
     """Where MuJoCo has OpenGL; elsewhere the pictures kept with the tests stand for it."""
     out = tmp_path / "now.npz"
-    command = [sys.executable, "-m", "tests.envs.raycast_reference", str(out), "inverted_pendulum", "ant"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REFERENCE.parents[2], check=False)
+    command = [sys.executable, "-m", "tests.envs.device.raycast_reference", str(out), "inverted_pendulum", "ant"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REFERENCE.parents[3], check=False)
     if done.returncode and ("OpenGL" in done.stderr or "GL" in done.stderr.strip().splitlines()[-1]):
         pytest.skip(f"MuJoCo cannot draw here: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr

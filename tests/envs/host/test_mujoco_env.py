@@ -61,7 +61,7 @@ def trajectory(env, steps=100):
 
 def test_file_string_and_binary_are_one_model(folder):
     options = {"backend": "mujoco", "obs": "both", "image_size": (24, 32), "action_repeat": 2}
-    own = {"camera": "side", "reset_noise": 0.1, "frame_skip": 2, "reward_fn": "tests.envs.test_mujoco_env:speed"}
+    own = {"camera": "side", "reset_noise": 0.1, "frame_skip": 2, "reward_fn": "tests.envs.host.test_mujoco_env:speed"}
     options |= {"options": own}
     file = trajectory(make_env(EnvConfig(id=str(folder / "cart.xml"), **options)))
     binary = trajectory(make_env(EnvConfig(id=str(folder / "cart.mjb"), **options)))
@@ -97,7 +97,7 @@ def test_callbacks_decide_reward_and_end(folder):
     config = EnvConfig(
         backend="mujoco",
         id=str(folder / "cart.xml"),
-        options=MuJoCoOptions(frame_skip=3, terminal_fn="tests.envs.test_mujoco_env:fallen"),
+        options=MuJoCoOptions(frame_skip=3, terminal_fn="tests.envs.host.test_mujoco_env:fallen"),
     )
     env = make_mujoco_env_from_config(config, reward_fn=reward)
     entry = env.reset(0)
@@ -231,7 +231,12 @@ def test_what_is_no_model_says_what_it_is(folder):
             make_env(EnvConfig(backend="mujoco", id=text))
     with pytest.raises(ConfigError, match="exactly one"):
         MuJoCoEnv(folder / "cart.xml", xml_string=MODEL)
-    for text in ("speed", "tests.envs.test_mujoco_env:gone", "no.such.module:f", "tests.envs.test_mujoco_env:MODEL"):
+    for text in (
+        "speed",
+        "tests.envs.host.test_mujoco_env:gone",
+        "no.such.module:f",
+        "tests.envs.host.test_mujoco_env:MODEL",
+    ):
         with pytest.raises(ConfigError, match=r"env\.reward_fn"):
             make_env(EnvConfig(backend="mujoco", id=str(folder / "cart.xml"), options={"reward_fn": text}))
     with pytest.raises(ConfigError, match="are for models"):

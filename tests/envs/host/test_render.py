@@ -17,7 +17,7 @@ from jaxdreamer.envs.host.images import resize
 
 mujoco = pytest.importorskip("mujoco")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BALL = (
     (
         "<mujoco><worldbody><light pos='0 0 3'/><geom type='plane' size='2 2 .1' rgba='.2 .4 .2 1'/><body pos='0 0 .5'>"

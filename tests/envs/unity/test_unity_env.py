@@ -28,7 +28,7 @@ from jaxdreamer.envs.unity import worker as unity_worker
 from jaxdreamer.envs.unity.view import allow
 from jaxdreamer.train.host.trainer import HostTrainer
 from jaxdreamer.train.run import train_agent
-from tests.envs.unity_venv import ROOT, log_of, make_player, unity_python
+from tests.envs.unity.unity_venv import ROOT, log_of, make_player, unity_python
 from tests.unity_scene import picture
 
 VECTOR = "VectorSensor_size6"
@@ -506,7 +506,7 @@ RUN = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests in the background has it ignored
 from jaxdreamer.envs import make_vector
-from tests.envs.test_unity_env import config, roll
+from tests.envs.unity.test_unity_env import config, roll
 lanes = make_vector(config(sys.argv[1]), 1, 0)
 roll(lanes, 3)
 print("playing", flush=True)

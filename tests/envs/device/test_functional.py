@@ -16,7 +16,7 @@ from jaxdreamer.envs.device import pure
 from jaxdreamer.envs.device.functional import FunctionalEnv, make_lanes
 from jaxdreamer.envs.device.hosted import _compiled
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
-from tests.envs.lane_oracle import SlowLane, rollout
+from tests.envs.device.lane_oracle import SlowLane, rollout
 
 ACTIONS = 3
 
