@@ -18,9 +18,10 @@ _NAMES = {
     "agent.policy": "make_policy",
     "agent.rssm": "imagine observe",
     "agent.world_model": "world_model_loss",
-    "config.environment": "EnvConfig",
+    "config.environment": "EnvConfig Options",
     "config.parse": "preset",
     "config.schema": "Config",
+    "config.settings": "setting",
     "deploy.pretrained": "Agent load_agent",
     "envs.base": "EnvError SpaceError VectorEnv",
     "envs.device.functional": "FunctionalEnv",
@@ -31,6 +32,7 @@ _NAMES = {
     "envs.registry": "make_env make_vector register",
     "envs.trust": "Untrusted refuse_untrusted",
     "errors": "ConfigError MissingExtra",
+    "families": "Backend",
     "memory": "available_memory",
     "nets.networks": "Networks features make_networks",
     "ops.distributions": "Bernoulli Normal UnitNormal policy_mode",
@@ -55,9 +57,10 @@ if TYPE_CHECKING:  # isort: off
     from jaxdreamer.agent.policy import make_policy as make_policy
     from jaxdreamer.agent.rssm import imagine as imagine, observe as observe
     from jaxdreamer.agent.world_model import world_model_loss as world_model_loss
-    from jaxdreamer.config.environment import EnvConfig as EnvConfig
+    from jaxdreamer.config.environment import EnvConfig as EnvConfig, Options as Options
     from jaxdreamer.config.parse import preset as preset
     from jaxdreamer.config.schema import Config as Config
+    from jaxdreamer.config.settings import setting as setting
     from jaxdreamer.deploy.pretrained import Agent as Agent, load_agent as load_agent
     from jaxdreamer.envs.base import EnvError as EnvError, SpaceError as SpaceError, VectorEnv as VectorEnv
     from jaxdreamer.envs.device.functional import FunctionalEnv as FunctionalEnv
@@ -71,6 +74,7 @@ if TYPE_CHECKING:  # isort: off
     from jaxdreamer.envs.registry import make_env as make_env, make_vector as make_vector, register as register
     from jaxdreamer.envs.trust import Untrusted as Untrusted, refuse_untrusted as refuse_untrusted
     from jaxdreamer.errors import ConfigError as ConfigError, MissingExtra as MissingExtra
+    from jaxdreamer.families import Backend as Backend
     from jaxdreamer.memory import available_memory as available_memory
     from jaxdreamer.nets.networks import Networks as Networks, features as features, make_networks as make_networks
     from jaxdreamer.ops.distributions import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxdreamer.config import EnvConfig, Options
+from jaxdreamer.config.settings import setting
 from jaxdreamer.families import Backend
-from jaxdreamer.limits import setting
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
 
 
