@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from jaxdreamer.errors import ConfigError, nearest, shown
 
-__all__ = ["TRUTH", "convert", "describe", "parse"]
+__all__ = ["TRUTH", "convert", "describe", "optional", "parse"]
 
 TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 """How yes and no are written."""
@@ -26,11 +26,11 @@ TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no":
 
 def parse(kind: Any, name: str, text: str) -> Any:
     """The value of type ``kind`` that ``text`` writes; ConfigError, naming ``name``, where it writes none."""
-    inner, optional = _optional(kind)
+    inner, may_be_none = optional(kind)
     bare = text.strip()
     value: Any = text
     if inner in (int, float):
-        value = None if optional and bare.lower() in ("none", "null") else _number(bare)
+        value = None if may_be_none and bare.lower() in ("none", "null") else _number(bare)
     elif inner is bool:
         value = TRUTH.get(bare.lower(), text)
     elif get_origin(inner) is Literal:
@@ -47,10 +47,10 @@ def parse(kind: Any, name: str, text: str) -> Any:
 
 def convert(kind: Any, name: str, value: Any) -> Any:
     """``value`` as ``kind``: numbers, texts, paths and lists of any library; ConfigError where that would change it."""
-    inner, optional = _optional(kind)
+    inner, may_be_none = optional(kind)
     if hasattr(value, "tolist") and hasattr(value, "dtype"):  # numpy's, jax's and torch's scalars and arrays
         value = value.tolist()
-    if value is None and optional:
+    if value is None and may_be_none:
         return None
     if get_origin(inner) is Literal:
         found = next((item for item in get_args(inner) if item == value), None)
@@ -77,7 +77,7 @@ def convert(kind: Any, name: str, value: Any) -> Any:
 
 def describe(kind: Any) -> str:
     """What is expected, in words."""
-    inner, optional = _optional(kind)
+    inner, may_be_none = optional(kind)
     if get_origin(inner) is Literal:
         words = "one of " + ", ".join(get_args(inner))
     elif get_origin(inner) is tuple:
@@ -85,14 +85,14 @@ def describe(kind: Any) -> str:
         words = 'a list of texts, as in a,b or ["a", "b"]' if get_args(inner)[-1] is Ellipsis else several
     else:
         words = {str: "a text", bool: "true or false", Path: "a path"}.get(inner) or inner.__name__
-    return f"{words} or none" if optional and inner in (int, float) else words
+    return f"{words} or none" if may_be_none and inner in (int, float) else words
 
 
 def _wrong(kind: Any, name: str, value: Any) -> ConfigError:
     return ConfigError(f"{name}: expected {describe(kind)}, found {shown(value)}")
 
 
-def _optional(kind: Any) -> tuple[Any, bool]:
+def optional(kind: Any) -> tuple[Any, bool]:
     """The type beside None, and whether None is allowed."""
     kinds = get_args(kind)
     if type(None) not in kinds:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "jaxdreamer"
 FLOORS = {
     "errors": -3, "families": -3, "files": -2, "memory": -2, "saving": -1, "values": -1,
-    "types": 0, "config": 0, "words": 1, "devices": 1, "__init__": 5, "cli": 5, "__main__": 6,
+    "types": 0, "config": 0, "devices": 1, "__init__": 5, "cli": 5, "__main__": 6,
     "ops": 1, "nets": 2, "agent": 3, "replay": 3, "envs": 3, "record": 3, "train": 4, "deploy": 4, "doctor": 4,
 }  # fmt: skip
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -9,8 +9,9 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from jaxdreamer import cli, families, words
+from jaxdreamer import cli, families
 from jaxdreamer import config as configs
+from jaxdreamer.cli import words
 from jaxdreamer.config import ConfigError
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.train.host.trainer import check_trainable

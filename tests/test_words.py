@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxdreamer import cli, words
+from jaxdreamer import cli
 from jaxdreamer import config as configs
+from jaxdreamer.cli import training, words
 from jaxdreamer.config import ConfigError
 
 
@@ -60,7 +61,7 @@ def test_names_that_are_nearly_right_are_told_the_options_and_the_settings_in_an
 @pytest.mark.parametrize("line", ["run --frames 5", "run --env.id=x", "run frames=5", "--episodes 1 run obs=pixels"])
 def test_a_command_that_takes_no_settings_says_so(line):
     with pytest.raises(ConfigError, match=r"takes no settings(, found --| such as )"):
-        words.read(shlex.split(line), "evaluate", cli.EvaluateOptions)
+        words.read(shlex.split(line), "evaluate", training.EvaluateOptions)
 
 
 @pytest.mark.parametrize("text", ["(('a',),'b')", "[[1, 2]]", '["a", 1]', '["a", {}]'])

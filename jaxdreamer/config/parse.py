@@ -85,13 +85,9 @@ def parse_words(words: Iterable[str]) -> dict[str, Any]:
         key, found, text = word.partition("=") if isinstance(word, str) else ("", "", "")
         if not found:
             raise ConfigError(f"expected key=value, found {shown(word)}")
-        settings[resolve_name(key)] = parse_text(resolve_name(key), text)
+        key = resolve_name(key)
+        settings[key] = values.parse(kind_of(key), key, text)
     return settings
-
-
-def parse_text(key: str, text: str) -> Any:
-    """The value of setting ``key``, a dotted name, written as text."""
-    return values.parse(_type(key), key, text)
 
 
 def replace(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -103,7 +99,7 @@ def replace(config: Config, changes: Mapping[str, Any]) -> Config:
     for name, value in changes.items():
         key = resolve_name(name)
         group, _, leaf = key.rpartition(".")
-        groups.setdefault(group, {})[leaf] = values.convert(_type(key), key, value)
+        groups.setdefault(group, {})[leaf] = values.convert(kind_of(key), key, value)
     top = groups.pop("", {})
     if "env" in groups:
         top["env"] = replace_env(config.env, groups.pop("env"))
@@ -131,7 +127,8 @@ def types() -> dict[str, Any]:
     return found
 
 
-def _type(key: str) -> Any:
+def kind_of(key: str) -> Any:
+    """The type of a setting, by its dotted name."""
     return _settings().get(key) or types()[key]
 
 

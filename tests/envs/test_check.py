@@ -247,7 +247,7 @@ def test_the_command_line(capsys):
     from jaxdreamer import cli
 
     assert cli.main(["check-env", "--make", "tests.envs.test_check:dictionary"]) == 0
-    assert "nothing needs mending" in capsys.readouterr().out
+    assert "no problems found" in capsys.readouterr().out
     assert cli.main(["check-env", "--make=tests.envs.test_check:broken"]) == 1
     said = capsys.readouterr().out
     assert said.startswith("checking tests.envs.test_check:broken\nobservation space: Box(")
@@ -255,7 +255,7 @@ def test_the_command_line(capsys):
         "\naction space: Discrete(" in said and "\nobservation state: 3 float32 -> dense layers\naction: 1 of " in said
     )
     assert said.count("played with random actions, each for one step\n") == 1
-    assert "error: step returns the reward nan" in said and "the errors above need mending" in said
+    assert "error: step returns the reward nan" in said and "fix the errors listed above" in said
     assert cli.main(["check-env", "backend=toy", "--env", "chain"]) == 0
     assert cli.main(["check-env", "--make", "tests.envs.test_check:dictionary", "action_bound=3", "seed=7"]) == 0
     assert "\nnote: env.action_bound=3 is not used" in capsys.readouterr().out

@@ -17,9 +17,8 @@ import re
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from jaxdreamer import config as configs
 from jaxdreamer import families, values
@@ -35,18 +34,15 @@ BARE = {"bare": True}
 """Metadata of the field that takes the words without a flag."""
 
 
-@dataclass(frozen=True)
-class Read:
+class Read(NamedTuple):
     """What a command line says."""
 
-    options: Mapping[str, Any]
-    """By the name of the field, those that were given."""
-    settings: Mapping[str, Any]
-    """By dotted name, converted one by one; whether they go together is for :func:`jaxdreamer.config.replace` to say."""
+    options: dict[str, Any]  # those that were given, by the name of the field
+    settings: dict[str, Any]  # by dotted name, converted one by one; configs.replace checks whether they fit together
     help: bool
 
     def fill(self, command: str, options: type) -> Any:
-        """The command's options, with defaults where nothing was said; ConfigError for what is needed and missing."""
+        """The command's options, with defaults for those not given; ConfigError for a missing one that has none."""
         for item in dataclasses.fields(options):
             if item.default is dataclasses.MISSING and item.name not in self.options:
                 text = documentation(options)[item.name]
@@ -64,6 +60,14 @@ def read(words: Sequence[str], command: str, options: type, settings: bool = Fal
     return _Reader(words, command, options, settings).read()
 
 
+class _Target(NamedTuple):
+    """What a word sets: an option of the command, or a setting of the configuration."""
+
+    name: str
+    is_setting: bool
+    kind: Any
+
+
 class _Reader:
     def __init__(self, words: Sequence[str], command: str, options: type, settings: bool) -> None:
         self.pending, self.command, self.settings = list(words), command, settings
@@ -71,71 +75,69 @@ class _Reader:
         fields = dataclasses.fields(options)
         self.bare = next((item.name for item in fields if item.metadata.get("bare")), "")
         self.flags = [item.name for item in fields]
+        self.see = f"see `jaxdreamer {command} --help`"
 
     def read(self) -> Read:
-        given: dict[str, Any] = {}
-        settings: dict[str, Any] = {}
+        said = Read({}, {}, help=False)
         loose: list[str] = []
         while self.pending:
             word = self.pending.pop(0)
             if word in ("-h", "--help"):
-                return Read(given, settings, help=True)
+                return said._replace(help=True)
             if word == "--":  # what follows is no flag; a setting is written as a word, too
                 loose, self.pending = ([*loose, *self.pending], []) if self.bare else (loose, self.pending)
-            elif word.startswith("-") and len(word) > 1:
+                continue
+            if word.startswith("-") and len(word) > 1:
                 flag, has_value, text = word.partition("=")
-                name, is_setting = self._named(flag)
-                value = self._parse(name, is_setting, text) if has_value else self._value(name, is_setting, flag)
-                (settings if is_setting else given)[name] = value
+                target = self._named(flag)
+                value = self._parse(target, text) if has_value else self._value(target, flag)
             elif found := self._assigned(word):
-                name, is_setting, text = found
-                (settings if is_setting else given)[name] = self._parse(name, is_setting, text)
+                target, text = found
+                value = self._parse(target, text)
             else:
                 loose.append(word)
-        if loose and self.bare in given:
+                continue
+            (said.settings if target.is_setting else said.options)[target.name] = value
+        if loose and self.bare in said.options:
             raise ConfigError(
                 f"{self.command}: --{self.bare} is given, and so is {', '.join(map(shown, loose))} without a flag"
             )
         if loose:
-            given[self.bare] = self._bare(loose)
-        return Read(given, settings, help=False)
+            said.options[self.bare] = self._bare(loose)
+        return said
 
-    def _named(self, flag: str) -> tuple[str, bool]:
-        """The option, or the setting, that a flag names."""
-        name = flag.lstrip("-").replace("-", "_")
-        if flag.startswith("--") and name in self.flags:
-            return name, False
-        if not self.settings and _is_setting(flag):
-            raise ConfigError(f"{self.command} takes no settings, found {flag}; see `jaxdreamer {self.command} --help`")
-        if not flag.startswith("--") or not self.settings:
-            known = [f"--{option.replace('_', '-')}" for option in self.flags]
-            known += [f"--{key.replace('_', '-')}" for key in configs.types()] if self.settings else []
-            hint = nearest(f"--{flag.lstrip('-')}", known)
-            raise ConfigError(f"unknown flag {shown(flag)}{hint}; see `jaxdreamer {self.command} --help`")
-        return configs.resolve_name(name, self.flags), True
-
-    def _assigned(self, word: str) -> tuple[str, bool, str] | None:
-        """Name and text of ``key=value``, where that is what a word is."""
-        match = _ASSIGNED.fullmatch(word)
-        if match is None:
-            return None
-        name = match[1].replace("-", "_")
+    def _target(self, name: str) -> _Target:
+        """What a name, with underscores, means. ConfigError for a setting that there is not."""
         if name in self.flags:
-            return name, False, match[2]
-        return (configs.resolve_name(name, self.flags), True, match[2]) if self.settings else None
+            return _Target(name, False, self.kinds[name])
+        key = configs.resolve_name(name, self.flags)
+        return _Target(key, True, configs.kind_of(key))
 
-    def _parse(self, name: str, is_setting: bool, text: str, spelled: str = "") -> Any:
-        """The value of an option or a setting. A setting's text may be empty; an option that says nothing is left out."""
-        if is_setting:
-            return configs.parse_text(name, text)
-        kind, spelled = self.kinds[name], spelled or f"--{name.replace('_', '-')}"
-        if not text.strip():
-            raise ConfigError(f"{spelled} needs a value: {values.describe(kind)}")
-        return values.parse(kind, spelled, text)
+    def _named(self, flag: str) -> _Target:
+        name = flag.lstrip("-").replace("-", "_")
+        if flag.startswith("--") and (self.settings or name in self.flags):
+            return self._target(name)
+        if not self.settings and _is_setting(flag):
+            raise ConfigError(f"{self.command} takes no settings, found {flag}; {self.see}")
+        known = [f"--{key.replace('_', '-')}" for key in (*self.flags, *(configs.types() if self.settings else ()))]
+        raise ConfigError(f"unknown flag {shown(flag)}{nearest(f'--{name}'.replace('_', '-'), known)}; {self.see}")
 
-    def _value(self, name: str, is_setting: bool, flag: str) -> Any:
-        """The value of a flag that brings none: of the next word, or for several of those up to the next flag."""
-        kind, spelled = (configs.types()[name], name) if is_setting else (self.kinds[name], flag)
+    def _assigned(self, word: str) -> tuple[_Target, str] | None:
+        """Target and text of ``key=value``, where that is what a word is."""
+        match = _ASSIGNED.fullmatch(word)
+        name = match[1].replace("-", "_") if match else ""
+        return (self._target(name), match[2]) if match and (self.settings or name in self.flags) else None
+
+    def _parse(self, target: _Target, text: str, spelled: str = "") -> Any:
+        """The value that a text writes. That of a setting may be empty, that of an option may not."""
+        spelled = target.name if target.is_setting else spelled or f"--{target.name.replace('_', '-')}"
+        if not target.is_setting and not text.strip():
+            raise ConfigError(f"{spelled} needs a value: {values.describe(target.kind)}")
+        return values.parse(target.kind, spelled, text)
+
+    def _value(self, target: _Target, flag: str) -> Any:
+        """The value of a flag without ``=``: the next word, or for several values the words up to the next flag."""
+        kind, spelled = target.kind, target.name if target.is_setting else flag
         if kind is bool:
             following = self.pending[0].lower() if self.pending and not self.bare else ""
             return values.parse(bool, spelled, self.pending.pop(0)) if following in values.TRUTH else True
@@ -148,13 +150,13 @@ class _Reader:
                 f"{flag} needs a value, found the flag {first}; write {flag}={first} if that is what you mean"
             )
         if not several:
-            return self._parse(name, is_setting, first)
+            return self._parse(target, first)
         words = [first]
         while self.pending and not self._begins_anew(self.pending[0]):
             words.append(self.pending.pop(0))
         if get_args(kind)[0] in (int, float):
             return values.parse(kind, spelled, " ".join(words))
-        if get_args(kind)[0] is str and len(words) == 1:
+        if len(words) == 1 and get_args(kind)[0] is str:
             return values.parse(kind, spelled, first)
         return values.convert(kind, spelled, words)  # each is an item as it stands, commas and all
 
@@ -172,19 +174,17 @@ class _Reader:
     def _bare(self, loose: list[str]) -> Any:
         if not self.bare:
             hint = "settings are written key=value or --key value" if self.settings else "it takes flags only"
-            raise ConfigError(
-                f"{self.command}: unexpected word {shown(loose[0])}; {hint}, see `jaxdreamer {self.command} --help`"
-            )
-        kind, name = self.kinds[self.bare], self.bare.upper()
-        if get_origin(kind) is tuple:
-            return tuple(values.parse(get_args(kind)[0], name, word) for word in loose)
+            raise ConfigError(f"{self.command}: unexpected word {shown(loose[0])}; {hint}, {self.see}")
+        target, name = self._target(self.bare), self.bare.upper()
+        if get_origin(target.kind) is tuple:
+            return tuple(values.parse(get_args(target.kind)[0], name, word) for word in loose)
         if len(loose) > 1:
             settings = [word for word in loose if _ASSIGNED.fullmatch(word) and _is_setting(word)]
             hint = f"; it takes no settings such as {settings[0]}" if settings else ""
             raise ConfigError(
                 f"{self.command} takes one {name}, found {len(loose)}: {', '.join(map(shown, loose))}{hint}"
             )
-        return self._parse(self.bare, False, loose[0], name)
+        return self._parse(target, loose[0], name)
 
 
 def _is_setting(word: str) -> bool:
@@ -276,11 +276,7 @@ def _listed(kind: type, defaults: Mapping[str, Any], prefix: str, width: int) ->
 
 def _takes(kind: Any) -> str:
     """What stands behind a flag."""
-    inner = (
-        next((item for item in get_args(kind) if item is not type(None)), kind)
-        if type(None) in get_args(kind)
-        else kind
-    )
+    inner, _ = values.optional(kind)
     if get_origin(inner) is Literal:
         return "{" + ",".join(get_args(inner)) + "}"
     if get_origin(inner) is tuple:

@@ -1,0 +1,213 @@
+"""The commands about runs: train, evaluate, plot."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from jaxdreamer import config as configs
+from jaxdreamer.cli import words
+from jaxdreamer.config import Config
+from jaxdreamer.files import shell_word
+
+if TYPE_CHECKING:
+    from jaxdreamer.record.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train an agent, or resume the run in --logdir.
+
+    Settings that are not given come from the preset, or from the run that is resumed.
+    """
+
+    preset: str | None = field(default=None, metadata={"takes": "NAME[,NAME...]"})
+    """The preset that settings start from, or several that stack, as in dreamer_v2,small. Default: dreamer_v1.
+    `jaxdreamer presets` lists them."""
+    logdir: Path | None = None
+    """Where to write the run; a run that is already there is resumed. Default: a new folder in runs/."""
+    seeds: int = 0
+    """Train this many agents side by side on the device, each in LOGDIR/seed-K. 0: one, in the folder itself."""
+    tensorboard: bool = False
+    """Write metrics for TensorBoard, too."""
+    wandb: bool = False
+    """Write metrics to Weights & Biases, too."""
+    trust: bool = False
+    """Let a resumed run import the modules and start the programs that its config.json names. Those named on this command
+    line need no permission."""
+
+    start_over: bool = False
+    """Start over if LOGDIR already holds a run: its checkpoints, metrics, replay and films are deleted."""
+    drop_damaged_replay: bool = False
+    """Resume without the parts of the stored replay that are damaged or missing."""
+
+    @property
+    def sinks(self) -> tuple[str, ...]:
+        """Names of the further places for metrics."""
+        return tuple(name for name in ("tensorboard", "wandb") if getattr(self, name))
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Play the newest checkpoint of a run without exploration and print the returns."""
+
+    logdir: Path = field(metadata=words.BARE)
+    """The run's folder, or one that --seeds made, of which every run is played."""
+    episodes: int | None = None
+    """How many episodes. Default: the run's own number."""
+    seed: int | None = None
+    """Seed of the environments. Default: the run's own, which repeats its evaluation exactly."""
+    film: Path | None = None
+    """Save a film of the first episode there: .gif, or .mp4 with the extra `video`."""
+    trust: bool = False
+    """Let the run import the modules and start the programs that its config.json names."""
+
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """Plot a metric of one or more runs against env frames, in the terminal and as a picture."""
+
+    logdirs: tuple[Path, ...] = field(metadata=words.BARE)
+    """Folders of runs, folders that --seeds made, or metrics.jsonl files."""
+    out: Path = Path("curve.png")
+    """The picture: .png, .svg or .pdf."""
+    y: str = "eval/return"
+    """The metric's name in metrics.jsonl."""
+
+
+def see_modules_here() -> None:
+    """Let ``module:function`` name a module of the working folder, also in worker processes, which inherit the path.
+
+    The folder is appended to the path, so that nothing in it shadows an installed library. Only called where the user named
+    such a module, or trusts who did: a downloaded folder may contain one with the name of a library that is not installed.
+    """
+    here = os.getcwd()
+    if not sys.flags.safe_path and not {"", here} & set(sys.path):
+        sys.path.append(here)
+
+
+def parse_train(arguments: Sequence[str]) -> tuple[Config, Path, TrainOptions]:
+    """Configuration, run folder and options from the words after ``jaxdreamer train``."""
+    said = words.read(arguments, "train", TrainOptions, settings=True)
+    options = said.fill("train", TrainOptions)
+    return *_settled(options, said.settings), options
+
+
+def _settled(options: TrainOptions, settings: Mapping[str, Any]) -> tuple[Config, Path]:
+    """Configuration and run folder. Without a preset, the settings change the configuration of a run that is there."""
+    from jaxdreamer.envs.trust import foreign, refuse_untrusted
+
+    logdir = options.logdir
+    stored = _stored_run(options)
+    if stored is not None and options.preset is None:
+        from jaxdreamer.record.stored import read_config
+
+        config = configs.replace(read_config(stored), settings)
+        if not options.trust:
+            refuse_untrusted(config.env, stored.config, own=settings)
+    else:
+        config = configs.preset(options.preset or "dreamer_v1", **settings)
+    if foreign(config.env):
+        see_modules_here()
+    if logdir is None:
+        logdir = Path("runs") / f"{config.env.task}-{config.preset.replace(',', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return config, logdir
+
+
+def _stored_run(options: TrainOptions) -> RunDir | None:
+    """The run that ``--logdir`` holds, of several seeds the lowest one's; None where it holds none."""
+    from jaxdreamer.record.rundir import RunDir, runs_of
+
+    if options.logdir is None:
+        return None
+    run = RunDir(runs_of(options.logdir)[0] if options.seeds else options.logdir)
+    return run if run.exists or run.saved else None
+
+
+def train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
+    """``jaxdreamer train``."""
+    config, logdir = _settled(options, settings)
+    # XLA logs an error for a compilation of several minutes. Real failures are raised anyway.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from jaxdreamer.envs.trust import trust_word
+    from jaxdreamer.record.progress import lasting, say
+    from jaxdreamer.train.run import train_agent, train_seeds
+
+    console = lasting()
+    shared: dict[str, Any] = {"sinks": options.sinks, "console": console, "start_over": options.start_over}
+    if options.seeds:
+        results = train_seeds(config, logdir, options.seeds, **shared)
+    else:
+        results = [train_agent(config, logdir, drop_damaged_replay=options.drop_damaged_replay, **shared)]
+    for result in results:
+        if result.evaluation is None:
+            return 130
+        for line in _summary(result, trust_word(config.env)):
+            say(console, line)
+    return 0
+
+
+def _summary(result: Any, trust: str) -> list[str]:
+    """The outcome of a finished run, in a few lines."""
+    from jaxdreamer.record import metrics
+    from jaxdreamer.record.plot import spark
+
+    scores = result.evaluation.metrics()
+    points = metrics.curve(metrics.read(result.logdir / "metrics.jsonl"), "eval/return")
+    lines = []
+    if points:  # none where the metrics of a finished run were deleted
+        frames, values = zip(*points)
+        lines.append(f"learning curve (evaluation return, {frames[0]:,} to {frames[-1]:,} frames): {spark(values)}")
+    lines.append(
+        f"final evaluation of {len(result.evaluation.returns)} episodes without exploration: mean return "
+        f"{scores['eval/return']:.1f} (lowest {scores['eval/return_min']:.1f}, highest {scores['eval/return_max']:.1f})"
+    )
+    films = sorted((result.logdir / "videos").glob("policy-*"))
+    lines += [f"film of the learned policy: {film}" for film in films[-1:]]
+    again = f"jaxdreamer evaluate {shell_word(result.logdir)}{trust}"
+    return [*lines, f"everything is in {result.logdir}; play it again with: {again}"]
+
+
+def evaluate(options: EvaluateOptions) -> int:
+    """``jaxdreamer evaluate``."""
+    from jaxdreamer.record.rundir import runs_of
+    from jaxdreamer.train.run import evaluate_agent
+
+    if options.trust:
+        see_modules_here()
+    runs = runs_of(options.logdir)
+    several = len(runs) > 1
+    means = []
+    for run in runs:
+        film = options.film
+        if several:
+            print(f"{run.name}:")
+            film = film and film.with_stem(f"{film.stem}-{run.name}")
+        result = evaluate_agent(run, episodes=options.episodes, seed=options.seed, film=film, trust=options.trust)
+        for index, (total, length) in enumerate(zip(result.returns, result.lengths)):
+            print(f"episode {index}: return {total:.2f}, {length} steps")
+        scores = result.metrics()
+        means.append(scores["eval/return"])
+        print(f"mean return {scores['eval/return']:.2f}, deviation {scores['eval/return_std']:.2f}", flush=True)
+    if several:
+        each = ", ".join(f"{run.name} {mean:.2f}" for run, mean in zip(runs, means))
+        print(f"mean return of {len(runs)} seeds: {fmean(means):.2f} ({each})")
+    return 0
+
+
+def plot(options: PlotOptions) -> int:
+    """``jaxdreamer plot``."""
+    from jaxdreamer.record.plot import draw, read_curves, spark
+
+    curves = read_curves(options.logdirs, y=options.y)
+    for name, points in curves.items():
+        frames, values = zip(*points)
+        print(f"{name}: {options.y}, {frames[0]:,} to {frames[-1]:,} frames: {spark(values)}")
+    print(draw(curves, options.out, y=options.y))
+    return 0
