@@ -51,8 +51,8 @@ class Dreamer:
         """``restore``: begin with ``args.checkpoint_path``. ``spec`` describes discrete actions and state vectors, too."""
         if self.algo is not None:
             args.algo = self.algo
-        self.args, self.obs_shape, self.action_size = args, tuple(obs_shape), int(action_size)
-        self.device = "cpu" if device is None else device
+        self.args, self.device = args, "cpu" if device is None else device
+        self.obs_shape, self.action_size = tuple(obs_shape), int(action_size)
         warn_ignored(args)
         self.config = to_jaxdreamer(args)
         self.spec = spec or image_spec(obs_shape, action_size)
@@ -75,21 +75,14 @@ class Dreamer:
             self.restore_checkpoint(args.checkpoint_path)
 
     def _make_views(self) -> None:
-        model = self.config.model
-        self.rssm: RSSM = RSSM.of(
-            self,
-            "rssm",
-            action_size=self.action_size,
-            stoch_size=model.stoch_size,
-            deter_size=model.deter_size,
-            hidden_size=model.hidden_size,
-            embedding_size=model.embed_size,
-        )
+        model, shape = self.config.model, self.obs_shape
+        sizes = {name: getattr(model, name) for name in ("stoch_size", "deter_size", "hidden_size")}
+        sizes |= {"action_size": self.action_size, "embedding_size": model.embed_size}
+        self.rssm: RSSM = RSSM.of(self, "rssm", **sizes)
         self.actor: ActionDecoder = ActionDecoder.of(self, "actor", action_size=self.action_size)
-        self.obs_encoder: ConvEncoder = ConvEncoder.of(
-            self, "obs_encoder", input_shape=self.obs_shape, embed_size=model.embed_size, depth=model.cnn_depth
-        )
-        self.obs_decoder: ConvDecoder = ConvDecoder.of(self, "obs_decoder", output_shape=self.obs_shape)
+        sizes = {"embed_size": model.embed_size, "depth": model.cnn_depth}
+        self.obs_encoder: ConvEncoder = ConvEncoder.of(self, "obs_encoder", input_shape=shape, **sizes)
+        self.obs_decoder: ConvDecoder = ConvDecoder.of(self, "obs_decoder", output_shape=shape)
         heads = {"reward_model": model.reward_layers, "value_model": model.critic_layers}
         if model.discount_head:
             heads["discount_model"] = model.discount_layers
@@ -112,9 +105,7 @@ class Dreamer:
         """From a DreamerConfig, dictionary, YAML path or text; the shapes of an environment must be given."""
         args = override(as_config(config), overrides)
         if obs_shape is None or action_size is None:
-            raise ValueError(
-                "obs_shape and action_size are required to construct Dreamer: give those of the environment"
-            )
+            raise ValueError("obs_shape and action_size are required to construct Dreamer: give the environment's")
         return cls(args, obs_shape, action_size, device, args.restore if restore is None else restore)
 
     @classmethod
@@ -252,7 +243,7 @@ class Dreamer:
         return self.player.collect(env, seed_steps, explore=False)
 
     def evaluate(self, env: Any, eval_episodes: int, render: bool = False) -> tuple[np.ndarray, np.ndarray, Any]:
-        """(returns [E], videos, latents) of whole episodes without exploration; videos and latents with ``render`` only."""
+        """(returns [E], videos, latents) of whole episodes without exploration; the last two with ``render`` only."""
         return self.player.evaluate(env, eval_episodes, render)
 
     # ---- small things ----------------------------------------------------------------------------------------------

@@ -24,12 +24,12 @@ HUGE = 1e6  # jaxdreamer takes bounds from here on for none
 
 
 class ImageEnv:
-    """One environment of jaxdreamer in torchwm's shape; opened when it is first needed, and again after :meth:`close`."""
+    """One environment of jaxdreamer in torchwm's shape; opened at its first use, and again after :meth:`close`."""
 
     def __init__(self, config: EnvConfig, seed: int = 0, make: Callable[[EnvConfig], Any] | None = None) -> None:
         """``make`` makes an environment of a configuration; by default its backend does."""
-        self.config, self.initial_seed, self._make = config, int(seed), make
-        self._seed = int(seed)
+        self.config, self._make = config, make
+        self.initial_seed = self._seed = int(seed)
         self._lanes: VectorEnv | None = None
         self._own_image = False
         self._space: gymnasium.spaces.Box | None = None
@@ -53,14 +53,10 @@ class ImageEnv:
         """``image`` and the state vectors."""
         found: dict[str, gymnasium.spaces.Space] = {}
         for key, item in self.spec.obs.items():
-            if item.kind == "image":
-                height, width, channels = item.shape
-                found[key] = gymnasium.spaces.Box(0, 255, (channels, height, width), np.uint8)
-            else:
-                found[key] = gymnasium.spaces.Box(-np.inf, np.inf, item.shape, np.float32)
-        width = sum(int(np.prod(item.shape)) for item in self._vectors().values())
+            found[key] = image_space(item.shape) if item.kind == "image" else _numbers(item.shape)
+        width = sum(int(np.prod(self.spec.obs[key].shape)) for key in self._vectors())
         if width and "state" not in found:
-            found["state"] = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
+            found["state"] = _numbers((width,))
         return gymnasium.spaces.Dict(found)
 
     @property
@@ -89,7 +85,7 @@ class ImageEnv:
         self._done = False
         for _ in range(MAX_BROKEN_IN_A_ROW):
             entry = self._open().reset_lane(0)
-            if np.isfinite(entry.reward):  # else a picture was not, and is blank
+            if np.isfinite(entry.reward):  # a reward of NaN marks a picture that was not finite
                 return self._observe(entry.obs)
         raise EnvError(f"pictures were not finite after {MAX_BROKEN_IN_A_ROW} resets in a row")
 
@@ -103,12 +99,9 @@ class ImageEnv:
         entry = lanes.step(actions)
         if entry.is_first[0]:  # the simulator was lost, and has begun anew
             raise RuntimeError("the environment broke off; call reset()")
-        done, terminal = bool(entry.is_last[0]), bool(entry.is_terminal[0])
-        self._done = done
-        info: dict[str, Any] = {"action": executed, "discount": np.array(0.0 if terminal else 1.0, np.float32)}
-        if done and not terminal:
-            info["TimeLimit.truncated"] = True
-        return self._observe({k: v[0] for k, v in entry.obs.items()}), float(entry.reward[0]), done, info
+        self._done = bool(entry.is_last[0])
+        info = outcome({"action": executed}, self._done, bool(entry.is_terminal[0]))
+        return self._observe({k: v[0] for k, v in entry.obs.items()}), float(entry.reward[0]), self._done, info
 
     def render(self, mode: str = "rgb_array") -> np.ndarray:
         """The present moment, uint8 [H, W, 3]. ValueError for another mode."""
@@ -135,11 +128,11 @@ class ImageEnv:
         make = self._make
         return make_vector(config, 1, self._seed, make=None if make is None else lambda: make(config))
 
-    def _vectors(self) -> dict[str, Any]:
-        return {key: item for key, item in self.spec.obs.items() if item.kind == "vector"}
+    def _vectors(self) -> list[str]:
+        return [key for key, item in self.spec.obs.items() if item.kind == "vector"]
 
     def _observe(self, obs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        images = {key for key, item in self.spec.obs.items() if item.kind == "image"}
+        images = self.spec.keys(image=True)
         out = {key: np.moveaxis(value, -1, 0).copy() if key in images else value for key, value in obs.items()}
         vectors = [np.ravel(out[key]) for key in self._vectors()]
         if vectors and "state" not in out:
@@ -181,9 +174,8 @@ class GymImageEnv(ImageEnv):
         if isinstance(env, str):
             super().__init__(env_config(id=env, backend="gym", image_size=size), seed)
         else:
-            super().__init__(
-                env_config(backend="custom", image_size=size), seed, lambda config: wrap(Kept(env), config)
-            )
+            config = env_config(backend="custom", image_size=size)
+            super().__init__(config, seed, make=lambda config: wrap(Kept(env), config))
             self._env = env
 
 
@@ -235,21 +227,35 @@ class UnityMLAgentsEnv(ImageEnv):
         python: str = "",
     ) -> None:
         """``python`` is the interpreter that has mlagents-envs; empty: this one."""
-        config = env_config(
-            id=str(file_name or ""),
-            backend="unity_mlagents",
-            image_size=size,
-            time_limit=int(max_episode_steps),
-            unity_file_name=str(file_name or ""),
-            unity_behavior_name=behavior_name or "",
-            unity_worker_id=int(worker_id),
-            unity_base_port=int(base_port),
-            unity_no_graphics=bool(no_graphics),
-            unity_time_scale=float(time_scale),
-            unity_quality_level=int(quality_level),
-            unity_python=python,
+        settings = {
+            "unity_file_name": str(file_name or ""),
+            "unity_behavior_name": behavior_name or "",
+            "unity_worker_id": worker_id,
+            "unity_base_port": base_port,
+            "unity_no_graphics": no_graphics,
+            "unity_time_scale": float(time_scale),
+            "unity_quality_level": quality_level,
+            "unity_python": python,
+            "time_limit": max_episode_steps,
+        }
+        super().__init__(
+            env_config(id=str(file_name or ""), backend="unity_mlagents", image_size=size, **settings), seed
         )
-        super().__init__(config, seed)
+
+
+def outcome(info: dict[str, Any], done: bool, terminal: bool) -> dict[str, Any]:
+    """``info`` of a step with torchwm's ``discount``, 0 where the task itself ended, and ``TimeLimit.truncated``."""
+    truncated = {"TimeLimit.truncated": True} if done and not terminal else {}
+    return {**info, "discount": np.array(0.0 if terminal else 1.0, np.float32), **truncated}
+
+
+def image_space(shape: tuple[int, ...]) -> gymnasium.spaces.Box:
+    """torchwm's images [C, H, W] of jaxdreamer's shape [H, W, C]."""
+    return gymnasium.spaces.Box(0, 255, (shape[2], *shape[:2]), np.uint8)
+
+
+def _numbers(shape: tuple[int, ...]) -> gymnasium.spaces.Box:
+    return gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32)
 
 
 make_gym_env, make_brax_env, make_unity_mlagents_env = GymImageEnv, BraxImageEnv, UnityMLAgentsEnv

@@ -20,12 +20,10 @@ _log = logging.getLogger("torchwm_compat")
 
 
 class Logger:
-    """Writes ``metrics.jsonl`` and ``scalar_data.pkl`` into a run's folder, videos, and TensorBoard or W&B where asked for.
+    """Writes ``metrics.jsonl``, ``scalar_data.pkl`` and videos into a run's folder, and to TensorBoard or W&B on request.
 
-    ``scalar_data.pkl`` is torchwm's stream of pickled dictionaries, written for programs that read it; nothing here does.
+    ``scalar_data.pkl`` is torchwm's stream of pickled dictionaries, for programs that read it; nothing here does.
     """
-
-    name = "torchwm"  # as a sink of jaxdreamer's metrics
 
     def __init__(
         self,
@@ -40,7 +38,7 @@ class Logger:
         enable_jsonl: bool = True,
         jsonl_filename: str = "metrics.jsonl",
     ) -> None:
-        """MissingExtra where TensorBoard or W&B are asked for and not installed."""
+        """MissingExtra where TensorBoard or W&B are wanted and not installed."""
         if Path(jsonl_filename).name != jsonl_filename:
             raise ConfigError(f"jsonl_filename is a file's name in the run's folder, found {jsonl_filename!r}")
         if video_format.lower() not in ("gif", "mp4"):
@@ -62,7 +60,7 @@ class Logger:
         self.log_scalars({name: scalar}, step_)
 
     def log_scalars(self, scalar_dict: Mapping[str, Any], step: int) -> None:
-        """Metrics at an environment frame: to every place."""
+        """Metrics at an environment frame, to every destination."""
         plain = {key: plain_number(value) for key, value in scalar_dict.items()}
         if self._console and plain:
             _log.info("step=%s %s", step, ", ".join(f"{key}={value}" for key, value in plain.items()))
@@ -93,18 +91,20 @@ class Logger:
 
     def rewind(self, step: int) -> None:
         """Drop lines after ``step``: a run that was killed repeats what came after its last checkpoint."""
-        if self._jsonl is not None and self._jsonl.is_file():
-            lines = self._jsonl.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-            if kept != lines:
-                self._jsonl.write_text("".join(kept), encoding="utf-8")
+        lines = self._lines()
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        if self._jsonl is not None and kept != lines:
+            self._jsonl.write_text("".join(kept), encoding="utf-8")
 
     def last(self, name: str) -> Any:
         """The newest value of a metric in the JSON lines; None where there is none."""
-        if self._jsonl is None or not self._jsonl.is_file():
-            return None
-        records = map(json.loads, reversed(self._jsonl.read_text(encoding="utf-8").splitlines()))
+        records = map(json.loads, reversed(self._lines()))
         return next((record[name] for record in records if name in record), None)
+
+    def _lines(self) -> list[str]:
+        if self._jsonl is None or not self._jsonl.is_file():
+            return []
+        return self._jsonl.read_text(encoding="utf-8").splitlines(keepends=True)
 
     def flush(self) -> None:
         """Everything is on disk already."""
@@ -117,7 +117,7 @@ class Logger:
 
 
 def plain_number(value: Any) -> Any:
-    """A number JSON knows; None where it is not finite."""
+    """A value as JSON has it; None for a number that is not finite."""
     if is_tensor(value) or hasattr(value, "item"):
         value = to_numpy(value).item() if np.size(to_numpy(value)) == 1 else to_numpy(value).tolist()
     return None if isinstance(value, float) and not np.isfinite(value) else value

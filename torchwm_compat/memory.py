@@ -15,8 +15,8 @@ _log = logging.getLogger("torchwm_compat")
 class ReplayBuffer:
     """Newest ``size`` entries; samples windows of ``seq_len``, ``batch_size`` at a time.
 
-    ``add(obs, ac, rew, done)`` is torchwm's: what was seen, the action then taken and what came of it. What was seen last of
-    all is not told by it; agents use :meth:`begin` and :meth:`step`, which keep every episode's final observation.
+    ``add(obs, ac, rew, done)`` is torchwm's: an observation, the action then taken and its outcome. It lacks an episode's
+    final observation; agents use :meth:`begin` and :meth:`step`, which keep it.
     """
 
     def __init__(
@@ -34,71 +34,53 @@ class ReplayBuffer:
         self.seq_len, self.batch_size = int(seq_len), int(batch_size)
         self.spec = spec or image_spec(self.obs_shape, self.action_size)
         self.size = fitting_size(int(size), self.spec)
-        self._replay = HostReplay(
-            self.spec,
-            capacity=max(self.size, self.seq_len + 1),
-            lanes=1,
-            length=self.seq_len,
-            cross_episodes=True,
-            memory_fraction=1.0,
-        )
+        capacity = max(self.size, self.seq_len + 1)
+        settings: dict[str, Any] = {"lanes": 1, "length": self.seq_len, "cross_episodes": True, "memory_fraction": 1.0}
+        self._replay = HostReplay(self.spec, capacity=capacity, **settings)
         self._rng = np.random.default_rng(seed)
         self.steps = self.episodes = 0
         self._open = False  # an episode is under way
-        self._last: dict[str, Any] = {}
-        self._pending: tuple[np.ndarray, float] | None = None  # of add(): led to an observation not told yet
+        self._pending: tuple[np.ndarray, float] | None = None  # of add(): led to an observation not given yet
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 
     def begin(self, obs: dict[str, Any]) -> None:
-        """An episode's first observation. One that is under way is closed where it is, without being terminal."""
+        """An episode's first observation. An episode that is under way ends where it is, without being terminal."""
         if self._open:
             self._replay.close_episode(0)
         self._put(obs, np.zeros(self.spec.action.size, np.float32), 0.0, first=True)
         self._open = True
 
     def step(self, obs: dict[str, Any], action: Any, reward: float, done: bool, terminal: bool) -> None:
-        """The observation that ``action`` led to; ``terminal`` where the task itself ended, not just its time."""
+        """The observation that ``action`` led to; ``terminal`` where the task itself ended, not only its time."""
         self._put(obs, np.asarray(action, np.float32), float(reward), last=done, terminal=done and terminal)
         self._open = not done
         self.steps += 1
         self.episodes += bool(done)
 
     def add(self, obs: dict[str, Any], ac: Any, rew: float, done: bool) -> None:
-        """torchwm's way in: seen, done, received, and whether it ended there."""
+        """torchwm's way in: observation, action taken there, reward, and whether the episode ended."""
         if self._pending is None:
             self.begin(obs)
         else:
             self.step(obs, *self._pending, done=False, terminal=False)
         self._pending = (np.asarray(ac, np.float32), float(rew))
-        if done:  # the final observation is not told: what was seen before stands in for it
+        if done:  # the final observation is not given: the one before stands in for it
             self.step(obs, *self._pending, done=True, terminal=True)
             self._pending = None
 
-    def _put(
-        self,
-        obs: dict[str, Any],
-        action: np.ndarray,
-        reward: float,
-        *,
-        first: bool = False,
-        last: bool = False,
-        terminal: bool = False,
-    ) -> None:
-        timestep = Timestep(
-            {key: _lane(obs[key], channels_last=spec.kind == "image") for key, spec in self.spec.obs.items()},
-            np.array([reward], np.float32),
-            np.array([first]),
-            np.array([last]),
-            np.array([terminal]),
-        )
-        self._replay.add(timestep, action[None])
+    def _put(self, obs: dict[str, Any], action: np.ndarray, reward: float, **flags: bool) -> None:
+        arrays = {key: np.asarray(obs[key]) for key in self.spec.obs}
+        arrays |= {key: np.moveaxis(arrays[key], 0, -1) for key in self.spec.keys(image=True)}
+        lane = {key: array[None] for key, array in arrays.items()}
+        first, last, terminal = (np.array([flags.get(name, False)]) for name in ("first", "last", "terminal"))
+        self._replay.add(Timestep(lane, np.array([reward], np.float32), first, last, terminal), action[None])
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
     @property
     def can_sample(self) -> bool:
-        """Whether a whole window is there."""
+        """Whether there is a whole window."""
         return self._replay.can_sample
 
     def sample_batch(self) -> Batch:
@@ -116,9 +98,8 @@ class ReplayBuffer:
         return images, onward(batch.action), onward(batch.reward), onward(batch.is_last)
 
     def _rows(self) -> dict[str, np.ndarray]:
-        return {
-            key: rows[:, 0] for key, rows in self._replay.read_rows(self._replay.oldest, self._replay.total).items()
-        }
+        rows = self._replay.read_rows(self._replay.oldest, self._replay.total)
+        return {key: array[:, 0] for key, array in rows.items()}
 
     @property
     def idx(self) -> int:
@@ -152,7 +133,7 @@ class ReplayBuffer:
 
 
 def image_spec(obs_shape: Any, action_size: int) -> EnvSpec:
-    """Images [C, H, W] and numbers in [-1, 1]: what torchwm's shapes say of an environment."""
+    """Images [C, H, W] and continuous actions: all that torchwm's shapes say of an environment."""
     channels, height, width = (int(size) for size in obs_shape)
     image = ArraySpec((height, width, channels), "uint8", "image")
     return EnvSpec({"image": image}, ActionSpec((ActionPart("continuous", int(action_size)),)))
@@ -165,8 +146,3 @@ def fitting_size(size: int, spec: EnvSpec) -> int:
     if size > most:
         _log.warning("buffer_size %d would not fit into the free memory: the replay keeps %d entries", size, most)
     return min(size, most)
-
-
-def _lane(value: Any, channels_last: bool) -> np.ndarray:
-    array = np.asarray(value)
-    return (np.moveaxis(array, 0, -1) if channels_last else array)[None]

@@ -11,13 +11,13 @@ import numpy as np
 
 import jaxdreamer
 from jaxdreamer import ActionPart, ActionSpec, ArraySpec, ConfigError, EnvSpec
-from torchwm_compat.envs import GymImageEnv, ImageEnv, env_config
+from torchwm_compat.envs import GymImageEnv, ImageEnv, env_config, image_space, outcome
 from torchwm_compat.mapping import is_model, model_sources
 
 RewardFn = Callable[[Any, Any, np.ndarray, dict[str, Any]], float]
 TerminalFn = Callable[[Any, Any, dict[str, Any]], bool]
 
-DEFAULT_STEPS = 1000  # of a model's episodes, which know no end of their own
+DEFAULT_STEPS = 1000  # of a model's episodes, which never end by themselves
 
 
 class MuJoCoImageEnv:
@@ -46,6 +46,7 @@ class MuJoCoImageEnv:
         """From exactly one source; ValueError otherwise."""
         if sum(source is not None for source in (xml_path, xml_string, binary_path)) != 1:
             raise ValueError("Provide exactly one of xml_path, xml_string, or binary_path for MuJoCoImageEnv.")
+        self._camera, self._frame_skip = camera, max(1, int(frame_skip))
         self._env = jaxdreamer.MuJoCoImageEnv(
             xml_path,
             xml_string=xml_string,
@@ -53,27 +54,22 @@ class MuJoCoImageEnv:
             assets=assets,
             size=(int(size[0]), int(size[1])),
             camera=camera,
-            frame_skip=max(1, int(frame_skip)),
+            frame_skip=self._frame_skip,
             reset_noise_scale=float(reset_noise_scale),
             default_control_range=default_control_range,
             reward_fn=reward_fn,
             terminal_fn=terminal_fn,
         )
-        self._camera, self._frame_skip = camera, max(1, int(frame_skip))
         self.model, self.data = self._env.model, self._env.data
         self.initial_seed = self._seed = int(seed)
         self._first = True
-        height, width = self._env.size
-        image = gymnasium.spaces.Box(0, 255, (3, height, width), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict({"image": image})
+        shape = (*self._env.size, 3)
+        self.observation_space = gymnasium.spaces.Dict({"image": image_space(shape)})
         self.action_space = self._env.action_space
         self.action_space.seed(self._seed)
         self.max_episode_steps = DEFAULT_STEPS
-        size_of_action = int(self.model.nu)
-        self.spec = EnvSpec(
-            {"image": ArraySpec((height, width, 3), "uint8", "image")},
-            ActionSpec((ActionPart("continuous", size_of_action),)),
-        )
+        action = ActionSpec((ActionPart("continuous", int(self.model.nu)),))
+        self.spec = EnvSpec({"image": ArraySpec(shape, "uint8", "image")}, action)
 
     def seed(self, seed: int) -> None:
         """The next reset begins with this seed."""
@@ -89,10 +85,9 @@ class MuJoCoImageEnv:
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, dict[str, Any]]:
         """``frame_skip`` steps of physics with controls, clipped to their ranges."""
         obs, reward, terminated, truncated, info = self._env.step(action)
-        info = {**info, "discount": np.array(0.0 if terminated else 1.0, np.float32)}
-        if truncated and not terminated:
-            info["TimeLimit.truncated"] = True
-        return {"image": np.moveaxis(obs["image"], -1, 0).copy()}, float(reward), bool(terminated or truncated), info
+        done = bool(terminated or truncated)
+        info = outcome(info, done, bool(terminated))
+        return {"image": np.moveaxis(obs["image"], -1, 0).copy()}, float(reward), done, info
 
     def render(self) -> np.ndarray:
         """The present moment, uint8 [H, W, 3]."""
@@ -122,20 +117,13 @@ def make_mujoco_env(
         ValueError: another backend, or no model.
     """
     backend = backend.lower()
-    given = any(name in kwargs for name in ("xml_path", "xml_string", "binary_path"))
-    if backend in ("native", "mjcf", "mjb") or (
-        backend == "auto" and (given or (model is not None and is_model(model)))
-    ):
+    given = {"xml_path", "xml_string", "binary_path"} & kwargs.keys()
+    named = model is not None and is_model(model)
+    if backend in ("native", "mjcf", "mjb") or (backend == "auto" and (given or named)):
         if model is not None and not given:
             text = str(model)
-            kind = (
-                "xml_string"
-                if text.lstrip().startswith("<")
-                else "binary_path"
-                if text.lower().endswith(".mjb")
-                else "xml_path"
-            )
-            kwargs[kind] = model
+            kind = "binary_path" if text.lower().endswith(".mjb") else "xml_path"
+            kwargs["xml_string" if text.lstrip().startswith("<") else kind] = model
         return MuJoCoImageEnv(seed=seed, size=size, **kwargs)
     if backend not in ("auto", "gym", "gymnasium", "task"):
         raise ValueError(f"Unknown MuJoCo backend={backend!r}. Use 'auto', 'native', or 'gymnasium'.")
@@ -150,11 +138,7 @@ def make_mujoco_env(
 
 def make_mujoco_env_from_config(args: Any, size: tuple[int, int]) -> Any:
     """The environment of a DreamerConfig: its MJCF text, MJB file or MJCF file, or else what ``env`` names, id or model."""
-    native = {
-        "camera": args.mujoco_camera,
-        "frame_skip": int(args.mujoco_frame_skip),
-        "reset_noise_scale": float(args.mujoco_reset_noise_scale),
-    }
+    native = {name: getattr(args, f"mujoco_{name}") for name in ("camera", "frame_skip", "reset_noise_scale")}
     sources = model_sources(args) or ({"model": args.env} if is_model(args.env) else {})
     if sources:
         env = make_mujoco_env(seed=args.seed, size=size, **sources, **native)

@@ -15,11 +15,9 @@ CANDIDATES = ("model.pt", "pytorch_model.bin", "checkpoint.pt", "ckpt.pt")
 PATTERNS = ("*.pt", "*.pth", "*.bin")
 
 
-# Of a stored configuration: how that run began, where it wrote, and what Python gave it, which is not this agent's.
-THEIRS = (
-    *("restore", "checkpoint_path", "env_instance", "log_dir", "data_dir", "log_file", "jsonl_filename"),
-    *("enable_wandb", "wandb_project", "wandb_entity", "video_format"),
-)
+# Fields of a stored configuration that concern its own run only: how it began, where it wrote, and live objects.
+THEIRS = ("restore", "checkpoint_path", "env_instance", "log_dir", "data_dir", "log_file", "jsonl_filename", "enable_wandb",
+          "wandb_project", "wandb_entity", "video_format")  # fmt: skip
 
 
 class Found(NamedTuple):
@@ -78,12 +76,12 @@ def load(found: Found, config: Any, overrides: Mapping[str, Any]) -> tuple[Dream
     return override(args, overrides), data
 
 
-# What this program itself asked for: a checkpoint that names it again names nothing new.
+# Environments that this program itself asked for: a checkpoint may name them again.
 _asked_for: set[EnvConfig] = set()
 
 
 def remember(args: DreamerConfig) -> None:
-    """Note that this program asked for the environment: its own checkpoints are then loaded as torchwm loads them."""
+    """Note that this program asked for the environment, so that its own checkpoints load without ``trust``."""
     _asked_for.add(_environment(args))
 
 
@@ -102,7 +100,7 @@ def refuse_untrusted(found: Found, args: DreamerConfig, overrides: Mapping[str, 
 
 
 def _environment(args: DreamerConfig) -> EnvConfig:
-    """What of a configuration may name a program."""
+    """The settings of a configuration that may name a program."""
     named, backend = args.mujoco_binary_path, mapping.backend(args)
     unity = {"unity_file_name": str(args.unity_file_name or ""), "unity_python": str(args.unity_python or "")}
     return EnvConfig(

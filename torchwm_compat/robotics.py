@@ -18,18 +18,10 @@ def make_robotics_env(
 
 
 def list_gymnasium_robotics_envs() -> list[str]:
-    """The ids there are, asked of the installed package."""
+    """The ids that the installed package registers."""
     return jaxdreamer.robotics_tasks()
 
 
 def register_gymnasium_robotics_envs() -> None:
     """Make Gymnasium know them."""
     jaxdreamer.register_robotics()
-
-
-__all__ = [
-    "RoboticsEnv",
-    "list_gymnasium_robotics_envs",
-    "make_robotics_env",
-    "register_gymnasium_robotics_envs",
-]

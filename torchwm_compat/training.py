@@ -1,4 +1,4 @@
-"""``DreamerAgent.train``: one call of jaxdreamer's trainer, told in torchwm's names and files."""
+"""``DreamerAgent.train``: one call of jaxdreamer's trainer, reported under torchwm's names and in its files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NAMES = {
 
 
 class Sink:
-    """Where jaxdreamer's records go, to be told by torchwm's logger."""
+    """A sink of jaxdreamer's metrics that passes them to torchwm's logger under torchwm's names."""
 
     name = "torchwm"
 
@@ -51,7 +51,7 @@ class Sink:
         self._episodes: int | None = None
 
     def write(self, record: Mapping[str, Any], step: int) -> None:
-        """One line, where it has anything torchwm has a name for."""
+        """Log the metrics that torchwm has a name for."""
         if self._episodes is None:  # a run that was killed repeats what came after its last checkpoint
             self._logger.rewind(step - 1)
             self._episodes = int(self._logger.last("replay/episodes") or 0)
@@ -74,7 +74,7 @@ class Sink:
 
 
 def train(agent: Any, total_steps: int | None = None) -> None:
-    """Train ``agent`` until ``total_steps`` frames, or go on with the run that its folder holds.
+    """Train ``agent`` until ``total_steps`` frames, continuing the run that its folder may hold.
 
     KeyboardInterrupt, once the run is saved, where Ctrl-C or SIGTERM ended it before that.
     """
@@ -99,7 +99,7 @@ def train(agent: Any, total_steps: int | None = None) -> None:
     agent.has_learned = True
     _copy_videos(agent, folder)
     if not result.finished:
-        raise KeyboardInterrupt  # the trainer has saved; the script's next line is not to go on as if all were done
+        raise KeyboardInterrupt  # the trainer has saved; the script must not continue as if training were complete
 
 
 def _frames(total_steps: Any) -> int:
@@ -110,21 +110,18 @@ def _frames(total_steps: Any) -> int:
 
 
 def trained_config(agent: Any, folder: Path, frames: int) -> Config:
-    """The agent's configuration for a run of ``frames``; the size of a replay that is there already stays what it is."""
+    """The agent's configuration for a run of ``frames``; a replay that exists already keeps its size."""
     config: Config = agent.dreamer.config
+    length = config.replay.batch_length
     capacity = min(config.replay.capacity, max(agent.dreamer.data_buffer.size, 1))
-    capacity = max(
-        capacity, 2 * config.replay.batch_length, config.replay.batch_length + 2 * (config.run.train_every + 1)
-    )
+    capacity = max(capacity, 2 * length, length + 2 * (config.run.train_every + 1))
     if (folder / "config.json").is_file():
         capacity = load_run(folder)[0].replay.capacity
     env = config.env
     if getattr(agent.train_env, "shows_images", False) and env.obs == "pixels":  # the task's own, no rendered frames
-        vectors = tuple(key for key, item in agent.train_env.spec.obs.items() if item.kind != "image")
-        env = replace(env, obs="auto", exclude=(*env.exclude, *vectors))
-    return replace(
-        config, env=env, run=replace(config.run, frames=frames), replay=replace(config.replay, capacity=capacity)
-    )
+        env = replace(env, obs="auto", exclude=(*env.exclude, *agent.train_env.spec.keys(image=False)))
+    run, replay = replace(config.run, frames=frames), replace(config.replay, capacity=capacity)
+    return replace(config, env=env, run=run, replay=replay)
 
 
 def checkpointer(agent: Any) -> Callable[[Any, int], None]:
@@ -146,31 +143,30 @@ def checkpointer(agent: Any) -> Callable[[Any, int], None]:
 def instance_maker(instance: Any, config: Config) -> Callable[[], Any]:
     """Makes environments of a ready one: the first is the instance itself, further ones are copies.
 
-    One that cannot be copied is shared: whoever takes it over cuts the other's episode there.
+    An instance that cannot be copied is shared: taking it over ends the other user's episode.
     """
-    given = 0
+    first = True
     turn: list[Any] = [None]
 
     def make() -> Any:
-        nonlocal given
-        given += 1
-        if given == 1:
-            return Shared(wrap(Kept(instance), config.env), turn)
-        try:
-            return wrap(copy.deepcopy(instance), config.env)
-        except Exception as error:  # whatever the environment holds: windows, locks, handles
-            _log.warning("env_instance cannot be copied (%s): evaluations cut the episode being collected", error)
-            return Shared(wrap(Kept(instance), config.env), turn)
+        nonlocal first
+        if not first:
+            try:
+                return wrap(copy.deepcopy(instance), config.env)
+            except Exception as error:  # whatever the environment holds: windows, locks, handles
+                _log.warning("env_instance cannot be copied (%s): evaluations cut the episode being collected", error)
+        first = False
+        return Shared(wrap(Kept(instance), config.env), turn)
 
     return make
 
 
-class Shared:
-    """An environment that another may have taken over: then its next step begins a new episode."""
+class Shared(Kept):
+    """An environment that another user may have taken over: its next step then begins a new episode."""
 
     def __init__(self, env: Any, turn: list[Any]) -> None:
-        self._env, self._turn = env, turn
-        self.spec, self.frame_rate, self.can_render, self.spaces = env.spec, env.frame_rate, env.can_render, env.spaces
+        super().__init__(env)
+        self._turn = turn
 
     def reset(self, seed: int | None = None) -> Timestep:
         """Begin an episode."""
@@ -180,13 +176,6 @@ class Shared:
     def step(self, action: np.ndarray) -> Timestep:
         """One step; or a reset entry, by which the collector knows that the episode broke off."""
         return self._env.step(action) if self._turn[0] is self else self.reset()
-
-    def render(self) -> np.ndarray:
-        """The present moment."""
-        return self._env.render()
-
-    def close(self) -> None:
-        """The instance is its owner's."""
 
 
 def _copy_videos(agent: Any, folder: Path) -> None:

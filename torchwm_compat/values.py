@@ -8,6 +8,7 @@ import math
 import os
 import types
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -18,10 +19,7 @@ NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
 
 
 def plain(value: Any) -> Any:
-    """The same in Python's own types where it has any: arrays become numbers or tuples of them, paths text.
-
-    Objects of other kinds are returned as they are.
-    """
+    """The same in Python's own types: arrays become numbers or tuples of them, paths text; other objects stay."""
     if isinstance(value, enum.Enum):
         return plain(value.value)
     if isinstance(value, os.PathLike):
@@ -81,14 +79,9 @@ def fitted(value: Any, default: Any) -> Any:
 
 def _number(value: Any, kind: type) -> Any:
     number: Any = value
-    if isinstance(value, str):
-        try:
-            number = int(value)
-        except ValueError:
-            try:
-                number = float(value)
-            except ValueError:
-                return value
+    for read in (float, int) if isinstance(value, str) else ():
+        with suppress(ValueError):
+            number = read(value)
     if not isinstance(number, Real | Decimal):
         return value
     if kind is float:
