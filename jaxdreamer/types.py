@@ -187,32 +187,6 @@ class Timestep(NamedTuple):
     is_terminal: AnyArray  # bool [B], the task itself ended here
 
 
-class Batch(NamedTuple):
-    """Sequences for learning, time-major. See the module docstring for what entry t holds."""
-
-    obs: Observation  # per key: [T, B, *shape], the key's own dtype
-    action: AnyArray  # float32 [T, B, A], led to obs[t]
-    reward: AnyArray  # float32 [T, B], received on arriving at obs[t]
-    is_first: AnyArray  # bool [T, B]
-    is_last: AnyArray  # bool [T, B]
-    is_terminal: AnyArray  # bool [T, B]
-
-
-Entries = TypeVar("Entries", Timestep, Batch)
-
-
-def flatten(entries: Timestep | Batch) -> dict[str, AnyArray]:
-    """The arrays by name: ``obs/<key>`` for each observation, and the other fields under their own names."""
-    named = {f"{_OBS}{key}": value for key, value in entries.obs.items()}
-    return named | {name: getattr(entries, name) for name in entries._fields if name != "obs"}
-
-
-def unflatten(kind: type[Entries], named: Mapping[str, AnyArray]) -> Entries:
-    """What :func:`flatten` took apart; arrays that are no field of ``kind`` are ignored."""
-    obs = {name.removeprefix(_OBS): value for name, value in named.items() if name.startswith(_OBS)}
-    return kind(obs, **{name: named[name] for name in kind._fields if name != "obs"})
-
-
 class Latent(NamedTuple):
     """The RSSM's compact state.
 
@@ -222,6 +196,36 @@ class Latent(NamedTuple):
 
     deter: Array  # float32 [..., D]
     stoch: Array  # float32 [..., S], a sample
+
+
+class Batch(NamedTuple):
+    """Sequences for learning, time-major. See the module docstring for what entry t holds."""
+
+    obs: Observation  # per key: [T, B, *shape], the key's own dtype
+    action: AnyArray  # float32 [T, B, A], led to obs[t]
+    reward: AnyArray  # float32 [T, B], received on arriving at obs[t]
+    is_first: AnyArray  # bool [T, B]
+    is_last: AnyArray  # bool [T, B]
+    is_terminal: AnyArray  # bool [T, B]
+    initial: Latent | None = None  # [B, ...], the latent before the first entry, where replay keeps it; else zeros
+
+
+Entries = TypeVar("Entries", Timestep, Batch)
+
+
+def flatten(entries: Timestep | Batch) -> dict[str, AnyArray]:
+    """The arrays by name: ``obs/<key>`` for each observation, and the other fields under their own names.
+
+    ``Batch.initial`` is of a whole sequence and not of its entries; it is left out.
+    """
+    named = {f"{_OBS}{key}": value for key, value in entries.obs.items()}
+    return named | {name: getattr(entries, name) for name in entries._fields if name not in ("obs", "initial")}
+
+
+def unflatten(kind: type[Entries], named: Mapping[str, AnyArray]) -> Entries:
+    """What :func:`flatten` took apart; arrays that are no field of ``kind`` are ignored."""
+    obs = {name.removeprefix(_OBS): value for name, value in named.items() if name.startswith(_OBS)}
+    return kind(obs, **{name: named[name] for name in kind._fields if name not in ("obs", "initial")})
 
 
 class PolicyState(NamedTuple):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 
-from jaxdreamer.ops.trees import all_finite, select
+from jaxdreamer.ops.trees import all_finite, select, tree_norm
 from jaxdreamer.types import Batch, Metrics, Observation, PyTree, TrainState
 
 Mode = Literal["explore", "sample", "greedy", "random"]
@@ -78,6 +80,23 @@ def commit(
     state = TrainState(params, optimizers, aux, state.updates + 1, state.skipped + bad, in_a_row, key)
     metrics = metrics | {"skipped": state.skipped, "skipped_in_a_row": in_a_row}
     return state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+
+
+def descend(
+    optimizers: Mapping[str, optax.GradientTransformation],
+    loss: Callable[[PyTree], tuple[Array, Any]],
+    params: dict[str, PyTree],
+    states: Mapping[str, PyTree],
+) -> tuple[dict[str, PyTree], dict[str, PyTree], Any, Metrics]:
+    """One step of each part of ``params`` down the loss, each by the optimizer of its name.
+
+    Returns new parameters, optimizer states, what ``loss`` returns beside the loss, and ``grad_norm/NAME`` of each part.
+    """
+    (_, output), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    found = {name: optimizers[name].update(grads[name], states[name], params[name]) for name in params}
+    new = {name: optax.apply_updates(params[name], updates) for name, (updates, _) in found.items()}
+    norms = {f"grad_norm/{name}": tree_norm(grads[name]) for name in params}
+    return new, {name: state for name, (_, state) in found.items()}, output, norms
 
 
 def fresh(params: PyTree, optimizers: PyTree, aux: PyTree, key: Array) -> TrainState:

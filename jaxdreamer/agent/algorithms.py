@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from jaxdreamer.agent import dreamer
+from jaxdreamer.agent import dreamer, dreamer_v3
 from jaxdreamer.agent.algorithm import Algorithm, Make
 from jaxdreamer.config import Config
 from jaxdreamer.errors import ConfigError, nearest
 from jaxdreamer.nets.networks import Networks
 from jaxdreamer.types import EnvSpec
 
-ALGORITHMS: dict[str, Make] = {"dreamer": dreamer.make}
+ALGORITHMS: dict[str, Make] = {"dreamer": dreamer.make, "dreamer_v3": dreamer_v3.make}
 
 
 def make_algorithm(

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdreamer.agent.rssm import imagine, prior_step
-from jaxdreamer.config import Config
+from jaxdreamer.config import BehaviorConfig, Config
 from jaxdreamer.nets.networks import Networks, features
 from jaxdreamer.ops.returns import discount_weights, lambda_return
+from jaxdreamer.ops.trees import select
 from jaxdreamer.types import ActionSpec, Array, Latent, Metrics, PyTree
 
 
@@ -21,6 +22,19 @@ def actor_gradient(config: Config, spec: ActionSpec) -> str:
     if choice != "auto":
         return choice
     return "reinforce" if spec.is_discrete else "dynamics"
+
+
+def track_critic(settings: BehaviorConfig, updates: Array, critic: PyTree, target: PyTree) -> PyTree:
+    """The target critic after an update: moved to the critic by ``rate`` where that is due, the first update included.
+
+    ``target <- rate critic + (1 - rate) target`` every ``target_critic_every`` updates; V2 copies (rate 1) every 100, V3
+    moves by 0.02 every time. ``updates``: int32 [], before this one.
+    """
+    if not settings.target_critic_every:
+        return target
+    rate = settings.target_critic_rate
+    moved = critic if rate == 1 else jax.tree.map(lambda new, old: rate * new + (1.0 - rate) * old, critic, target)
+    return select(updates % settings.target_critic_every == 0, moved, target)
 
 
 class Dream(NamedTuple):

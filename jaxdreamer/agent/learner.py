@@ -7,16 +7,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
-from jaxdreamer.agent.algorithm import commit, fresh
-from jaxdreamer.agent.behavior import behavior_loss
+from jaxdreamer.agent.algorithm import commit, descend, fresh
+from jaxdreamer.agent.behavior import behavior_loss, track_critic
 from jaxdreamer.agent.optim import make_optimizers
 from jaxdreamer.agent.world_model import world_model_loss
 from jaxdreamer.config import Config
 from jaxdreamer.nets.networks import Networks, make_networks
-from jaxdreamer.ops.trees import select, tree_norm
 from jaxdreamer.types import Array, Batch, EnvSpec, Metrics, PyTree, TrainState
 
 
@@ -38,7 +36,6 @@ def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None
     """
     networks = networks or make_networks(config.model, spec)
     optimizers = make_optimizers(config.optimizer)
-    period = config.behavior.target_critic_every
 
     def init(key: Array) -> TrainState:
         key_params, key_state = jax.random.split(key)
@@ -46,14 +43,6 @@ def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None
         # A copy: the two must not share buffers that a donated update would then hand over twice.
         aux = {"target_critic": jax.tree.map(jnp.copy, params["critic"]), "statistics": networks.statistics}
         return fresh(params, {name: optimizers[name].init(params[name]) for name in optimizers}, aux, key_state)
-
-    def descend(loss: Callable[[PyTree], Any], params: PyTree, states: PyTree) -> tuple[PyTree, PyTree, Any, Metrics]:
-        """One step of each part of ``params`` down the loss: new parameters, optimizer states, aux of the loss, norms."""
-        (_, output), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        found = {name: optimizers[name].update(grads[name], states[name], params[name]) for name in params}
-        new = {name: optax.apply_updates(params[name], updates) for name, (updates, _) in found.items()}
-        norms = {f"grad_norm/{name}": tree_norm(grads[name]) for name in params}
-        return new, {name: state for name, (_, state) in found.items()}, output, norms
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key, key_model, key_behavior = jax.random.split(state.key, 3)
@@ -63,7 +52,9 @@ def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None
         def model_loss(params: PyTree) -> Any:
             return world_model_loss(networks, config, params["model"], batch, key_model, statistics)
 
-        model, model_state, output, norms = descend(model_loss, {"model": old["model"]}, state.optimizers)
+        model, model_state, output, norms = descend(optimizers, model_loss, {"model": old["model"]}, state.optimizers)
+
+        valued_by = aux["target_critic"] if config.behavior.target_critic_every else old["critic"]
 
         def loss(params: PyTree) -> Any:
             return behavior_loss(
@@ -72,18 +63,15 @@ def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None
                 spec.action,
                 params,
                 model=(model if config.behavior.update_order == "sequential" else old)["model"],
-                target_critic=lax.stop_gradient(aux["target_critic"] if period else old["critic"]),
+                target_critic=lax.stop_gradient(valued_by),
                 start=jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), output.latent),
                 start_terminal=batch.is_terminal.reshape(-1),
                 key=key_behavior,
             )
 
-        behavior, behavior_state, metrics, more = descend(
-            loss, {name: old[name] for name in ("actor", "critic")}, state.optimizers
-        )
-        target = aux["target_critic"]
-        if period:  # after the update, the very first included, as V2 does
-            target = select(state.updates % period == 0, behavior["critic"], target)
+        parts = {name: old[name] for name in ("actor", "critic")}
+        behavior, behavior_state, metrics, more = descend(optimizers, loss, parts, state.optimizers)
+        target = track_critic(config.behavior, state.updates, behavior["critic"], aux["target_critic"])
         return commit(
             state,
             output.metrics | metrics | norms | more,

@@ -1,12 +1,13 @@
-"""The optimizers of the released code: clip by global norm, Adam, and V2's weight decay as it really is."""
+"""The optimizers of the released code: V1's and V2's Adam with V2's weight decay as it really is, and V3's LaProp."""
 
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxdreamer.config import OptimizerConfig
-from jaxdreamer.types import PyTree
+from jaxdreamer.types import Array, PyTree
 
 
 def decay_weights(rate: float) -> optax.GradientTransformation:
@@ -26,11 +27,57 @@ def decay_weights(rate: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
+def clip_by_ratio(ratio: float, smallest: float = 1e-3) -> optax.GradientTransformation:
+    """Clip each tensor's gradient relative to the tensor: ``g <- g / max(1, |g| / (ratio max(smallest, |theta|)))``.
+
+    Norms are over the whole tensor, unlike ``optax.adaptive_grad_clip``, whose are over units.
+
+    Source: Brock et al. (arXiv:2102.06171), adaptive gradient clipping, as the authors' code of DreamerV3 has it.
+    """
+
+    def clip(gradient: Array, theta: Array) -> Array:
+        most = ratio * jnp.maximum(smallest, jnp.linalg.norm(theta.ravel()))
+        return gradient / jnp.maximum(1.0, jnp.linalg.norm(gradient.ravel()) / most)
+
+    def update(
+        updates: PyTree, state: optax.EmptyState, params: PyTree | None = None
+    ) -> tuple[PyTree, optax.EmptyState]:
+        if params is None:
+            raise ValueError("clip_by_ratio needs the parameters: call update(grads, state, params)")
+        return jax.tree.map(clip, updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def laprop(learning_rate: optax.ScalarOrSchedule, epsilon: float) -> optax.GradientTransformation:
+    """``u = g / (sqrt(v) + epsilon)``, ``theta <- theta - rate m`` with v and m debiased averages of g^2 and u (0.999, 0.9).
+
+    Adam averages the gradients before it scales them.
+
+    Source: Ziyin et al. (arXiv:2002.04839).
+    """
+    return optax.chain(
+        optax.scale_by_rms(0.999, epsilon, eps_in_sqrt=False, bias_correction=True),
+        optax.ema(0.9),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
 def make_optimizers(config: OptimizerConfig) -> dict[str, optax.GradientTransformation]:
-    """For ``model``, ``actor`` and ``critic``: clip by global norm, then Adam, then the weight decay if there is any."""
+    """For ``model``, ``actor`` and ``critic``: clip, then Adam or LaProp, then the weight decay if there is any.
+
+    With a warm-up, update n, from 0, has the rate ``learning_rate min(1, n / warmup)``.
+    """
 
     def make(learning_rate: float) -> optax.GradientTransformation:
-        steps = [optax.clip_by_global_norm(config.grad_clip_norm), optax.adam(learning_rate, eps=config.adam_epsilon)]
+        rate = optax.linear_schedule(0.0, learning_rate, config.warmup) if config.warmup else learning_rate
+        steps = [optax.clip_by_global_norm(config.grad_clip_norm)] if config.grad_clip_norm else []
+        if config.grad_clip_ratio:
+            steps.append(clip_by_ratio(config.grad_clip_ratio))
+        kind = (
+            laprop(rate, config.adam_epsilon) if config.kind == "laprop" else optax.adam(rate, eps=config.adam_epsilon)
+        )
+        steps.append(kind)
         if config.weight_decay:
             steps.append(decay_weights(config.weight_decay))
         return optax.chain(*steps)

@@ -59,6 +59,7 @@ def make_policy(config: Config, spec: EnvSpec, networks: Networks | None = None)
         if mode == "explore":
             noise, epsilon = config.behavior.exploration_noise, config.behavior.exploration_epsilon
             action = explore(key_explore, action, spec.action, gaussian=noise, epsilon=epsilon)
+        action = jnp.clip(action, -1.0, 1.0)  # a bounded Normal reaches beyond
         return action, PolicyState(latent, action)
 
     def drawn_from(params: PyTree, state: PolicyState, obs: Observation) -> PyTree:

@@ -62,13 +62,19 @@ def world_model_loss(
     targets = networks.prepare(networks.statistics if statistics is None else statistics, batch.obs)
     embed = networks.encode(params, targets)
     latent, posterior, prior = observe(
-        networks.rssm, params, embed=embed, action=batch.action, is_first=is_first, key=key
+        networks.rssm,
+        params,
+        embed=embed,
+        action=batch.action,
+        is_first=is_first,
+        key=key,
+        initial=batch.initial,
     )
     feat = features(latent)
 
     terms: Metrics = {}  # an observation may bear any name, "reward" too: its term has a prefix of its own
     for name, dist in networks.decode(params, feat).items():
-        scale = 1.0 if networks.spec.obs[name].kind == "image" else loss.vector_loss_coeff
+        scale = loss.image_loss_coeff if networks.spec.obs[name].kind == "image" else loss.vector_loss_coeff
         terms[f"loss/obs/{name}"] = -scale * jnp.mean(log_likelihood(dist, targets[name], batch_ndim=2))
     reward = networks.reward(params, feat)
     terms["loss/reward"] = -loss.reward_loss_coeff * jnp.mean(reward.log_prob(learned_reward(batch.reward, config)))
@@ -76,7 +82,10 @@ def world_model_loss(
         target = config.behavior.discount * (1.0 - batch.is_terminal.astype(jnp.float32))
         log_prob = networks.discount(params, feat).log_prob(target)
         terms["loss/discount"] = -loss.discount_loss_coeff * jnp.mean(log_prob)
-    kl_loss, kl = balanced_kl(posterior, prior, balance=loss.kl_balance, free_nats=loss.free_nats)
+    per_state = loss.free_nats_per == "state"
+    kl_loss, kl = balanced_kl(
+        posterior, prior, balance=loss.kl_balance, free_nats=loss.free_nats, per_element=per_state
+    )
     terms["loss/kl"] = loss.kl_loss_coeff * kl_loss
 
     total = sum(terms.values(), jnp.zeros(()))

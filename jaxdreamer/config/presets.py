@@ -35,6 +35,77 @@ _V2: dict[str, Any] = {
     "run.updates_per_call": 10,
 }
 
+
+def _v3_size(deter: int) -> dict[str, Any]:
+    """Every width of a V3 agent follows from one: hidden = units = deter / 8, classes = depth = deter / 128."""
+    return {
+        "model.deter_size": deter,
+        "model.hidden_size": deter // 8,
+        "model.units": deter // 8,
+        "model.classes": deter // 128,
+        "model.cnn_depth": deter // 128,
+    }
+
+
+_V3_SIZES = {"1m": 512, "12m": 2048, "25m": 3072, "50m": 4096, "100m": 6144, "200m": 8192, "400m": 12288}
+_V3_DISCOUNT = 1 - 1 / 333
+_V3: dict[str, Any] = {
+    "algorithm": "dreamer_v3",
+    **_v3_size(2048),
+    "model.stoch_size": 32,
+    "model.embed_size": 0,
+    "model.cell": "block_gru",
+    "model.blocks": 8,
+    "model.prior_layers": 2,
+    "model.unimix": 0.01,
+    "model.cnn": "pooled",
+    "model.cnn_activation": "silu",
+    "model.dense_activation": "silu",
+    "model.dense_norm": "rms",
+    "model.kernel_init": "trunc_normal",
+    "model.vector_layers": 3,
+    "model.symlog_inputs": True,
+    "model.reward_layers": 1,
+    "model.discount_layers": 1,
+    "model.critic_layers": 3,
+    "model.actor_layers": 3,
+    "model.scalar_head": "symexp_two_hot",
+    "model.discount_head": True,
+    "model.actor_distribution": "bounded_normal",
+    # max(1, KL) to the prior with weight 1, to the posterior with 0.1.
+    "loss.kl_loss_coeff": 1.1,
+    "loss.kl_balance": 1 / 1.1,
+    "loss.free_nats": 1.0,
+    "loss.free_nats_per": "state",
+    "loss.discount_loss_coeff": 1.0,
+    # Squared errors without the half of a Normal's log-density.
+    "loss.vector_loss_coeff": 2.0,
+    "loss.image_loss_coeff": 2.0,
+    "loss.mask_first_action": True,
+    "behavior.imagine_horizon": 15,
+    "behavior.discount": _V3_DISCOUNT,
+    "behavior.td_lambda": 0.95,
+    "behavior.actor_gradient": "reinforce",
+    "behavior.actor_entropy": 3e-4,
+    "behavior.target_critic_every": 1,
+    "behavior.target_critic_rate": 0.02,
+    "behavior.target_critic_coeff": 1.0,
+    "behavior.replay_value_coeff": 0.3,
+    "behavior.exploration_noise": 0.0,
+    "optimizer.kind": "laprop",
+    "optimizer.model_learning_rate": 4e-5,
+    "optimizer.actor_learning_rate": 4e-5,
+    "optimizer.critic_learning_rate": 4e-5,
+    "optimizer.adam_epsilon": 1e-20,
+    "optimizer.grad_clip_norm": 0.0,
+    "optimizer.grad_clip_ratio": 0.3,
+    "optimizer.warmup": 1000,
+    "replay.capacity": 1_000_000,
+    "replay.batch_size": 16,
+    "replay.batch_length": 64,
+    "run.pretrain": 0,
+}
+
 _SMALL: dict[str, Any] = {
     "model.deter_size": 64,
     "model.hidden_size": 64,
@@ -92,6 +163,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "run.train_every": 16,
         "run.eval_every": 250_000,
     },
+    # danijar/dreamerv3 as of 2024, which published the vision scores: repeat 2, train ratio 512.
+    "dreamer_v3": {
+        **_V3,
+        "env.action_repeat": 2,
+        "run.frames": 1_000_000,
+        "run.prefill": 1088,
+        "run.train_every": 2,
+        "run.updates": 1,
+    },
+    **{f"v3_{name}": _v3_size(deter) for name, deter in _V3_SIZES.items()},
     # Classic control from state vectors on a CPU, in minutes: V2's losses on a small Gaussian latent, learning rates for
     # thousands of updates instead of millions. Measured with Pendulum-v1 and CartPole-v1, see the README.
     "classic": {

@@ -91,13 +91,17 @@ class LossConfig(Settings):
     kl_loss_coeff: float = 1.0
     """Weight of the KL term, beta."""
     free_nats: float = 3.0
-    """The mean KL is not pushed below this many nats."""
+    """The KL is not pushed below this many nats."""
+    free_nats_per: Literal["mean", "state"] = "mean"
+    """Whether free_nats is of the mean KL (V1, V2), or of every single state's (V3)."""
     kl_balance: float | None = setting(None, 0, 1)
     """Share of the KL's gradient that trains the prior (V2: 0.8). none: V1's plain KL."""
     reward_loss_coeff: float = 1.0
     """Weight of the reward term."""
     discount_loss_coeff: float = 10.0
     """Weight of the discount term."""
+    image_loss_coeff: float = 1.0
+    """Weight of the reconstruction of images."""
     vector_loss_coeff: float = 1.0
     """Weight of the reconstruction of vector observations."""
     reward_scale: float = setting(1.0, SMALLEST)
@@ -130,7 +134,20 @@ class BehaviorConfig(Settings):
     returns_from_start: bool = False
     """Train the critic on the real start state too (V2), or on dreamed ones only (V1)."""
     target_critic_every: int = 0
-    """Updates between hard copies of the critic into the target critic that makes the returns. 0: no target critic."""
+    """Updates between copies of the critic into the target critic. 0: no target critic. V2's target critic makes the
+    returns; V3's holds the critic back."""
+    target_critic_rate: float = setting(1.0, 0, 1)
+    """How far each copy moves the target critic. 1: all the way (V2); V3: 0.02 at every update."""
+    target_critic_coeff: float = 1.0
+    """Weight of the target critic's value as a second target of the critic (V3 only)."""
+    return_percentiles: tuple[float, float] = setting((5.0, 95.0), 0, 100)
+    """Percentiles of dreamed returns whose distance scales the advantage (V3 only)."""
+    return_rate: float = setting(0.01, 0, 1)
+    """How fast these percentiles are followed (V3 only)."""
+    return_limit: float = setting(1.0, SMALLEST)
+    """Smallest scale of returns: smaller ones are not blown up (V3 only)."""
+    replay_value_coeff: float = 0.3
+    """Weight of the critic's loss on replayed states (V3 only)."""
     update_order: Literal["joint", "sequential"] = "joint"
     """joint: all gradients from the same parameters (V1). sequential: dream with the updated world model (V2)."""
     exploration_noise: float = 0.3
@@ -141,7 +158,10 @@ class BehaviorConfig(Settings):
 
 @dataclass(frozen=True)
 class OptimizerConfig(Settings):
-    """Adam for the three parts."""
+    """The optimizer of each of the three parts."""
+
+    kind: Literal["adam", "laprop"] = "adam"
+    """Adam (V1, V2), or LaProp (V3), which scales gradients before it averages them."""
 
     model_learning_rate: float = setting(6e-4, SMALLEST)
     """World model."""
@@ -150,9 +170,13 @@ class OptimizerConfig(Settings):
     critic_learning_rate: float = setting(8e-5, SMALLEST)
     """Critic."""
     adam_epsilon: float = setting(1e-7, SMALLEST)
-    """Adam's epsilon."""
-    grad_clip_norm: float = setting(100.0, SMALLEST)
-    """Largest global gradient norm of each part."""
+    """Adam's, or LaProp's, epsilon."""
+    grad_clip_norm: float = 100.0
+    """Largest global gradient norm of each part. 0: any."""
+    grad_clip_ratio: float = 0.0
+    """Largest norm of each tensor's gradient relative to the tensor's own (V3: 0.3). 0: any."""
+    warmup: int = 0
+    """Updates over which the learning rates rise from 0."""
     weight_decay: float = setting(0.0, 0, 1)
     """Every parameter is multiplied by 1 - this at each update, whatever the learning rate (as V2 does it)."""
 
@@ -213,7 +237,7 @@ class Config(Settings):
     preset: str = "dreamer_v1"
     """Where the values came from."""
     algorithm: str = "dreamer"
-    """How the agent learns. dreamer: DreamerV1 and V2, which differ by their settings."""
+    """How the agent learns. dreamer: DreamerV1 and V2, which differ by their settings; dreamer_v3."""
     seed: int = setting(0, 0, 2**32 - 1)  # jax's random keys take 32 bits: a larger one would silently be a smaller one
     """All randomness derives from it."""
     env: EnvConfig = field(default_factory=EnvConfig)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -90,3 +92,27 @@ def discount_weights(discount: Array) -> Array:
     first = jnp.ones_like(discount[0])
     _, weights = lax.scan(forward, first, discount, unroll=min(discount.shape[0], _MAX_UNROLL))
     return lax.stop_gradient(weights)
+
+
+class Range(NamedTuple):
+    """Running percentiles of returns."""
+
+    low: Array  # float32 []
+    high: Array  # float32 []
+
+
+def no_range() -> Range:
+    """The range before any return was seen: both ends at 0."""
+    return Range(jnp.zeros(()), jnp.zeros(()))
+
+
+def track_range(found: Range, returns: Array, *, rate: float, low: float, high: float) -> Range:
+    """Move the ends towards two percentiles: ``end <- (1 - rate) end + rate percentile(returns)``, without debiasing.
+
+    Args:
+        returns: float [...], all taken together; no gradient flows through them. low, high: percentiles, 0 to 100.
+
+    Source: DreamerV3 (arXiv:2301.04104), 5 and 95 at a rate of 0.01.
+    """
+    ends = jnp.percentile(lax.stop_gradient(jnp.asarray(returns, jnp.float32)), jnp.asarray([low, high]))
+    return Range((1.0 - rate) * found.low + rate * ends[0], (1.0 - rate) * found.high + rate * ends[1])

@@ -2,6 +2,7 @@ import threading
 import time
 import tracemalloc
 
+import jax
 import numpy as np
 import psutil
 import pytest
@@ -88,7 +89,7 @@ def test_gather_shapes_dtypes_and_groups():
     assert batch.obs["choice"].shape == (4, 6) and batch.obs["choice"].dtype == np.int32
     assert batch.action.shape == (4, 6, 5) and batch.action.dtype == np.float32
     assert batch.is_first.dtype == bool
-    assert all(array.flags.c_contiguous for array in [*batch.obs.values(), *batch[1:]])
+    assert all(array.flags.c_contiguous for array in jax.tree.leaves(batch))
     grouped = replay.gather(indices, groups=3)
     assert grouped.obs["image"].shape == (3, 4, 2, 2, 2, 1)
     for k in range(3):
