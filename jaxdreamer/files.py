@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import stat
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -81,26 +82,62 @@ def read_bytes(path: str | os.PathLike[str], most: int = MOST) -> bytes:
     return data
 
 
+def read_whole(path: str | os.PathLike[str], size: int, crc32: int) -> bytes:
+    """All of a file whose size and checksum are known. Raises FileUnusable."""
+    data = read_bytes(path, size)
+    check_whole(path, (size, crc32), (len(data), zlib.crc32(data)))
+    return data
+
+
+def crc32_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Size and CRC-32 of a file of any size. Raises FileUnusable."""
+    size, crc = 0, 0
+    with open_file(path) as file:
+        try:
+            while block := file.read(2**22):
+                size, crc = size + len(block), zlib.crc32(block, crc)
+        except OSError as error:
+            raise FileUnusable(f"{path} cannot be read ({error.strerror}): {MEND}") from error
+    return size, crc
+
+
+def check_whole(path: str | os.PathLike[str], wanted: tuple[int, int], found: tuple[int, int]) -> None:
+    """FileUnusable where size and CRC-32 found are not those that the file was written with."""
+    if found[0] != wanted[0]:
+        raise FileUnusable(f"{path} has {found[0]} bytes instead of {wanted[0]}")
+    if found != wanted:
+        raise FileUnusable(f"{path} was altered: its checksum is wrong")
+
+
 def read_text(path: str | os.PathLike[str], most: int = MOST) -> str:
     """The text of a UTF-8 file, without a byte order mark. Raises FileUnusable."""
-    try:
-        return read_bytes(path, most).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FileUnusable(f"{path} is not UTF-8 text (byte {error.start} is {error.reason}): {MEND}") from error
+    return _decoded(path, read_bytes(path, most))
 
 
 def read_json(path: str | os.PathLike[str], most: int = MOST) -> Any:
-    """The plain values in a JSON file: no name twice in one object, nested at most 64 deep. Raises FileUnusable."""
-    text = read_text(path, most)
+    """The plain values in a JSON file, see :func:`parse_json`. Raises FileUnusable."""
+    return parse_json(path, read_bytes(path, most))
+
+
+def parse_json(path: str | os.PathLike[str], data: bytes) -> Any:
+    """The plain values in the JSON file that holds ``data``: no name twice in one object, nested at most 64 deep."""
+    text = _decoded(path, data)
     try:
-        data = json.loads(text, object_pairs_hook=_once)
+        values = json.loads(text, object_pairs_hook=_once)
     except RecursionError:
         raise FileUnusable(f"{path} is nested too deeply: {MEND}") from None
     except ValueError as error:
         raise FileUnusable(f"{path} is not valid JSON ({error}): {MEND}") from error
-    if problem := _problem(data):
+    if problem := _problem(values):
         raise FileUnusable(f"{path} {problem}: {MEND}")
-    return data
+    return values
+
+
+def _decoded(path: str | os.PathLike[str], data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileUnusable(f"{path} is not UTF-8 text (byte {error.start} is {error.reason}): {MEND}") from error
 
 
 def natural(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Writing the files of a run: whole or not at all, with one sentence for what the system refuses."""
+"""Writing the files of a run: whole or not at all, with one sentence for what the system refuses to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import stat
-import tempfile
+import threading
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
@@ -17,7 +17,17 @@ from typing import Any
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.files import FileUnusable
 
-__all__ = ["StorageError", "append_to", "remove", "storing", "sync_folder", "write_json", "write_text"]
+__all__ = [
+    "StorageError",
+    "append_to",
+    "remove",
+    "replacing",
+    "storing",
+    "sync",
+    "sync_folder",
+    "write_json",
+    "write_text",
+]
 
 
 class StorageError(JaxdreamerError, OSError):
@@ -57,7 +67,7 @@ def storing(path: str | os.PathLike[str]) -> Iterator[None]:
 def append_to(path: str | os.PathLike[str]) -> FileIO:
     """Open an ordinary file, made where it is missing, for reading and appending. Raises FileUnusable, StorageError.
 
-    A link is refused: a run that was sent by somebody may name a file of the user's by it, which would be written to.
+    A link is refused: in a run that somebody else made it may lead to a file of the user's.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -70,27 +80,36 @@ def append_to(path: str | os.PathLike[str]) -> FileIO:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise FileUnusable(f"{path} is not a regular file: remove it, or choose another folder")
-    return open(handle, "rb+", buffering=0)  # what could not be written must not be tried again at the end
+    return open(handle, "rb+", buffering=0)  # unbuffered: a failed write must not be retried on close
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path to write a file at, which then takes the place of ``path``; nothing of it remains where that fails.
+
+    A reader, or a crash at any moment, sees the old content or the new, never a mixture. Folders are made.
+    """
+    path = Path(path)
+    # Not named after the file: its name may already be as long as the file system allows.
+    temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp{path.suffix[:10]}")
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # what a killed process left; or a link, which would be written through
+        try:
+            yield temporary
+            with open(temporary, "r+b") as file:
+                sync(file)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a mixture."""
-    path = Path(path)
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Not named after the file: its name may already be as long as the file system allows.
-        handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+    """Replace the content of a file, see :func:`replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike[str], data: Any) -> None:
@@ -106,6 +125,11 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def sync(file: Any) -> None:
+    """Put an open file's content on disk."""
+    os.fsync(file.fileno())
+
+
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Put a folder's entries on disk: a rename survives a power cut only after this."""
     if hasattr(os, "O_DIRECTORY"):
@@ -114,10 +138,3 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _umask() -> int:
-    # The only way to read it is to set it. mkstemp makes files private, a run folder is as shared as its user wants.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

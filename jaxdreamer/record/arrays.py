@@ -1,34 +1,35 @@
-"""A tree of arrays as one file of bytes, each array in C order behind the one before, and where in it each lies.
+"""A tree of arrays as one file of bytes, each array in C order behind the one before, and the place of each.
 
-Neither the device it was on nor the Python types of optax and jaxdreamer are part of the file; they come back from a tree
-that is like it. PRNG keys are stored as their key data.
+The file does not depend on devices, nor on the Python types of optax and jaxdreamer: reading takes them from a tree of the
+same structure. PRNG keys are stored as their key data.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdreamer.errors import JaxdreamerError
-from jaxdreamer.files import FileUnusable, open_file
+from jaxdreamer.files import MEND, FileUnusable, check_whole, open_file
 from jaxdreamer.memory import refuse_beyond_memory
 
 __all__ = ["CheckpointDamaged", "CheckpointMismatch", "Leaf", "read_arrays", "write_arrays"]
 
 
 class CheckpointDamaged(JaxdreamerError, RuntimeError):
-    """Files of a checkpoint are missing, truncated or altered, and no older checkpoint can stand in."""
+    """Files of a checkpoint are missing, truncated or altered, and there is no older undamaged checkpoint."""
 
 
 class CheckpointMismatch(JaxdreamerError, ValueError):
-    """The checkpoint is of other networks than those to be restored; the message names the arrays that differ."""
+    """The checkpoint holds other arrays than those to be restored; the message names the ones that differ."""
 
 
 class Leaf(NamedTuple):
@@ -67,7 +68,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _key_impl(leaf: Any) -> Any:
-    """The generator that keys are for; a ShapeDtypeStruct of keys tells it to a traced function only."""
+    """The generator of keys; only a traced function can read it from a ShapeDtypeStruct."""
     found: list[Any] = []
     jax.eval_shape(lambda keys: found.append(jax.random.key_impl(keys)), leaf)
     return found[0]
@@ -81,7 +82,7 @@ def _describe(leaf: Any) -> Leaf:
 
 
 def write_arrays(file: Any, tree: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Write the tree's arrays one after another; what the manifest says of each, and of the whole."""
+    """Write the tree's arrays one after another; returns the manifest's entries of each, and of the whole file."""
     leaves, offset, crc = [], 0, 0
     for path, leaf in _named_leaves(tree).items():
         entry = _describe(leaf)
@@ -94,53 +95,74 @@ def write_arrays(file: Any, tree: Any) -> tuple[list[dict[str, Any]], dict[str, 
 
 
 def _as_bytes(array: np.ndarray) -> memoryview:
-    """The array's memory, where it is one piece."""
+    """The memory of a contiguous array."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def read_arrays(path: Path, places: Mapping[tuple[str, ...], Leaf], like: Any, prefix: tuple[str, ...] = ()) -> Any:
-    """The subtree at ``prefix`` from a file of arrays, with the types of ``like``, on the default device.
+class _Checksummed:
+    """Reads a file from its beginning to its end, and keeps size and checksum of what was read."""
 
-    Raises CheckpointMismatch where ``places`` tell of other arrays, CheckpointDamaged where the file does not hold them.
+    def __init__(self, file: BinaryIO):
+        self._file, self.size, self.crc = file, 0, 0
+
+    def into(self, memory: memoryview) -> bool:
+        """Fill the memory with what comes next; False where the file ends before."""
+        read = self._file.readinto(memory)  # type: ignore[attr-defined]
+        self.size, self.crc = self.size + read, zlib.crc32(memory[:read], self.crc)
+        return read == memory.nbytes
+
+    def skip_to(self, offset: int) -> None:
+        """Read up to a byte, or to the end."""
+        while block := self._file.read(min(2**22, max(0, offset - self.size))):
+            self.size, self.crc = self.size + len(block), zlib.crc32(block, self.crc)
+
+
+def read_arrays(
+    path: Path,
+    places: Mapping[tuple[str, ...], Leaf],
+    whole: tuple[int, int],
+    like: Any,
+    within: Sequence[tuple[str, ...]] = ((),),
+) -> Any:
+    """The subtrees below the paths ``within`` from a file of arrays, with the types of ``like``, on the default device.
+
+    Raises CheckpointMismatch where ``places`` are those of other arrays, and CheckpointDamaged where the file does not hold
+    them or has another size or CRC-32 than ``whole``; the file is read once.
     """
-    saved = {name[len(prefix) :]: leaf for name, leaf in places.items() if name[: len(prefix)] == prefix}
+    saved = {name: leaf for name, leaf in places.items() if any(name[: len(start)] == start for start in within)}
     leaves = _named_leaves(like)
     _compare(path.parent, saved, {name: _describe(leaf) for name, leaf in leaves.items()})
     # The types are those of `like`; a manifest only says where the bytes lie.
     dtypes = {name: np.dtype(np.uint32 if _is_key(leaf) else leaf.dtype) for name, leaf in leaves.items()}
-    sizes = {name: math.prod(saved[name].shape) * dtype.itemsize for name, dtype in dtypes.items()}
-    refuse_beyond_memory(f"{path.parent}: its arrays", sum(sizes.values()), "restore it, or choose another folder")
-    restored = []
+    nbytes = sum(math.prod(saved[name].shape) * dtype.itemsize for name, dtype in dtypes.items())
+    refuse_beyond_memory(f"{path.parent}: its arrays", nbytes, MEND)
+    restored = {}
     try:
         with open_file(path) as file:
-            for name, leaf in leaves.items():
+            check_whole(path, whole, (os.fstat(file.fileno()).st_size, whole[1]))  # before reading all of it
+            reader = _Checksummed(file)
+            for name in sorted(leaves, key=lambda name: saved[name].offset):
                 array = np.empty(saved[name].shape, dtypes[name])
-                file.seek(saved[name].offset)
-                if file.readinto(_as_bytes(array)) != sizes[name]:  # type: ignore[attr-defined]
-                    raise CheckpointDamaged(f"{path} ends before {'/'.join(name)}")
+                reader.skip_to(saved[name].offset)
+                if saved[name].offset != reader.size or not reader.into(_as_bytes(array)):
+                    raise CheckpointDamaged(f"{path} has no room for {'/'.join(name)} at byte {saved[name].offset}")
                 value = jnp.array(array, copy=True)  # on the CPU jax could otherwise keep using this memory
-                restored.append(jax.random.wrap_key_data(value, impl=_key_impl(leaf)) if _is_key(leaf) else value)
-    except (FileUnusable, OSError) as error:  # the file was looked at before: it is being deleted, or the disk fails
-        raise CheckpointDamaged(f"{path} cannot be read ({error})") from error
-    return jax.tree.unflatten(jax.tree.structure(like), restored)
+                is_key = _is_key(leaves[name])
+                restored[name] = jax.random.wrap_key_data(value, impl=_key_impl(leaves[name])) if is_key else value
+            reader.skip_to(whole[0])
+        check_whole(path, whole, (reader.size, reader.crc))
+    except (FileUnusable, OSError) as error:
+        raise CheckpointDamaged(str(error) if isinstance(error, FileUnusable) else f"{path}: {error}") from error
+    return jax.tree.unflatten(jax.tree.structure(like), [restored[name] for name in leaves])
 
 
 def _compare(path: Path, saved: dict[tuple[str, ...], Leaf], wanted: dict[tuple[str, ...], Leaf]) -> None:
-    lines = [
-        f"{'/'.join(name)}: the checkpoint has {saved[name]}, this run needs {wanted[name]}"
-        for name in wanted
-        if name in saved and saved[name][:2] != wanted[name][:2]
-    ]
-    lines += [
-        f"{'/'.join(name)}: not in the checkpoint, this run needs {wanted[name]}"
-        for name in wanted
-        if name not in saved
-    ]
-    lines += [
-        f"{'/'.join(name)}: the checkpoint has {saved[name]}, this run has no such array"
-        for name in saved
-        if name not in wanted
-    ]
+    lines = []
+    for name in [*wanted, *(name for name in saved if name not in wanted)]:
+        has = f"the checkpoint has {saved[name]}" if name in saved else "not in the checkpoint"
+        needs = f"this run needs {wanted[name]}" if name in wanted else "this run has no such array"
+        if name not in saved or name not in wanted or saved[name][:2] != wanted[name][:2]:
+            lines.append(f"{'/'.join(name)}: {has}, {needs}")
     if lines:
         more = f"\n  ... and {len(lines) - 20} more" if len(lines) > 20 else ""
         raise CheckpointMismatch(

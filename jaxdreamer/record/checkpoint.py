@@ -2,13 +2,12 @@
 
 ``<folder>/<step>/`` holds
 
-- ``arrays.bin``: the bytes of all arrays one after another, each in C order. Neither the device it was saved on nor the
-  Python types of optax and jaxdreamer are part of the file. PRNG keys are stored as their key data.
+- ``arrays.bin``: the bytes of all arrays, see :mod:`jaxdreamer.record.arrays`.
 - ``host.json``: everything that is not an array: counters, generators, the replay's manifest.
 - ``manifest.json``: every array's path, shape, dtype and place, every file's size and CRC, library versions.
 
 A checkpoint is written beside its place, put on disk, read back, and renamed: a run killed at any moment leaves the
-previous one. Nothing here but the operating system is told the folder's name, so any name will do.
+previous one. Any name will do for the folder: only the operating system reads it.
 """
 
 from __future__ import annotations
@@ -19,18 +18,27 @@ import logging
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxdreamer.errors import JaxdreamerError
-from jaxdreamer.files import FileUnusable, natural, open_file, read_json, require
+from jaxdreamer.files import (
+    FileUnusable,
+    check_whole,
+    crc32_of,
+    natural,
+    parse_json,
+    read_json,
+    read_whole,
+    require,
+)
 from jaxdreamer.record.arrays import CheckpointDamaged, CheckpointMismatch, Leaf, read_arrays, write_arrays
-from jaxdreamer.saving import StorageError, remove, storing, sync_folder
+from jaxdreamer.saving import StorageError, remove, storing, sync, sync_folder
 
 __all__ = [
     "CheckpointDamaged",
@@ -39,7 +47,6 @@ __all__ = [
     "hosts",
     "read_host",
     "restore",
-    "restore_params",
     "save",
     "steps",
 ]
@@ -74,7 +81,7 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, host: dict[str, A
         host: plain JSON values; NumPy scalars are converted.
         keep: how many checkpoints to keep, this one included.
 
-    Checkpoints of a higher step are deleted: they belong to a future that this run, resumed from before it, replaced.
+    Checkpoints of a higher step are deleted: this run was resumed from before them and has replaced them.
     In a run over several processes only one of them may call this.
     """
     folder = Path(folder).absolute()
@@ -132,6 +139,7 @@ def restore(
     like: Any,
     step: int | None = None,
     check: Callable[[dict[str, Any]], str | None] | None = None,
+    within: Sequence[tuple[str, ...]] = ((),),
 ) -> tuple[Any, dict[str, Any], int]:
     """Read the newest undamaged checkpoint, or that of ``step``.
 
@@ -140,6 +148,7 @@ def restore(
         like: a tree of arrays or ``jax.ShapeDtypeStruct`` (from ``jax.eval_shape``) that gives types and shapes.
         step: this one only. None: the newest; a damaged one is skipped with a logged warning that names the file.
         check: gets ``host`` and returns what is wrong with what it refers to (missing replay chunks, say), or None.
+        within: paths of the subtrees to read; ``like`` has these only. Everything by default.
 
     Returns:
         (tree, host, step): the tree with the types of ``like`` on the current default device.
@@ -154,21 +163,8 @@ def restore(
         problem = check(host) if check else None
         if problem:
             raise CheckpointDamaged(f"{path}: {problem}")
-        return read_arrays(path / _ARRAYS, manifest.leaves, like), host, manifest.step
-
-    return _newest(folder, step, read)
-
-
-def restore_params(
-    folder: str | os.PathLike[str], like: Any, step: int | None = None, prefix: tuple[str, ...] = ("params",)
-) -> tuple[Any, dict[str, Any], int]:
-    """Read only the subtree at ``prefix``, the parameters: for acting, without optimizers and replay.
-
-    ``like``, the result and the errors are as for :func:`restore`, for that subtree.
-    """
-
-    def read(path: Path, manifest: _Manifest) -> tuple[Any, dict[str, Any], int]:
-        return read_arrays(path / _ARRAYS, manifest.leaves, like, prefix), _read_host(path, manifest), manifest.step
+        tree = read_arrays(path / _ARRAYS, manifest.leaves, manifest.files[_ARRAYS], like, within)
+        return tree, host, manifest.step
 
     return _newest(folder, step, read)
 
@@ -176,20 +172,14 @@ def restore_params(
 def restore_acting(
     folder: str | os.PathLike[str], algorithm: Any, step: int | None = None
 ) -> tuple[Any, dict[str, Any], int]:
-    """What an algorithm's policy acts with, of a run's checkpoint: neither optimizers nor replay are read.
+    """The part of a run's checkpoint that an algorithm's policy acts with, without optimizers and replay.
 
     ``algorithm`` is an :class:`~jaxdreamer.agent.algorithm.Algorithm`; result and errors are as for :func:`restore`.
     """
     state = jax.eval_shape(algorithm.init, jax.random.key(0))
-    like = state._asdict()
-
-    def read(path: Path, manifest: _Manifest) -> tuple[Any, dict[str, Any], int]:
-        found = [
-            read_arrays(path / _ARRAYS, manifest.leaves, like[name], ("train", name)) for name in ("params", "aux")
-        ]
-        return algorithm.acting(*found), _read_host(path, manifest), manifest.step
-
-    return _newest(folder, step, read)
+    like = {"train": {"params": state.params, "aux": state.aux}}
+    tree, host, step = restore(folder, like, step, within=(("train", "params"), ("train", "aux")))
+    return algorithm.acting(tree["train"]["params"], tree["train"]["aux"]), host, step
 
 
 # ---- folders and files ---------------------------------------------------------------------------------------------
@@ -207,7 +197,7 @@ def _path(folder: str | os.PathLike[str], step: int) -> Path:
 
 
 def _newest(folder: str | os.PathLike[str], step: int | None, read: Callable[[Path, _Manifest], Any]) -> Any:
-    """What ``read`` makes of the newest checkpoint it can be done with, while another process may be writing here."""
+    """What ``read`` returns for the newest undamaged checkpoint, while another process may be writing here."""
     missed = 0  # times in a row
     for _ in range(_RETRIES):
         found = steps(folder)
@@ -239,10 +229,7 @@ def _newest_of(
         path = _path(folder, candidate)
         before = _identity(path)
         try:
-            manifest = _read_manifest(path, candidate)
-            for name, entry in manifest.files.items():
-                _check_file(path, name, entry)
-            found_there = read(path, manifest)
+            found_there = read(path, _read_manifest(path, candidate))
             if _identity(path) != before:
                 raise _Replaced  # what was read may be half of one and half of another
             return found_there
@@ -309,9 +296,9 @@ def _write(path: Path, step: int, tree: Any, host_text: str) -> None:
         file.write(json.dumps(manifest, indent=1).encode())
     sync_folder(path)
     try:
-        for name, entry in _read_manifest(path, step).files.items():
-            _check_file(path, name, entry)
-    except CheckpointDamaged as error:
+        for name, whole in _read_manifest(path, step).files.items():
+            check_whole(path / name, whole, crc32_of(path / name))
+    except (CheckpointDamaged, FileUnusable) as error:
         raise StorageError(f"{error}: the disk did not keep what was written to it; choose another one") from error
 
 
@@ -320,17 +307,13 @@ def _new_file(path: Path) -> Iterator[Any]:
     with open(path, "xb") as file:
         yield file
         file.flush()
-        _sync(file)
-
-
-def _sync(file: Any) -> None:
-    os.fsync(file.fileno())
+        sync(file)
 
 
 class _Manifest(NamedTuple):
     step: int
     leaves: dict[tuple[str, ...], Leaf]
-    files: dict[str, dict[str, int]]
+    files: dict[str, tuple[int, int]]  # size and CRC-32
 
 
 def _read_manifest(path: Path, step: int) -> _Manifest:
@@ -349,7 +332,7 @@ def _read_manifest(path: Path, step: int) -> _Manifest:
             newer = data["format"] > _FORMAT
             raise CheckpointMismatch(
                 f"{path} has format {data['format']}, this version reads {_FORMAT}: "
-                f"{'update jaxdreamer' if newer else 'go on with the version that wrote it, or choose another folder'}"
+                f"{'update jaxdreamer' if newer else 'use the version that wrote it, or choose another folder'}"
             )
         if isinstance(data.get("leaves"), list) and len(data["leaves"]) > _MOST_LEAVES:
             raise FileUnusable(f"{file} has at most {_MOST_LEAVES:,} arrays, found {len(data['leaves']):,}")
@@ -359,37 +342,20 @@ def _read_manifest(path: Path, step: int) -> _Manifest:
     except FileUnusable as error:
         raise CheckpointDamaged(str(error)) from error
     leaves = {tuple(leaf["path"]): Leaf(tuple(leaf["shape"]), leaf["dtype"], leaf["offset"]) for leaf in data["leaves"]}
-    return _Manifest(data["step"], leaves, {name: data["files"][name] for name in (_ARRAYS, _HOST)})
+    files = {name: (data["files"][name]["bytes"], data["files"][name]["crc32"]) for name in (_ARRAYS, _HOST)}
+    return _Manifest(data["step"], leaves, files)
 
 
 def _read_host(path: Path, manifest: _Manifest) -> dict[str, Any]:
-    _check_file(path, _HOST, manifest.files[_HOST])
+    file, (size, crc) = path / _HOST, manifest.files[_HOST]
     try:
-        host = read_json(path / _HOST, _MOST_HOST)
-        require(host, dict, path / _HOST)
+        if size > _MOST_HOST:
+            raise FileUnusable(f"{file} has {size:,} bytes, more than such a file may have")
+        host = parse_json(file, read_whole(file, size, crc))
+        require(host, dict, file)
     except FileUnusable as error:
         raise CheckpointDamaged(str(error)) from error
     return host
-
-
-def _check_file(path: Path, name: str, entry: dict[str, int]) -> None:
-    try:
-        with open_file(path / name) as file:
-            size = os.fstat(file.fileno()).st_size
-            crc = _crc(file) if size == entry["bytes"] else 0
-    except (FileUnusable, OSError) as error:
-        raise CheckpointDamaged(f"{path / name} cannot be read ({error})") from error
-    if size != entry["bytes"]:
-        raise CheckpointDamaged(f"{path / name} has {size} bytes instead of {entry['bytes']}")
-    if crc != entry["crc32"]:
-        raise CheckpointDamaged(f"{path / name} was altered: its checksum is wrong")
-
-
-def _crc(file: BinaryIO) -> int:
-    crc = 0
-    while block := file.read(1 << 22):
-        crc = zlib.crc32(block, crc)
-    return crc
 
 
 def _versions() -> dict[str, str]:
@@ -404,6 +370,8 @@ def _host_text(host: dict[str, Any]) -> str:
     def plain(value: Any) -> Any:
         if isinstance(value, np.generic):
             return value.item()
-        raise TypeError(f"host holds a {type(value).__name__}: arrays belong into tree, or use .tolist()")
+        raise TypeError(
+            f"host holds a {type(value).__name__}, which is no JSON value: put arrays in tree, or use .tolist()"
+        )
 
     return json.dumps(host, default=plain)

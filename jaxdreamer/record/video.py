@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ import numpy as np
 from jaxdreamer.config import MissingExtra
 from jaxdreamer.errors import import_extra
 from jaxdreamer.files import at_home
-from jaxdreamer.saving import StorageError, storing
+from jaxdreamer.saving import StorageError, replacing
 
 __all__ = ["open_loop_image", "open_loop_video", "save_image", "save_video"]
 
@@ -37,7 +35,7 @@ def save_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float = 20
         raise ValueError(f"{path}: no frames to save")
     if path.suffix not in (".gif", ".mp4"):
         raise ValueError(f"{path}: films are .gif or .mp4, found {path.suffix!r}")
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         if path.suffix == ".gif":
             from PIL import Image
 
@@ -47,21 +45,6 @@ def save_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float = 20
         else:
             _write_mp4(temporary, frames, fps)
     return path
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file to write, which then takes the place of ``path``; nothing of it is left where that fails."""
-    temporary = path.with_name(f".{os.getpid()}.tmp{path.suffix}")
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)  # what an interrupted save left; or a link, which would be written through
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
@@ -94,7 +77,7 @@ def save_image(path: str | os.PathLike[str], image: np.ndarray) -> Path:
 
     path = Path(path)
     picture = Image.fromarray(_checked(image, 3, "an image [H, W, 3]"))
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         picture.save(temporary, format="PNG")
     return path
 

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from jaxdreamer.errors import JaxdreamerError
-from jaxdreamer.files import FileUnusable, list_of, natural, read_bytes
+from jaxdreamer.files import FileUnusable, list_of, natural, read_whole
 from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.replay.layout import bytes_by_field
-from jaxdreamer.saving import remove, storing, sync_folder
+from jaxdreamer.saving import remove, replacing, storing
 
 __all__ = ["CHUNK_BYTES", "FORM", "ReplayDamaged", "load", "problems", "prune", "save"]
 
@@ -71,8 +71,6 @@ def save(
     Files of chunks that are no longer needed stay until :func:`prune`: an older checkpoint may still name them.
     """
     folder = Path(folder)
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     kept = []
     for chunk in previous["chunks"] if previous else []:
         if chunk["stop"] > replay.oldest and _size(folder / chunk["file"]) == chunk["bytes"]:
@@ -89,8 +87,6 @@ def save(
         if chunk is not None:
             chunks.append(chunk)
             row = max(row, chunk["stop"])
-    with storing(folder):
-        sync_folder(folder)
     return {
         "version": _VERSION,
         "lanes": replay.lanes,
@@ -189,7 +185,7 @@ def prune(folder: str | os.PathLike[str], manifests_to_keep: Iterable[dict[str, 
     """Delete chunk files (and leftovers of interrupted writes) that no manifest names; returns their names."""
     wanted = {chunk["file"] for manifest in manifests_to_keep for chunk in manifest["chunks"]}
     removed = []
-    for path in sorted(Path(folder).glob("chunk-*")):
+    for path in sorted([*Path(folder).glob("chunk-*"), *Path(folder).glob(".*.tmp*")]):
         if path.name not in wanted:
             with storing(path):
                 remove(path)
@@ -204,34 +200,19 @@ def _write_chunk(replay: HostReplay, folder: Path, start: int, stop: int) -> dic
     for block in blocks:
         crc = zlib.crc32(block, crc)
     path = folder / f"chunk-{start:012d}-{stop - 1:012d}-{crc:08x}.bin"
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with storing(path):
-        try:
-            with open(temporary, "wb") as file:
-                for block in blocks:
-                    file.write(block)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        for block in blocks:
+            file.write(block)
     chunk = {"file": path.name, "start": start, "stop": stop, "bytes": size, "crc32": crc}
-    _read_checked(folder, chunk)  # what was not read back was not saved
+    _read_checked(folder, chunk)  # the disk may not have kept what was written
     return chunk
 
 
 def _read_checked(folder: Path, chunk: dict[str, Any]) -> bytes:
-    path = folder / chunk["file"]
     try:
-        data = read_bytes(path, chunk["bytes"])
+        return read_whole(folder / chunk["file"], chunk["bytes"], chunk["crc32"])
     except FileUnusable as error:
         raise ReplayDamaged(str(error)) from error
-    if len(data) != chunk["bytes"]:
-        raise ReplayDamaged(f"{path} has {len(data)} bytes, its manifest says {chunk['bytes']}")
-    if zlib.crc32(data) != chunk["crc32"]:
-        raise ReplayDamaged(f"{path} was altered: its checksum is not the manifest's")
-    return data
 
 
 def _rows(replay: HostReplay, data: bytes, chunk: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -122,14 +122,15 @@ def test_odd_trees(tmp_path):
 
 def test_parameters_alone(saved):
     folder, states = saved
-    like = jax.eval_shape(lambda: make_state(0).params)
-    params, host, step = checkpoint.restore_params(folder, like)
+    like = {"params": jax.eval_shape(lambda: make_state(0).params)}
+    tree, host, step = checkpoint.restore(folder, like, within=[("params",)])
     assert step == 20 and host["step"] == 20
-    assert_same(params, states[20].params)
-    critic, _, _ = checkpoint.restore_params(folder, states[10].aux, 10, prefix=("aux",))
-    assert_same(critic, states[10].aux)
+    assert_same(tree["params"], states[20].params)
+    both = {"aux": states[10].aux, "params": states[10].params}
+    assert_same(checkpoint.restore(folder, both, 10, within=[("params",), ("aux",)])[0], both)
     with pytest.raises(CheckpointMismatch, match="actor/out"):
-        checkpoint.restore_params(folder, {key: value for key, value in like.items() if key != "actor"})
+        less = {key: value for key, value in like["params"].items() if key != "actor"}
+        checkpoint.restore(folder, {"params": less}, within=[("params",)])
 
 
 def files_of_newest(folder):
@@ -154,7 +155,7 @@ def test_truncating_any_file_of_the_newest_falls_back_with_a_warning(saved, tmp_
         assert_same(tree, states[10])
         assert [record.levelno for record in caplog.records] == [logging.WARNING]
         assert name.name in caplog.text
-        assert checkpoint.restore_params(copy, states[10].params)[2] == 10
+        assert checkpoint.restore(copy, {"params": states[10].params}, within=[("params",)])[2] == 10
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "host.json", "largest"])
@@ -232,7 +233,7 @@ def test_keeps_as_many_as_asked_and_drops_an_abandoned_future(tmp_path):
 
 def test_killed_in_the_middle_of_saving(saved, monkeypatch):
     folder, states = saved
-    for victim in ("_sync", "_crc", "sync_folder"):
+    for victim in ("sync", "crc32_of", "sync_folder"):
         with monkeypatch.context() as patch:
 
             def killed(*_):
@@ -288,7 +289,7 @@ def test_whatever_lies_in_a_checkpoints_place_gives_way_and_nothing_else(tmp_pat
 def test_host_takes_plain_values_only(tmp_path):
     checkpoint.save(tmp_path, 1, jnp.ones(1), {"big": 2**120, "bool": np.bool_(True)})
     assert checkpoint.read_host(tmp_path, 1) == {"big": 2**120, "bool": True}
-    with pytest.raises(TypeError, match="arrays belong into tree"):
+    with pytest.raises(TypeError, match="put arrays in tree"):
         checkpoint.save(tmp_path, 2, jnp.ones(1), {"array": np.ones(3)})
     assert checkpoint.steps(tmp_path) == [1]
 
@@ -464,7 +465,7 @@ def test_names_in_a_manifest_are_not_followed(saved, tmp_path, name):
 def test_reading_while_another_thread_saves_and_prunes(tmp_path, monkeypatch):
     """Every read is of one whole checkpoint, however often the one being read is deleted or replaced."""
     state, stop, problems = {"w": jnp.zeros(20_000)}, threading.Event(), []
-    for waits in ("_sync", "sync_folder"):  # for the disk: the writer is to be as fast as it can
+    for waits in ("sync", "sync_folder"):  # for the disk: the writer is to be as fast as it can
         monkeypatch.setattr(checkpoint, waits, lambda *_: None)
 
     def write():
@@ -479,7 +480,7 @@ def test_reading_while_another_thread_saves_and_prunes(tmp_path, monkeypatch):
     try:
         seen = set()
         for _ in range(150):
-            tree, host, step = checkpoint.restore_params(tmp_path, state, prefix=())
+            tree, host, step = checkpoint.restore(tmp_path, state)
             problems += [step] if set(np.unique(tree["w"])) != {step} or host["step"] != step else []
             seen.add(step)
     finally:
@@ -538,7 +539,7 @@ def test_whatever_the_system_refuses_is_a_sentence(saved, monkeypatch, number):
         monkeypatch.context() as patch,
         pytest.raises(StorageError, match=r"cannot be written: .* What was saved before"),
     ):
-        patch.setattr(checkpoint, "_sync", refuse)
+        patch.setattr(checkpoint, "sync", refuse)
         checkpoint.save(folder, 30, make_state(3), {})
     assert checkpoint.restore(folder, states[20])[2] == 20 and not list(folder.glob(".tmp*"))
 
@@ -554,7 +555,7 @@ def test_a_save_is_read_back_before_it_counts(saved, monkeypatch):
                 other.write(b"?")
 
     with monkeypatch.context() as patch, pytest.raises(StorageError, match=r"arrays\.bin was altered.*did not keep"):
-        patch.setattr(checkpoint, "_sync", spoil)
+        patch.setattr(checkpoint, "sync", spoil)
         checkpoint.save(folder, 30, make_state(3), {})
     assert checkpoint.restore(folder, states[20])[2] == 20 and checkpoint.steps(folder) == [10, 20]
 

@@ -134,7 +134,7 @@ def test_a_tilde_is_the_home_alone_or_before_a_slash(tmp_path, monkeypatch):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "expanduser", unknown)
-    with pytest.raises(FileUnusable, match="~/runs: the home folder is not known: let HOME name it"):
+    with pytest.raises(FileUnusable, match="~/runs: the home folder is unknown: set HOME"):
         RunDir("~/runs")
 
 
