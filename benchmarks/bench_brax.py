@@ -22,15 +22,17 @@ import numpy as np
 from harness import interleave, stamp, summary, write
 from rich.console import Console
 
-from jaxdreamer.config import preset
+from jaxdreamer.agent.algorithms import make_algorithm
+from jaxdreamer.config import preset, replace
 from jaxdreamer.envs.device.brax_env import import_brax
-from jaxdreamer.envs.registry import make_functional, make_vector
+from jaxdreamer.envs.registry import make_functional
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.train.device.program import Plan
-from jaxdreamer.train.device.trainer import DeviceTrainer, Run
-from jaxdreamer.train.host.trainer import HostTrainer
+from jaxdreamer.train.device.world import DeviceWorld
+from jaxdreamer.train.host.world import HostWorld
+from jaxdreamer.train.loop import Job, Run
 
 
 def simulator(config, rows: int, *, drawing: bool):
@@ -61,8 +63,10 @@ def simulator(config, rows: int, *, drawing: bool):
 def device(config, folder: Path, rows: int, learning_rows: int, seeds: int = 1):
     """The loop as it trains: so many entries of every lane, without updates and with those that the train ratio asks for."""
     progress = Progress(1, console=Console(quiet=True))
-    runs = [Run(seed, RunDir(folder), MetricsLog(folder / f"metrics-{seed}.jsonl")) for seed in range(seeds)]
-    trainer = DeviceTrainer(config, make_functional(config.env), runs, progress)
+    each = [replace(config, {"seed": seed}) for seed in range(seeds)]
+    runs = [Run(one, RunDir(folder), MetricsLog(folder / f"metrics-{one.seed}.jsonl")) for one in each]
+    env = make_functional(config.env)
+    trainer = DeviceWorld(config, env).loop(Job(make_algorithm(config, env.spec), runs, progress))
     trainer.per_call = 1
     filling, acting, learning = (
         jax.device_put(Plan(np.array([random]), np.array([count], np.int32), np.array([updates], np.int32)))
@@ -84,17 +88,16 @@ def device(config, folder: Path, rows: int, learning_rows: int, seeds: int = 1):
 
 def host(config, folder: Path, rows: int, learning_rows: int):
     """The same agent, the environments compiled one by one and stepped from Python."""
-    make = lambda count, seed: make_vector(config.env, count, seed)  # noqa: E731
     progress = Progress(1, console=Console(quiet=True))
     log = MetricsLog(folder / "metrics.jsonl")
-    envs = make(config.env.num_envs, 0)
-    trainer = HostTrainer(config, envs, make, RunDir(folder), log, progress)
+    world = HostWorld(config)
+    trainer = world.loop(Job(make_algorithm(config, world.spec), [Run(config, RunDir(folder), log)], progress))
     while not trainer.replay.can_sample:
-        trainer.collector.step(None)
+        trainer.collector.step(None, "random")
 
     def act(rows=rows):
         for _ in range(rows):
-            trainer.collector.step(trainer.state.params)
+            trainer.collector.step(trainer.acting(0))
 
     def learn():
         act(learning_rows)

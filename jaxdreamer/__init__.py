@@ -42,8 +42,9 @@ _NAMES = {
     "record.metrics": "make_sinks",
     "record.video": "save_video",
     "replay.host": "HostReplay",
+    "train.api": "evaluate_agent train_agent train_seeds",
     "train.folder": "load_run",
-    "train.run": "evaluate_agent train_agent train_seeds",
+    "train.hooks": "Hooks Moment",
     "types": "ActionPart ActionSpec ArraySpec Batch EnvSpec Latent PolicyState Timestep TrainState",
     "values": "TRUTH",
 }
@@ -89,12 +90,13 @@ if TYPE_CHECKING:  # isort: off
     from jaxdreamer.record.metrics import make_sinks as make_sinks
     from jaxdreamer.record.video import save_video as save_video
     from jaxdreamer.replay.host import HostReplay as HostReplay
-    from jaxdreamer.train.folder import load_run as load_run
-    from jaxdreamer.train.run import (
+    from jaxdreamer.train.api import (
         evaluate_agent as evaluate_agent,
         train_agent as train_agent,
         train_seeds as train_seeds,
     )
+    from jaxdreamer.train.folder import load_run as load_run
+    from jaxdreamer.train.hooks import Hooks as Hooks, Moment as Moment
     from jaxdreamer.types import (
         ActionPart as ActionPart,
         ActionSpec as ActionSpec,

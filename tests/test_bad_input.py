@@ -171,7 +171,7 @@ TESTED = {
             "test_devices_pipes_folders_and_odd_names_are_refused_at_once"
         ),
     },
-    "tests/train/test_journal.py": {
+    "tests/train/test_telemetry.py": {
         "an observation key such as `../../x`": "test_pictures_of_odd_keys_stay_in_their_folder_and_apart",
     },
     "tests/deploy/test_pretrained.py": {

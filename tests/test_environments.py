@@ -10,16 +10,17 @@ import shlex
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxdreamer import cli
 from jaxdreamer import config as configs
-from jaxdreamer.agent.policy import Policy
+from jaxdreamer.agent.algorithm import Policy
 from jaxdreamer.envs import episode_seed, make_env, make_vector
+from jaxdreamer.ops.exploration import random_action
 from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.train.host.collect import Collector
-from jaxdreamer.types import Latent, PolicyState
 from tests.envs.host.test_mujoco_env import ASSETS, MODEL
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text()
@@ -65,14 +66,14 @@ def test_episodes_through_workers_into_replay(command, models):
     )
     envs = make_vector(config.env, 2, seed=7)
     replay = HostReplay(envs.spec, capacity=200, lanes=2, length=4, cross_episodes=True)
-    state = PolicyState(
-        Latent(np.zeros((2, 1), np.float32), np.zeros((2, 1), np.float32)), np.zeros((2, 1), np.float32)
+    policy = Policy(
+        lambda count: jnp.zeros((count, 1)),
+        lambda params, state, obs, first, key, mode: (random_action(key, envs.spec.action, len(first)), state),
     )
-    policy = Policy(lambda count: state._replace(action=np.zeros((count, envs.spec.action.size), np.float32)), None)
     collector = Collector(envs, policy, replay, jax.random.key(0))
     try:
         for _ in range(2 * (limit + 1)):
-            collector.step(None)
+            collector.step(None, "random")
     finally:
         envs.close()
     rows = replay.read_rows(0, replay.total)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from jaxdreamer import Config, ConfigError, MissingExtra, Timestep, load_run, train_agent, wrap
+from jaxdreamer import Config, ConfigError, Hooks, MissingExtra, Moment, Timestep, load_run, train_agent, wrap
 from torchwm_compat.envs import Kept
 from torchwm_compat.mapping import wants_films
 from torchwm_compat.values import fitted, mismatch
@@ -93,7 +93,7 @@ def train(agent: Any, total_steps: int | None = None) -> None:
         sinks=[sink],
         console=None if args.enable_console_metrics else Console(quiet=True),
         start=dreamer.state if agent.has_learned else None,
-        on_save=checkpointer(agent),
+        hooks=Hooks(on_save=checkpointer(agent)),
     )
     dreamer.state, dreamer.metrics = result.state, sink.metrics or dreamer.metrics
     agent.has_learned = True
@@ -124,14 +124,14 @@ def trained_config(agent: Any, folder: Path, frames: int) -> Config:
     return replace(config, env=env, run=run, replay=replay)
 
 
-def checkpointer(agent: Any) -> Callable[[Any, int], None]:
+def checkpointer(agent: Any) -> Callable[[Moment], None]:
     """Writes ``ckpts/FRAMES_ckpt.pt`` with every checkpoint of the trainer; without torch it says once that it cannot."""
     told = False
 
-    def on_save(state: Any, frames: int) -> None:
+    def on_save(moment: Moment) -> None:
         nonlocal told
         try:
-            agent.dreamer.save(Path(agent.logdir) / "ckpts" / f"{frames}_ckpt.pt", state)
+            agent.dreamer.save(Path(agent.logdir) / "ckpts" / f"{moment.env_frames}_ckpt.pt", moment.state())
         except MissingExtra as error:
             if not told:
                 _log.warning("no .pt files are written, the run resumes all the same: %s", error)

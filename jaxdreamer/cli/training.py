@@ -65,6 +65,8 @@ class EvaluateOptions:
     """Seed of the environments. Default: the run's own, which repeats its evaluation exactly."""
     film: Path | None = None
     """Save a film of the first episode there: .gif, or .mp4 with the extra `video`."""
+    best: bool = False
+    """Play the best checkpoint, of a run that was trained with run.keep_best, instead of the newest."""
     trust: bool = False
     """Let the run import the modules and start the programs that its config.json names."""
 
@@ -137,7 +139,7 @@ def train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from jaxdreamer.envs.trust import trust_word
     from jaxdreamer.record.progress import lasting, say
-    from jaxdreamer.train.run import train_agent, train_seeds
+    from jaxdreamer.train.api import train_agent, train_seeds
 
     console = lasting()
     shared: dict[str, Any] = {"sinks": options.sinks, "console": console, "start_over": options.start_over}
@@ -177,7 +179,7 @@ def _summary(result: Any, trust: str) -> list[str]:
 def evaluate(options: EvaluateOptions) -> int:
     """``jaxdreamer evaluate``."""
     from jaxdreamer.record.rundir import runs_of
-    from jaxdreamer.train.run import evaluate_agent
+    from jaxdreamer.train.api import evaluate_agent
 
     if options.trust:
         see_modules_here()
@@ -189,7 +191,9 @@ def evaluate(options: EvaluateOptions) -> int:
         if several:
             print(f"{run.name}:")
             film = film and film.with_stem(f"{film.stem}-{run.name}")
-        result = evaluate_agent(run, episodes=options.episodes, seed=options.seed, film=film, trust=options.trust)
+        result = evaluate_agent(
+            run, episodes=options.episodes, seed=options.seed, film=film, best=options.best, trust=options.trust
+        )
         for index, (total, length) in enumerate(zip(result.returns, result.lengths)):
             print(f"episode {index}: return {total:.2f}, {length} steps")
         scores = result.metrics()

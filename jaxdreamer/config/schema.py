@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jaxdreamer.config.environment import EnvConfig
-from jaxdreamer.config.settings import COUNT, SMALLEST, Settings, setting
+from jaxdreamer.config.settings import COUNT, FLOAT32, SMALLEST, Settings, setting
 
 
 @dataclass(frozen=True)
@@ -225,6 +225,10 @@ class RunConfig(Settings):
     """How many checkpoints stay on disk."""
     video: bool = True
     """Save a policy video and an open-loop prediction with each evaluation, where images are seen."""
+    stop_at_return: float | None = setting(None, -FLOAT32)
+    """End the run once the mean return of an evaluation is at least this. none: train until the budget is spent."""
+    keep_best: bool = False
+    """Keep the parameters of the best evaluation in best/, beside the newest checkpoints."""
     loop: Literal["auto", "device", "host"] = "auto"
     """Where environments are stepped: inside the compiled program, or in this process. auto: on the device wherever the
     environment is made of pure functions."""

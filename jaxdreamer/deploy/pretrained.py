@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdreamer.agent.algorithm import Algorithm
+from jaxdreamer.agent.algorithm import Algorithm, Make
 from jaxdreamer.agent.algorithms import make_algorithm
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.devices import devices
@@ -21,25 +21,35 @@ from jaxdreamer.envs.host.actions import ActionMap
 from jaxdreamer.envs.host.images import resize, to_rgb
 from jaxdreamer.envs.host.observations import ObservationMap, found, read_discrete, read_vector, split
 from jaxdreamer.envs.host.spaces import kind_of, read_spaces, read_spec
+from jaxdreamer.nets.networks import Networks
 from jaxdreamer.ops.trees import all_finite
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
-from jaxdreamer.record.stored import read_config, telling_how_to_mend, warn_if_edited
+from jaxdreamer.record.stored import checkpoints_of, read_config, telling_how_to_mend, warn_if_edited
 from jaxdreamer.types import Array, ArraySpec, EnvSpec, Observation, PyTree
 
 LARGE = 1e6  # of an observation: from here on it may be what overflows in the networks
 
 
 def load_agent(
-    logdir: str | os.PathLike[str], step: int | None = None, *, lanes: int | None = None, seed: int = 0
+    logdir: str | os.PathLike[str],
+    step: int | None = None,
+    *,
+    best: bool = False,
+    lanes: int | None = None,
+    seed: int = 0,
+    algorithm: Make | None = None,
+    networks: Networks | None = None,
 ) -> Agent:
     """The agent of a run, ready to act.
 
     Args:
         logdir: of the run. Only its ``config.json``, ``spec.json`` and ``checkpoints/`` are read.
-        step: of the checkpoint, in agent steps as its folder is named; the newest undamaged one by default.
+        step: of the checkpoint, as its folder is named; the newest undamaged one by default.
+        best: the checkpoint that ``run.keep_best`` kept, instead of the newest.
         lanes: episodes played side by side, see :meth:`Agent.act`; None is one, without a leading axis.
         seed: of the latents' and the exploration's random numbers.
+        algorithm, networks: what the run was given as such; see :func:`jaxdreamer.train_agent`.
 
     Raises:
         ConfigError: there is no run. CheckpointMissing: it has no checkpoint, or none of ``step``.
@@ -50,9 +60,13 @@ def load_agent(
     with telling_how_to_mend(rundir):
         spec, spaces = read_spec(rundir.spec), read_spaces(rundir.spec)
     devices()
-    params, host, step = checkpoint.restore_acting(rundir.checkpoints, _programs(config, spec)[0], step)
+    made = make_algorithm(config, spec, networks, make=algorithm)
+    params, host, step = checkpoint.restore_acting(checkpoints_of(rundir, best), made, step)
     warn_if_edited(rundir, config, host)
-    return Agent(config, spec, params, spaces=spaces or None, step=step, lanes=lanes, seed=seed)
+    return Agent(
+        config, spec, params, spaces=spaces or None, step=step, lanes=lanes, seed=seed, algorithm=algorithm,
+        networks=networks,
+    )  # fmt: skip
 
 
 class Agent:
@@ -79,6 +93,8 @@ class Agent:
         step: int | None = None,
         lanes: int | None = None,
         seed: int = 0,
+        algorithm: Make | None = None,
+        networks: Networks | None = None,
     ) -> None:
         """From parameters at hand; :func:`load_agent` reads them from a run.
 
@@ -91,7 +107,8 @@ class Agent:
         self.config, self.spec, self.params, self.step, self.lanes = config, spec, params, step, lanes
         self.observation_space, self.action_space = spaces.get("observation"), spaces.get("action")
         # The first two hold pure functions, for anyone's own jit.
-        self.algorithm, self._act = _programs(config, spec)
+        programs = _programs if networks is None else _programs.__wrapped__  # a user's networks may not be hashable
+        self.algorithm, self._act = programs(config, spec, algorithm, networks)
         self._count = 1 if lanes is None else lanes
         self._observations = _ObservationReader(config, spec, self.observation_space)
         self._actions: ActionMap | None = None
@@ -169,12 +186,14 @@ class Agent:
 
 
 @lru_cache(maxsize=16)  # another checkpoint of a run, or another seed, needs no other program
-def _programs(config: Config, spec: EnvSpec) -> tuple[Algorithm, Callable[..., Any]]:
+def _programs(
+    config: Config, spec: EnvSpec, make: Make | None, networks: Networks | None
+) -> tuple[Algorithm, Callable[..., Any]]:
     """The algorithm, and its ``policy.act`` with a key for each lane: (params, state, keys [B], obs, first, mode).
 
     It returns action, state, keys, and for each lane whether all of it is finite and was drawn from what is.
     """
-    algorithm = make_algorithm(config, spec)
+    algorithm = make_algorithm(config, spec, networks, make=make)
     policy = algorithm.policy
 
     def act(params: PyTree, state: PyTree, keys: Array, obs: Observation, first: Array, mode: str) -> Any:

@@ -43,9 +43,9 @@ _held: dict[Path, Any] = {}
 class RunDir:
     """Layout of a run folder.
 
-    ``config.json``, ``spec.json``, ``metrics.jsonl``, ``checkpoints/``, ``replay/``, ``videos/``, from the first checkpoint
-    on an empty ``saved`` and, while a process writes here, a locked ``lock``. Constructing it creates nothing: reading a
-    run needs no write access.
+    ``config.json``, ``spec.json``, ``metrics.jsonl``, ``checkpoints/``, ``best/``, ``replay/``, ``videos/``, from the first
+    checkpoint on an empty ``saved`` and, while a process writes here, a locked ``lock``. Constructing it creates nothing:
+    reading a run needs no write access.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -73,6 +73,11 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def best(self) -> Path:
+        """The train state of the best evaluation, as a checkpoint without environments and replay."""
+        return self.path / "best"
+
+    @property
     def replay(self) -> Path:
         """Chunk files."""
         return self.path / "replay"
@@ -94,7 +99,7 @@ class RunDir:
 
     def clear(self) -> None:
         """Delete checkpoints, replay, films and the mark of a run that is begun anew; the caller holds the lock."""
-        for folder in (self.checkpoints, self.replay, self.videos):
+        for folder in (self.checkpoints, self.best, self.replay, self.videos):
             for path in folder.iterdir():
                 remove(path)
         (self.path / "saved").unlink(missing_ok=True)
@@ -127,7 +132,7 @@ class RunDir:
         A link in a folder's place is refused: a run that was sent by somebody may name a folder of the user's by it, where
         files would be written and old ones deleted. The run's whole folder may be a link, which the user made.
         """
-        for folder in (self.checkpoints, self.replay, self.videos):
+        for folder in (self.checkpoints, self.best, self.replay, self.videos):
             if folder.is_symlink():
                 raise FileUnusable(
                     f"{folder} is a link, and a run writes to folders of its own only: put what it leads to in its place, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from jaxdreamer import config as configs
@@ -13,7 +14,7 @@ from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
 
-__all__ = ["read_config", "telling_how_to_mend", "trained_config", "warn_if_edited"]
+__all__ = ["checkpoints_of", "read_config", "telling_how_to_mend", "trained_config", "warn_if_edited"]
 
 _log = logging.getLogger("jaxdreamer")
 
@@ -41,6 +42,16 @@ def trained_config(rundir: RunDir) -> Config | None:
             except ConfigError as error:
                 raise ConfigError(f"{rundir.checkpoints}, step {step}: {error}") from error
     return None
+
+
+def checkpoints_of(rundir: RunDir, best: bool) -> Path:
+    """The folder of a run's newest checkpoints, or of its best one; CheckpointMissing where none was kept."""
+    if best and not checkpoint.steps(rundir.best):
+        raise checkpoint.CheckpointMissing(
+            f"{rundir.path} has no best checkpoint: it is kept by runs that are trained with run.keep_best=true, from "
+            "their first evaluation on"
+        )
+    return rundir.best if best else rundir.checkpoints
 
 
 def warn_if_edited(rundir: RunDir, config: Config, host: dict[str, Any]) -> None:

@@ -38,10 +38,10 @@ def describe(spec: EnvSpec) -> list[str]:
     return [*lines, f"action: {', '.join(parts)}"]
 
 
-def settle_config(rundir: RunDir, config: Config, start_over: bool) -> tuple[Config, dict[str, tuple[Any, Any]]]:
-    """The configuration to run with, and what it changes of a run that is there already.
+def settle_config(rundir: RunDir, config: Config, start_over: bool) -> dict[str, tuple[Any, Any]]:
+    """What a configuration changes of the run that the folder holds, old and new value by name.
 
-    ``start_over``: what is there is going to be discarded.
+    ConfigError where it may not be trained there. ``start_over``: what is there is going to be discarded.
     """
     steps = checkpoint.steps(rundir.checkpoints)
     if not rundir.exists and not steps:
@@ -53,14 +53,14 @@ def settle_config(rundir: RunDir, config: Config, start_over: bool) -> tuple[Con
                     f"with --logdir {rundir.path / seeds[0]}"
                 )
             raise ConfigError(f"{rundir.path} is not empty and holds no run of jaxdreamer: choose another --logdir")
-        return config, {}
+        return {}
     if not steps and rundir.saved and not start_over:
         raise ConfigError(
             f"{rundir.path} holds a run whose checkpoints are missing: restore {rundir.checkpoints.name}/, choose another "
             "--logdir, or start over there with --start-over, which deletes the run's metrics, replay and films"
         )
     if not steps or start_over:
-        return config, {}  # it ended before its first checkpoint: there is nothing to go on with, and nothing to lose
+        return {}  # it ended before its first checkpoint: there is nothing to go on with, and nothing to lose
     # What the checkpoint was trained with: config.json may have been edited since.
     changes = configs.difference(trained_config(rundir) or read_config(rundir), config)
     changes.pop("preset", None)
@@ -73,7 +73,7 @@ def settle_config(rundir: RunDir, config: Config, start_over: bool) -> tuple[Con
             f"{rundir.path} holds another run; these settings cannot change within one:\n{lines}\n"
             "choose another --logdir, or leave them out to keep the run's own"
         )
-    return config, changes
+    return changes
 
 
 def check_spec(rundir: RunDir, spec: EnvSpec) -> str | None:

@@ -1,25 +1,33 @@
-"""What the loop on the host and the loop on the device have in common: budget, cadence, and how a run begins and ends."""
+"""The one loop of a run: budget, cadence, log, evaluations, checkpoints. Host and device give it steps and arrays."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxdreamer import config as configs
+from jaxdreamer.agent.algorithm import Algorithm, OpenLoop
 from jaxdreamer.config import Config, ConfigError
-from jaxdreamer.files import list_of, natural, number, optional
+from jaxdreamer.record import checkpoint, video
+from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.pace import Work
 from jaxdreamer.record.progress import Progress
-from jaxdreamer.train.journal import Clock
+from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.train.evaluate import Evaluation, Play
+from jaxdreamer.train.hooks import Hooks, Moment
+from jaxdreamer.train.placement import Placement, one_device
+from jaxdreamer.train.saved import CADENCES, Saved
 from jaxdreamer.train.schedule import Every
 from jaxdreamer.train.stop import StopRequested
-from jaxdreamer.types import PyTree, TrainState
-
-Evaluated = TypeVar("Evaluated")
+from jaxdreamer.train.tally import Tally
+from jaxdreamer.train.telemetry import Clock, save_open_loop, spared
+from jaxdreamer.types import EnvSpec, PyTree, TrainState
 
 _IN_WORDS = {
     "collect": "the environments' step",
@@ -32,54 +40,60 @@ _IN_WORDS = {
 """By the clock's names."""
 
 
-class Loop(abc.ABC, Generic[Evaluated]):
+@dataclass
+class Run:
+    """One seed's run: its settings, where it is written, and what is known of it."""
+
+    config: Config
+    rundir: RunDir
+    metrics: MetricsLog
+    tally: Tally = field(default_factory=Tally)
+
+
+class Job(NamedTuple):
+    """What a loop is to do."""
+
+    algorithm: Algorithm
+    runs: list[Run]  # one of each seed; their configurations differ in the seed alone
+    progress: Progress
+    hooks: Hooks = Hooks()
+    placement: Placement = one_device()
+
+
+class Loop(abc.ABC):
     """Steps until the budget is spent, and in between logs, evaluates and saves as often as asked.
 
-    Args:
-        config: what to do.
-        progress: where to report.
+    A checkpoint holds everything that a run depends on, so that a resumed run continues as if nothing had happened.
     """
 
     name: ClassVar[str]
     """As in ``run.loop``; the loops' checkpoints are not each other's."""
 
-    def __init__(self, config: Config, progress: Progress):
-        self.config, self.progress = config, progress
-        run = config.run
-        self.every = {
-            "log": Every(run.log_every),
-            "eval": Every(run.eval_every),
-            "checkpoint": Every(run.checkpoint_every),
-        }
+    def __init__(self, job: Job, spec: EnvSpec, play: Play, can_render: bool):
+        """``play`` evaluates; ``can_render``: whether it can draw a film."""
+        self.algorithm, self.runs, self.progress, self.hooks, self.placement = job
+        self.spec, self.play, self.can_render = spec, play, can_render
+        self.config = config = self.runs[0].config
+        self.every = {name: Every(getattr(config.run, f"{name}_every")) for name in CADENCES}
         self.clock = Clock()
         self.finished_at: int | None = None
+        self.ended = False  # before the budget was spent
         self.stop_requested = False
+        self.saved_at: int | None = None  # frames at the newest checkpoint
         if not {"classic", "tiny", "small"} & set(config.preset.split(",")):
-            progress.advice = "; it can be stopped and resumed at any time, and --preset classic is a much smaller one"
-        self.saved_at: int | None = None  # env frames at the newest checkpoint
-        self.on_save: Callable[[TrainState, int], None] | None = None  # see train_agent
+            self.progress.advice = (
+                "; it can be stopped and resumed at any time, and --preset classic is a much smaller one"
+            )
+        # Entries of a sequence that the model is shown in the pictures of open-loop prediction, before it predicts.
+        self.context = max(1, config.replay.batch_length // 4)
+        self.sees_images = any(item.kind == "image" for item in spec.obs.values())
 
-    # ---- what a loop has to say ----------------------------------------------------------------------------------
+    # ---- what each loop does its own way -------------------------------------------------------------------------
 
     @property
     @abc.abstractmethod
     def position(self) -> int:
         """Where the run is, in what its cadences count."""
-
-    @property
-    @abc.abstractmethod
-    def env_frames(self) -> int:
-        """Simulator steps so far; of several seeds the most."""
-
-    @property
-    @abc.abstractmethod
-    def updates(self) -> int:
-        """Updates so far; of several seeds the most."""
-
-    @property
-    @abc.abstractmethod
-    def spent(self) -> bool:
-        """Whether the budget is."""
 
     @property
     @abc.abstractmethod
@@ -93,63 +107,147 @@ class Loop(abc.ABC, Generic[Evaluated]):
 
     @abc.abstractmethod
     def step(self) -> None:
-        """Go on a little, then call :meth:`report`."""
+        """Advance a little, then call :meth:`report`."""
 
     @abc.abstractmethod
-    def log(self) -> None:
-        """Write one line of metrics."""
+    def read(self) -> None:
+        """Count in what the device has done since the last call."""
 
     @abc.abstractmethod
-    def evaluate(self, final: bool = False, write: bool = True) -> Evaluated:
-        """Play without exploration, on environments and seeds of their own; log it, and save pictures.
+    def state_of(self, index: int) -> TrainState:
+        """What one seed has learned."""
 
-        The ``final`` one's line comes after a last one of :meth:`log`. StopRequested, with nothing written, where the run
-        is to stop: it changes nothing of the run, and can be played again.
+    @abc.abstractmethod
+    def set_state(self, state: TrainState) -> None:
+        """Learn on from ``state`` in every seed, which is copied."""
+
+    @abc.abstractmethod
+    def open_loop(self, index: int) -> OpenLoop:
+        """What the model predicts of four sequences from replay, on the host."""
+
+    @abc.abstractmethod
+    def measured(self) -> dict[str, float]:
+        """Metrics of every seed's line that are neither means, scores nor rates."""
+
+    @abc.abstractmethod
+    def parts(self, index: int, common: dict[str, Any]) -> tuple[PyTree, Saved]:
+        """Arrays and the rest of one seed's checkpoint; ``common`` are the fields of :class:`Saved`."""
+
+    @abc.abstractmethod
+    def read_parts(self, run: Run, step: int, drop_damaged: bool) -> tuple[PyTree, Saved]:
+        """What :meth:`parts` gave, of the checkpoint of ``step``. CheckpointDamaged where it cannot be used."""
+
+    @abc.abstractmethod
+    def load_parts(self, found: list[tuple[PyTree, Any]], drop_damaged: bool) -> None:
+        """Take over what :meth:`read_parts` gave for each seed, after counters, cadences and logs were."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Stop what the loop started."""
+
+    # ---- where it is ---------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> TrainState:
+        """What the first seed has learned."""
+        return self.state_of(0)
+
+    @property
+    def env_frames(self) -> int:
+        """Simulator steps so far; of several seeds the most."""
+        return max(run.tally.agent_steps for run in self.runs) * self.config.env.action_repeat
+
+    @property
+    def updates(self) -> int:
+        """Updates so far; of several seeds the most."""
+        return max(run.tally.updates for run in self.runs)
+
+    @property
+    def counted(self) -> int:
+        """Frames so far as the budget counts them: ``position`` times action repeat."""
+        return self.position * self.config.env.action_repeat
+
+    @property
+    def spent(self) -> bool:
+        """Whether the run is over: its budget is spent or a hook ended it, and no update is owed."""
+        return (self.ended or self.counted >= self.config.run.frames) and not self.in_debt
+
+    def left(self, owed: int, begun: bool, prefill: int) -> Work:
+        """For :attr:`work`.
+
+        Args:
+            owed: updates that are due now. begun: whether learning has begun.
+            prefill: where it begins, in what ``position`` counts.
         """
+        run, position = self.config.run, self.position
+        end = -(-run.frames // self.config.env.action_repeat)
+        trainings = max(0, end - max(position, prefill)) // run.train_every
+        evaluations = 1 + (max(0, end - position - 1) // run.eval_every if run.eval_every else 0)
+        updates = owed + (0 if begun else run.pretrain) + trainings * run.updates
+        return Work(max(0, run.frames - self.counted), updates, evaluations)
 
-    @abc.abstractmethod
-    def save(self) -> None:
-        """Write a checkpoint of everything, atomically."""
+    def moment(self, index: int) -> Moment:
+        """Where one seed's run is."""
+        run = self.runs[index]
+        frames = run.tally.agent_steps * self.config.env.action_repeat
+        return Moment(
+            index, run.config, run.rundir, self.position, run.tally.agent_steps, frames, run.tally.updates,
+            lambda: self.state_of(index),
+        )  # fmt: skip
 
-    @abc.abstractmethod
-    def restore(self, drop_damaged: bool = False) -> None:
-        """Go on from the newest undamaged checkpoint.
+    def header(self, where: str) -> list[str]:
+        """What is trained, on what, and for how long; ``where`` it is written."""
+        config, device = self.config, jax.devices()[0]
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+        done = f"; {self.counted:,} frames are already done" if self.position else ""
+        return [
+            f"training {config.env.task} (env.backend={config.env.backend}) with {config.preset}, seed {config.seed}, on "
+            f"{device.device_kind} ({device.platform}), written to {where}",
+            f"{size:,} parameters; budget {config.run.frames:,} frames = {self.work.updates:,} updates{done}",
+        ]
 
-        ``drop_damaged``: go on without what is damaged of a replay that lies beside it.
+    def under_way(self) -> str:
+        """What has to end before the run can be saved, in words."""
+        return self.progress.doing or _IN_WORDS.get(self.clock.now, "the current step")
+
+    def kept(self) -> str:
+        """What of the run is on disk, in words."""
+        if self.saved_at is None:
+            return "with nothing of this run saved yet"
+        return f"with the checkpoint at {self.saved_at:,} frames"
+
+    # ---- the run -------------------------------------------------------------------------------------------------
+
+    def run(self) -> list[Evaluation] | None:
+        """Train until the run is over, evaluate and save: an evaluation of each seed.
+
+        None, and just saved, where a stop was requested.
         """
-
-    @abc.abstractmethod
-    def begin_with(self, start: TrainState) -> None:
-        """Learn on from another run's state; it is copied. ConfigError where it is of other networks."""
-
-    # ---- what they do alike --------------------------------------------------------------------------------------
-
-    def run(self) -> Evaluated | None:
-        """Train until the budget is spent, evaluate and save; None, and just saved, where a stop was requested."""
         self.clock.start(self.env_frames, self.updates)
         self.report()  # what a stop left undone
         while not self.spent and not self.stop_requested:
             self.step()
+            self.ended = self.ended or (not self.in_debt and self.hooks.should_stop())
         finished = self.finished_at == self.position  # resumed with nothing left to do: its lines are written already
         try:
             if self.spent and not self.stop_requested:
                 self.progress.log(
                     f"final evaluation of {self.config.run.eval_episodes} episodes without exploration ..."
                 )
-            evaluation = self.evaluate(final=True, write=not finished) if self.spent else None
+            evaluations = self.evaluate(final=True, write=not finished) if self.spent else None
         except StopRequested:
-            evaluation = None
+            evaluations = None
         if not finished:
-            self.finished_at = None if evaluation is None else self.position
+            self.finished_at = None if evaluations is None else self.position
             self.save()
-        return evaluation
+        return evaluations
 
     def report(self) -> None:
         """Evaluate, log and save where that is due; where a stop cuts the evaluation short, all of it stays due."""
         if self.in_debt:
             return
         before = {name: every.last for name, every in self.every.items()}
-        due = {name: self.every[name].due(self.position) for name in ("eval", "log", "checkpoint")}
+        due = {name: every.due(self.position) for name, every in self.every.items()}
         if self.spent:
             return  # run() logs, evaluates and saves at the end
         if due["eval"]:
@@ -164,39 +262,78 @@ class Loop(abc.ABC, Generic[Evaluated]):
         if due["checkpoint"]:
             self.save()
 
-    @property
-    def counted(self) -> int:
-        """Frames so far as the budget counts them: in what ``position`` counts, times action repeat."""
-        return self.position * self.config.env.action_repeat
+    def show(self, owed: int, call: int = 0) -> None:
+        """Tell the progress where the run is, and how many updates are ``owed`` where a ``call`` does not do them all."""
+        returns = [run.tally.last_return for run in self.runs]
+        known = [value for value in returns if value is not None]
+        pretraining = "pretraining, " if self.updates < self.config.run.pretrain else ""
+        self.progress.update(
+            self.counted,
+            self.updates,
+            left=self.work,
+            note=f"{pretraining}{owed:,} updates due" if owed > call else "",
+            last_return=float(np.mean(known)) if known else None,
+        )
 
-    def _left(self, owed: int, begun: bool, prefill: int) -> Work:
-        """For :attr:`work`.
+    def played(self, index: int, ended: Any) -> None:
+        """Count episodes of one seed that ended; ``ended`` are their statistics."""
+        if ended.episodes:
+            self.runs[index].tally.played(ended)
+            self.hooks.on_episode(self.moment(index), ended)
 
-        Args:
-            owed: updates that are due now. begun: whether learning has begun.
-            prefill: where it begins, in what ``position`` counts.
+    # ---- reporting -----------------------------------------------------------------------------------------------
+
+    def write(self, index: int, scalars: dict[str, float]) -> dict[str, Any]:
+        """Append one record to a seed's log."""
+        at = self.moment(index)
+        counters = {"agent_steps": at.agent_steps, "env_frames": at.env_frames, "updates": at.updates}
+        return self.runs[index].metrics.write(scalars, **counters) if self.placement.is_writer else scalars | counters
+
+    def log(self) -> None:
+        """Write one line of metrics for each seed."""
+        self.read()
+        common = self.clock.take(self.env_frames, self.updates) | self.measured()
+        common["train_ratio"] = self.config.train_ratio
+        for index, run in enumerate(self.runs):
+            record = self.write(index, run.tally.take() | common)
+            self.hooks.on_log(self.moment(index), record)
+
+    def evaluate(self, final: bool = False, write: bool = True) -> list[Evaluation]:
+        """Play without exploration, on environments and seeds of their own; log it, and save pictures.
+
+        The ``final`` one's line comes after a last one of :meth:`log`. StopRequested, with nothing written, where the run
+        is to stop: it changes nothing of the run, and can be played again.
         """
-        run, position = self.config.run, self.position
-        end = -(-run.frames // self.config.env.action_repeat)
-        trainings = max(0, end - max(position, prefill)) // run.train_every
-        evaluations = 1 + (max(0, end - position - 1) // run.eval_every if run.eval_every else 0)
-        updates = owed + (0 if begun else run.pretrain) + trainings * run.updates
-        return Work(max(0, run.frames - self.counted), updates, evaluations)
+        self.read()
+        film = self.config.run.video and self.can_render and (final or self.sees_images)
+        with self.evaluating():
+            evaluations = [
+                self.play(
+                    self.acting(index),
+                    self.config.run.eval_episodes,
+                    seed=run.config.seed,
+                    film=film,
+                    watch=self.watch,
+                )
+                for index, run in enumerate(self.runs)
+            ]
+        if final and write:
+            self.log()
+        with self.clock.timed("evaluate"):
+            for index, evaluation in enumerate(evaluations):
+                if self.placement.is_writer:
+                    self._draw(index, evaluation, predictions=write)
+                if write:
+                    self.write(index, evaluation.metrics())
+                    self.hooks.on_evaluation(self.moment(index), evaluation)
+        mean = float(np.mean([evaluation.mean_return for evaluation in evaluations]))
+        self.progress.update(self.counted, self.updates, left=self.work, eval_return=mean)
+        return evaluations
 
-    def _due(self, owed: int) -> str:
-        """What the progress notes of updates that are due."""
-        return f"{'pretraining, ' if self.updates < self.config.run.pretrain else ''}{owed:,} updates due"
-
-    def header(self, params: PyTree, where: str) -> list[str]:
-        """What is trained, on what, and for how long; ``where`` it is written."""
-        config, device = self.config, jax.devices()[0]
-        size = sum(leaf.size for leaf in jax.tree.leaves(params))
-        done = f"; {self.counted:,} frames are already done" if self.position else ""
-        return [
-            f"training {config.env.task} (env.backend={config.env.backend}) with {config.preset}, seed {config.seed}, on "
-            f"{device.device_kind} ({device.platform}), written to {where}",
-            f"{size:,} parameters; budget {config.run.frames:,} frames = {self.work.updates:,} updates{done}",
-        ]
+    def acting(self, index: int) -> PyTree:
+        """The parameters that one seed's policy acts with."""
+        state = self.state_of(index)
+        return self.algorithm.acting(state.params, state.aux)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -212,48 +349,95 @@ class Loop(abc.ABC, Generic[Evaluated]):
             raise StopRequested
         self.progress.evaluating(done, self.config.run.eval_episodes)
 
-    def under_way(self) -> str:
-        """What has to end before the run can be saved, in words."""
-        return self.progress.doing or _IN_WORDS.get(self.clock.now, "the current step")
+    def _draw(self, index: int, evaluation: Evaluation, predictions: bool) -> None:
+        """Save an evaluation's film, and pictures of what the model predicts where it has learned from images."""
+        run, at = self.runs[index], self.moment(index)
+        if evaluation.frames is not None:
+            with spared():
+                path = run.rundir.videos / f"policy-{at.env_frames:012d}.gif"
+                video.save_video(path, evaluation.frames, evaluation.frame_rate)
+        predictable = self.config.run.video and self.config.replay.batch_length > self.context
+        if predictions and predictable and self.sees_images and at.updates:
+            counters = {"agent_steps": at.agent_steps, "env_frames": at.env_frames, "updates": at.updates}
+            save_open_loop(
+                self.open_loop(index), self.spec, run.rundir, run.metrics, context=self.context, counters=counters
+            )
 
-    def kept(self) -> str:
-        """What of the run is on disk, in words."""
-        if self.saved_at is None:
-            return "with nothing of this run saved yet"
-        return f"with the checkpoint at {self.saved_at:,} frames"
+    # ---- saving and resuming -------------------------------------------------------------------------------------
 
-    @property
-    def context(self) -> int:
-        """Entries of a sequence that the model is shown before it predicts, in the pictures of open-loop prediction."""
-        return max(1, self.config.replay.batch_length // 4)
+    def save(self) -> None:
+        """Write a checkpoint of everything for each seed, atomically."""
+        self.read()
+        with self.clock.timed("save"):
+            for index, run in enumerate(self.runs):
+                common = {
+                    "loop": self.name,
+                    "config": configs.to_dict(run.config),
+                    "every": {name: [every.interval, every.last] for name, every in self.every.items()},
+                    "finished_at": self.finished_at,
+                    "ended": self.ended,
+                    "tally": run.tally.state(),
+                    "metrics_offset": run.metrics.offset,
+                }
+                tree, saved = self.parts(index, common)
+                if self.placement.is_writer:
+                    # Killed between two seeds' saves, a set must still have a checkpoint in common.
+                    keep = max(self.config.run.keep_checkpoints, 2 if len(self.runs) > 1 else 1)
+                    checkpoint.save(run.rundir.checkpoints, self.position, tree, saved.to_json(), keep)
+                    run.rundir.mark_saved()
+        self.saved_at = self.counted
+        for index in range(len(self.runs)):
+            self.hooks.on_save(self.moment(index))
 
-    @property
-    def predicts(self) -> bool:
-        """Whether such pictures are drawn: videos are wanted, and a sequence is longer than :attr:`context`."""
-        return self.config.run.video and self.config.replay.batch_length > self.context
+    def restore(self, drop_damaged: bool = False) -> None:
+        """Resume from the newest checkpoint that every seed has, undamaged.
 
-    def _check_start(self, mine: TrainState, start: TrainState) -> None:
-        expected, found = (jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (mine, start))
+        ``drop_damaged``: without what is damaged of a replay that lies beside it.
+        """
+        steps = [set(checkpoint.steps(run.rundir.checkpoints)) for run in self.runs]
+        common = sorted(set.intersection(*steps), reverse=True)
+        if not common:
+            raise ConfigError(
+                "the seeds' folders have no checkpoint in common: resume each alone, with its own --logdir: "
+                + "; ".join(f"{run.rundir.path}: {sorted(there)}" for run, there in zip(self.runs, steps))
+            )
+        reasons = []
+        for step in common:
+            try:
+                found = [self.read_parts(run, step, drop_damaged) for run in self.runs]
+            except checkpoint.CheckpointDamaged as error:
+                reasons.append(str(error))
+                if step == common[-1]:
+                    raise checkpoint.CheckpointDamaged("; ".join(reasons)) from error
+                self.progress.log(f"checkpoint {step} is damaged and skipped: {error}")
+                continue
+            break
+        saved = found[0][1]
+        for run, (_, one) in zip(self.runs, found):
+            run.tally.load(one.tally)
+            frames = run.tally.agent_steps * self.config.env.action_repeat
+            if note := run.metrics.truncate(one.metrics_offset, frames):
+                self.progress.log(note)
+        self.finished_at = saved.finished_at
+        before = saved.config["run"]
+        same = [before.get(name) == getattr(self.config.run, name) for name in ("frames", "stop_at_return")]
+        self.ended = saved.ended and all(same)
+        self.load_parts(found, drop_damaged)
+        for name, every in self.every.items():
+            interval, last = saved.every[name]
+            # A cadence that was changed counts from here: it must not make up for steps done under the old one.
+            every.start(last if interval == every.interval else self.position)
+        self.saved_at = self.counted
+        self.progress.log(f"resumed at {self.position:,} entries, update {self.updates:,}")
+
+    def begin_with(self, start: TrainState) -> None:
+        """Learn on from another run's state, in every seed. ConfigError where it is of other networks."""
+        expected, found = (jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (self.state, start))
         if expected != found:
             raise ConfigError(
                 "start: the train state given is of other networks or optimizers than this configuration's: "
                 f"expected {expected}, found {found}"
             )
-
-    def _form(self) -> dict[str, Any]:
-        """What :meth:`_cadence` returns; see :func:`jaxdreamer.files.require`."""
-        every = {name: list_of(number, 2) for name in self.every}
-        return {"loop": str, "finished_at": optional(natural), "every": every, "config": dict}
-
-    def _cadence(self, seed: int) -> dict[str, Any]:
-        """For a checkpoint, JSON-ready; :meth:`_load_cadence` reads it. ``seed``: of the run it is for."""
-        every = {name: [every.interval, every.last] for name, every in self.every.items()}
-        config = configs.to_dict(configs.replace(self.config, {"seed": seed}))
-        return {"loop": self.name, "finished_at": self.finished_at, "every": every, "config": config}
-
-    def _load_cadence(self, host: dict[str, Any]) -> None:
-        self.finished_at = host["finished_at"]
-        for name, every in self.every.items():
-            interval, last = host["every"][name]
-            # A cadence that was changed counts from here: it must not make up for steps done under the old one.
-            every.start(last if interval == every.interval else self.position)
+        self.set_state(start)
+        for run in self.runs:
+            run.tally.updates, run.tally.skipped = int(start.updates), int(start.skipped)

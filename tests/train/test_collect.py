@@ -54,7 +54,7 @@ def test_what_is_not_finite_ends_its_episode_and_is_not_stored(where):
     replay = HostReplay(envs.spec, capacity=200, lanes=2, length=4, cross_episodes=True)
     collector = Collector(envs, make_policy(CONFIG, envs.spec), replay, jax.random.key(0))
     for _ in range(20):
-        collector.step(None)
+        collector.step(None, "random")
     rows = replay.read_rows(0, replay.total)
     times = rows["obs/nested.imu"][..., 0]
     np.testing.assert_array_equal(times, np.broadcast_to(np.arange(20) % 4, (2, 20)).T)
@@ -70,5 +70,5 @@ def test_a_picture_that_is_never_finite_stops_collecting(caplog):
     envs = LocalVectorEnv([wrap(env(), CONFIG.env)])
     replay = HostReplay(envs.spec, capacity=200, lanes=1, length=4, cross_episodes=True)
     with pytest.raises(EnvError, match=r"environment 0 gave .* not finite 20 times in a row.*: reward nan$"):
-        Collector(envs, make_policy(CONFIG, envs.spec), replay, jax.random.key(0)).step(None)
+        Collector(envs, make_policy(CONFIG, envs.spec), replay, jax.random.key(0)).step(None, "random")
     assert "observation 'image' holds numbers that are not finite" in caplog.text

@@ -20,6 +20,7 @@ from rich.console import Console
 import jaxdreamer
 from jaxdreamer import config as configs
 from jaxdreamer import families
+from jaxdreamer.agent.algorithms import make_algorithm
 from jaxdreamer.cli import main
 from jaxdreamer.config import ConfigError
 from jaxdreamer.envs import register, registry
@@ -29,13 +30,16 @@ from jaxdreamer.envs.device.functional import FunctionalEnv
 from jaxdreamer.record import checkpoint, metrics
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
-from jaxdreamer.train.device import trainer as device
-from jaxdreamer.train.device.trainer import DeviceTrainer, Run
+from jaxdreamer.train.api import evaluate_agent, train_agent, train_seeds
+from jaxdreamer.train.device.evaluate import make_evaluate
+from jaxdreamer.train.device.loop import DeviceLoop
 from jaxdreamer.train.folder import load_run
-from jaxdreamer.train.journal import Diverged
-from jaxdreamer.train.run import evaluate_agent, train_agent, train_seeds
+from jaxdreamer.train.hooks import Hooks
+from jaxdreamer.train.loop import Job, Run
+from jaxdreamer.train.telemetry import Diverged
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
 from tests.agent.cases import raw, trees_equal
+from tests.train.test_program import looking
 from tests.train.test_run import Notes, checkpoint_arrays
 
 # One set of sizes for nearly all tests, so that they share compiled programs. The ring is full before the end.
@@ -60,15 +64,18 @@ def make_trainer(tmp_path):
     """A trainer, and everything it opened closed at the end."""
     opened = []
 
-    def make(config, env=None, name="run", seeds=1) -> DeviceTrainer:
+    def make(config, env=None, name="run", seeds=1, algorithm=None) -> DeviceLoop:
         runs = []
         for index in range(seeds):
             rundir = RunDir(tmp_path / f"{name}-{index}").acquire()
-            runs.append(Run(config.seed + index, rundir, metrics.MetricsLog(rundir.metrics)))
+            one = configs.replace(config, {"seed": config.seed + index})
+            runs.append(Run(one, rundir, metrics.MetricsLog(rundir.metrics)))
             opened.append((runs[-1].metrics, rundir))
         env = env or registry.make_functional(config.env)
         console = quiet()
-        trainer = DeviceTrainer(config, env, runs, Progress(config.run.frames, console=console))
+        algorithm = algorithm or make_algorithm(config, env.spec)
+        job = Job(algorithm, runs, Progress(config.run.frames, console=console))
+        trainer = DeviceLoop(job, env, make_evaluate(config.env, env, algorithm.policy))
         trainer.console = console
         return trainer
 
@@ -144,7 +151,7 @@ def test_an_implicit_transfer_in_the_loop_would_be_found(make_trainer):
     trainer = make_trainer(tiny("frames=300"))
     trainer.step()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "device_put", lambda tree: tree)
+        patch.setattr(trainer, "placement", trainer.placement._replace(put_state=lambda tree: tree))
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
             trainer.step()
 
@@ -243,14 +250,14 @@ def test_killed_and_resumed_equals_straight(straight, tmp_path):
 KILLED = """
 import sys, time
 from jaxdreamer.cli import main
-from jaxdreamer.train.device.trainer import DeviceTrainer
-step = DeviceTrainer.step
+from jaxdreamer.train.device.loop import DeviceLoop
+step = DeviceLoop.step
 def watched(self):
     step(self)
     if self.segments.entries >= 350:
         print(f"waiting at {self.segments.entries}", file=sys.stderr, flush=True)
         time.sleep(600)
-DeviceTrainer.step = watched
+DeviceLoop.step = watched
 main(sys.argv[1:])
 """
 
@@ -260,7 +267,7 @@ def test_stopping_anywhere_changes_nothing(straight, tmp_path):
     config = tiny("frames=420")
 
     def stop_at(entries):
-        step = DeviceTrainer.step
+        step = DeviceLoop.step
 
         def watched(self):
             step(self)
@@ -271,7 +278,7 @@ def test_stopping_anywhere_changes_nothing(straight, tmp_path):
     console = quiet()
     for entries in (45, 130):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(DeviceTrainer, "step", stop_at(entries))
+            patch.setattr(DeviceLoop, "step", stop_at(entries))
             stopped = train_agent(config, tmp_path / "run", console=console)
         assert not stopped.finished and stopped.evaluation is None
         host, kept = newest(tmp_path / "run")  # of the ring's 80 rows those that hold something
@@ -280,7 +287,7 @@ def test_stopping_anywhere_changes_nothing(straight, tmp_path):
     assert finished.finished
     shown = console.file.getvalue()
     assert f"resume with: jaxdreamer train --logdir {tmp_path / 'run'}" in shown.replace("\n", "")
-    assert "resumed at 132 frames, update 19" in shown, shown
+    assert "resumed at 141 entries, update 19" in shown, shown
     assert_same_run(straight, tmp_path / "run")
 
 
@@ -431,7 +438,7 @@ def test_ones_own_functions_are_trained_on_and_drawn(tmp_path):
     config, notes, saves = tiny("frames=150", "checkpoint_every=90", "env=Pendulum-v1", "backend=gym"), Notes(), []
     result = train_agent(
         config, tmp_path / "run", make=mine, console=quiet(), sinks=[notes],
-        on_save=lambda state, frames: saves.append((frames, int(state.updates))),
+        hooks=Hooks(on_save=lambda moment: saves.append((moment.env_frames, moment.updates))),
     )  # fmt: skip
     assert [frames for frames, _ in saves] == [96 - 6, 150 - 9] and saves[-1][1] == int(result.state.updates) == 21
     assert [record for _, record in notes.records] == metrics.read(tmp_path / "run" / "metrics.jsonl") and notes.closed
@@ -513,26 +520,19 @@ def test_updates_that_are_never_finite_stop_the_run_and_name_the_term(make_train
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trainer.state.params))
 
 
-def looking(monkeypatch):
-    """The algorithm that test_program looks with: quick to compile."""
-    from tests.train import test_program
-
-    monkeypatch.setattr(device, "make_algorithm", lambda config, spec: test_program.looking(spec))
-
-
 @pytest.mark.parametrize("words", [("train_every=30",), ("train_every=1", "updates=4")])
-def test_an_environment_that_is_never_finite_stops_the_run(make_trainer, monkeypatch, words):
-    looking(monkeypatch)
-    trainer = make_trainer(tiny("frames=5000", "env=counting", *words), pure.counting(break_at=1))
-    with pytest.raises(EnvError, match=r"not finite 20 times in a row.*: look at the simulator's time step"):
+def test_an_environment_that_is_never_finite_stops_the_run(make_trainer, words):
+    env = pure.counting(break_at=1)
+    trainer = make_trainer(tiny("frames=5000", "env=counting", *words), env, algorithm=looking(env.spec))
+    with pytest.raises(EnvError, match=r"not finite 20 times in a row.*: check the simulator's time step"):
         trainer.run()
     assert 20 * 3 <= trainer.segments.entries < 400
     assert not np.asarray(trainer.carry.replay.entries.reward).any()
 
 
-def test_an_environment_that_breaks_now_and_then_goes_on(make_trainer, monkeypatch):
-    looking(monkeypatch)
-    trainer = make_trainer(tiny("frames=1500", "env=counting"), pure.counting(break_at=3))
+def test_an_environment_that_breaks_now_and_then_goes_on(make_trainer):
+    env = pure.counting(break_at=3)
+    trainer = make_trainer(tiny("frames=1500", "env=counting"), env, algorithm=looking(env.spec))
     trainer.run()
     line = next(line for line in metrics.read(trainer.runs[0].rundir.metrics)[::-1] if "train_ratio" in line)
     # Two good steps, then a reset in place of the third: of 500 rows a third begin an episode, the very first unbroken.
@@ -553,15 +553,15 @@ def test_every_size_may_be_one(make_trainer):
     trainer = make_trainer(tiny("frames=90", "cross_episodes=false", *(f"{name}=1" for name in sizes)))
     before = jax.device_get(trainer.state.params)
     trainer.run()
-    assert trainer.updates == 3 + 2 * (90 - 60) // 10 and trainer.tallies[0].skipped == 0
+    assert trainer.updates == 3 + 2 * (90 - 60) // 10 and trainer.runs[0].tally.skipped == 0
     for part, params in jax.device_get(trainer.state.params).items():
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
         assert not trees_equal(params, before[part])
 
 
-def test_episodes_shorter_than_a_sequence_are_learned_from(make_trainer, monkeypatch):
-    looking(monkeypatch)
+def test_episodes_shorter_than_a_sequence_are_learned_from(make_trainer):
     config = tiny("frames=300", "env=counting", "cross_episodes=false", "log_every=30")
-    trainer = make_trainer(config, pure.counting(terminate_at=4))  # sequences are of 8
+    env = pure.counting(terminate_at=4)
+    trainer = make_trainer(config, env, algorithm=looking(env.spec))  # sequences are of 8
     trainer.run()
     assert trainer.updates == 3 + 2 * (300 - 60) // 10

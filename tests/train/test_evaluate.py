@@ -19,7 +19,8 @@ from jaxdreamer.envs.host.gymnasium_env import wrap
 from jaxdreamer.envs.host.toy import CountingEnv
 from jaxdreamer.envs.host.vector import LocalVectorEnv
 from jaxdreamer.envs.host.workers.pool import WorkerVectorEnv
-from jaxdreamer.train import evaluate
+from jaxdreamer.train.device import evaluate as on_device
+from jaxdreamer.train.host import evaluate
 from tests.envs.host.troubled import troubled
 from tests.train.test_program import looking_policy
 
@@ -46,19 +47,19 @@ def prepared():
     spec = wrap(CountingEnv(), config.env).spec
     algorithm = make_algorithm(config, spec)
     state = algorithm.init(jax.random.key(0))
-    return config, evaluate.make_evaluate(algorithm.policy), algorithm.acting(state.params, state.aux)
+    return config, algorithm.policy, algorithm.acting(state.params, state.aux)
 
 
 def play(episodes, lanes=2, film=False, **settings):
     """Evaluate a fresh policy; the reward of step t is t."""
-    config, play_episodes, params = prepared()
+    config, policy, params = prepared()
     names = {name: settings.pop(name) for name in ("bad", "stillborn", "step") if name in settings}
     kind = type("Case", (Broken,), names)
 
     def make_envs(count, seed):
         return LocalVectorEnv([wrap(kind(**settings), config.env) for _ in range(count)], seed=seed)
 
-    return play_episodes(params, make_envs, episodes, seed=0, key=jax.random.key(1), lanes=lanes, film=film)
+    return evaluate.make_evaluate(policy, make_envs, jax.random.key(1), lanes)(params, episodes, seed=0, film=film)
 
 
 def test_an_episode_that_never_ends_is_cut_and_said_so(monkeypatch, caplog):
@@ -138,13 +139,13 @@ def test_the_film_is_of_the_first_episode_that_counts():
 
 
 def test_in_worker_processes_too():
-    _, play_episodes, params = prepared()
+    _, policy, params = prepared()
     make = troubled(trouble="stillborn", at=2, truncate_at=5)
 
     def make_envs(count, seed):
         return WorkerVectorEnv([make] * count, seed, workers=1)
 
-    found = play_episodes(params, make_envs, 2, seed=0, key=jax.random.key(1))
+    found = evaluate.make_evaluate(policy, make_envs, jax.random.key(1))(params, 2, seed=0)
     assert found.lengths == [5, 5] and found.broken == 4
 
 
@@ -160,9 +161,9 @@ def test_on_the_device_alike(caplog):
     config = configs.preset("dreamer_v1,tiny", action_repeat=1)
     policy = looking_policy(env.spec)
     params = {"actor": jnp.zeros(())}
-    found = evaluate.make_device_evaluate(config, begins, policy)(params, 16, seed=0)
+    found = on_device.make_evaluate(config.env, begins, policy)(params, 16, seed=0)
     assert found.lengths == [4] * 16 and found.returns == [10.0] * 16 and found.broken > 4
     assert f"{found.broken} evaluation episodes began with numbers that are not finite" in caplog.text
     never = dataclasses.replace(env, observe=lambda state: {"state": env.observe(state)["state"] * jnp.nan})
     with pytest.raises(EnvError, match=r"in an evaluation an environment gave .* not finite 20 times in a row"):
-        evaluate.make_device_evaluate(config, never, policy)(params, 3, seed=0)
+        on_device.make_evaluate(config.env, never, policy)(params, 3, seed=0)

@@ -23,7 +23,7 @@ from jaxdreamer.record.checkpoint import CheckpointDamaged
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.record.stored import read_config
 from jaxdreamer.saving import StorageError
-from jaxdreamer.train.run import train_agent
+from jaxdreamer.train.api import train_agent
 from tests.record.test_checkpoint import garbled, resealed
 from tests.train.test_run import tiny
 
@@ -100,8 +100,8 @@ def test_an_agent_is_loaded_or_the_file_named(run, name, damage, caplog):
         ("metrics.jsonl", "delete", "it has 0 bytes instead of"),
         ("metrics.jsonl", "half", "missing part of the curve is lost"),
         ("spec.json", "half", "spec.json is rewritten"),
-        ("videos", "delete", "resumed at agent step 120"),
-        ("config.json", "delete", "resumed at agent step 120"),
+        ("videos", "delete", "resumed at 120 entries"),
+        ("config.json", "delete", "resumed at 120 entries"),
     ],
 )
 def test_a_run_goes_on_without_a_file_that_only_tells(run, name, damage, told):
@@ -145,7 +145,7 @@ def test_a_damaged_chunk_can_be_gone_on_without(run):
         go_on(run, frames=150)
     told = go_on(run, frames=150, drop_damaged_replay=True)
     assert "the run continues without part of its replay" in told and oldest.name in told
-    assert "resumed at agent step 150" in go_on(run, frames=150)  # and needs no such word again
+    assert "resumed at 150 entries" in go_on(run, frames=150)  # and needs no such word again
 
 
 def test_a_replay_that_is_gone_is_filled_again(run):
@@ -205,5 +205,5 @@ def test_100_garbled_host_files_are_told_or_leave_the_older_checkpoint(run, star
         except JaxdreamerError:
             told += 1
         else:
-            told += trainer.agent_steps == 60
+            told += trainer.tally.agent_steps == 60
     assert told > 60

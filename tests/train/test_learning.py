@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jaxdreamer import config as configs
 from jaxdreamer.record import metrics
-from jaxdreamer.train.run import train_agent
+from jaxdreamer.train.api import train_agent
 
 
 @pytest.mark.slow

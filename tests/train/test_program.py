@@ -15,16 +15,12 @@ from jaxdreamer.envs.device import pure
 from jaxdreamer.envs.device.functional import make_lanes
 from jaxdreamer.ops.exploration import random_action
 from jaxdreamer.replay.device import make_device_replay
+from jaxdreamer.train.device.evaluate import make_episodes, make_film
 from jaxdreamer.train.device.program import (
     Plan,
-    add_scores,
-    clear_scores,
-    make_episodes,
-    make_film,
     make_program,
-    no_scores,
 )
-from jaxdreamer.types import Latent, PolicyState, Timestep, TrainState
+from jaxdreamer.types import Latent, PolicyState, TrainState
 from tests.envs.device.test_functional import fragile
 
 LANES, LENGTH, BATCH = 2, 4, 3
@@ -93,13 +89,18 @@ def program(*overrides, rows=40, **task):
         batch_size=BATCH,
         cross_episodes=config.replay.cross_episodes,
     )
-    made = make_program(config, lanes, replay, looking(env.spec))
+    made = make_program(looking(env.spec), lanes, replay, cross_episodes=config.replay.cross_episodes)
     return made._replace(init=jax.jit(made.init), run=jax.jit(made.run))
 
 
 def plan(*segments):
     random, rows, updates = zip(*segments, *[(False, 0, 0)] * (3 - len(segments)))  # one length, one compilation
     return Plan(np.array(random), np.array(rows, np.int32), np.array(updates, np.int32))
+
+
+def mean(report, name):
+    """Over the updates in which the metric was finite."""
+    return float(report.learned.sums[name] / report.learned.counts[name])
 
 
 def stored(carry):
@@ -129,7 +130,7 @@ def test_what_is_stored_is_what_the_lanes_made_and_the_action_is_what_led_there(
     np.testing.assert_array_equal(carry.acting.latent.deter[:, 0], [2, 2])
     np.testing.assert_array_equal(carry.timestep.obs["state"], rows.obs["state"][-1])
     assert int(report.agent_steps) == LANES * (18 - 4) and not int(report.broken)
-    assert int(report.scores.episodes) == 3 * LANES and float(report.scores.total) == 3 * LANES * (1 + 2 + 3 + 4)
+    assert int(report.ended.episodes) == 3 * LANES and float(report.ended.mean) == 1 + 2 + 3 + 4
     assert len(set(rows.obs["state"][rows.is_first, 0].tolist())) == 4 * LANES
 
 
@@ -152,28 +153,32 @@ def test_the_order_and_the_numbers_are_data():
     made = program("cross_episodes=true", time_limit=0)
     carry, report = made.run(made.init(jax.random.key(0)), plan((True, 8, 0), (False, 0, 3), (False, 4, 2)))
     # The largest reward seen can be 7 at most before the last segment, 11 in it; the ring's newest time is 11.
-    assert int(report.updates) == 5 and float(carry.timestep.reward[0]) == 11
+    assert int(report.learned.updates) == 5 and float(carry.timestep.reward[0]) == 11
     # The policy acted with what was learned by then: rows 8 to 11 after 3 updates.
     np.testing.assert_array_equal(stored(carry).obs["state"][8:, 0, 2], (np.arange(7, 11) + 3) % 3)
-    assert float(report.means["number"]) == 3.0  # of the updates 1 to 5
+    assert mean(report, "number") == 3.0  # of the updates 1 to 5
     carry, report = made.run(carry, plan((False, 1, 0), (False, 1, 0), (False, 1, 0)))
-    assert int(report.updates) == 5 and np.isnan(report.means["number"]) and float(report.told["skipped_in_a_row"]) == 0
+    assert (
+        int(report.learned.updates) == 5
+        and not report.learned.counts["number"]
+        and not report.learned.worst["skipped_in_a_row"]
+    )
     assert float(carry.timestep.reward[0]) == 14
     carry, report = made.run(carry, plan((False, 0, 1), (False, 0, 1), (False, 0, 5)))
-    assert int(report.updates) == 12 and float(report.means["number"]) == np.mean(range(6, 13))
+    assert int(report.learned.updates) == 12 and mean(report, "number") == np.mean(range(6, 13))
     # Updates 6, and 12 and 13, are bad: means leave nan out, the longest run of skipped ones is told, and all are counted.
-    assert int(report.skipped) == 3 == int(carry.train.skipped)
-    assert float(report.told["skipped_in_a_row"]) == 2 and float(report.told["number"]) == 6
-    assert np.isfinite(report.means["loss/reward"]) and "skipped" not in report.means
+    assert int(report.learned.skipped) == 3 == int(carry.train.skipped)
+    assert float(report.learned.worst["skipped_in_a_row"]) == 2 and float(report.learned.worst["number"]) == 6
+    assert np.isfinite(mean(report, "loss/reward")) and int(report.learned.counts["loss/reward"]) == 5
     assert made.run._cache_size() == 1
 
 
 def test_learning_waits_for_a_sequence():
     made = program("cross_episodes=false", terminate_at=3)
     carry, report = made.run(made.init(jax.random.key(0)), plan((True, 3, 5), (True, 0, 5)))
-    assert int(report.updates) == 0
+    assert int(report.learned.updates) == 0
     _, report = made.run(carry, plan((True, 1, 5)))
-    assert int(report.updates) == 5
+    assert int(report.learned.updates) == 5
 
 
 def test_what_breaks_is_cut_out_of_the_episode_and_counted():
@@ -193,7 +198,7 @@ def test_what_breaks_is_cut_out_of_the_episode_and_counted():
     )  # the newest may be blank, and not cut yet
     assert int(report.agent_steps) == (~rows.is_first).sum()
     # Returns are of whole episodes only.
-    assert int(report.scores.episodes) == rows.is_terminal.sum() and float(report.scores.lowest) == 4
+    assert int(report.ended.episodes) == rows.is_terminal.sum() and float(report.ended.lowest) == 4
 
 
 def test_a_full_ring_holds_the_newest_rows():
@@ -201,36 +206,6 @@ def test_a_full_ring_holds_the_newest_rows():
     carry, _ = made.run(made.init(jax.random.key(0)), plan((True, 95, 0), (True, 2, 2)))
     assert int(carry.replay.filled) == 40
     assert sorted(np.asarray(carry.replay.entries.reward)[:, 0].tolist()) == list(range(57, 97))
-
-
-def test_scores_against_a_plain_count():
-    rng = np.random.default_rng(0)
-    scores, expected, total, steps = no_scores(3), [], np.zeros(3), np.zeros(3, int)
-    first = np.ones(3, bool)
-    latest = np.nan
-    for t in range(60):
-        last = ~first & (rng.random(3) < 0.2)
-        reward = np.where(first, 0, rng.integers(-3, 4, 3)).astype(np.float32)
-        scores = add_scores(
-            scores, Timestep({}, jnp.asarray(reward), jnp.asarray(first), jnp.asarray(last), jnp.asarray(last))
-        )
-        total, steps = np.where(first, 0, total + reward), np.where(first, 0, steps + 1)
-        expected += [(total[lane], steps[lane]) for lane in np.flatnonzero(last)]
-        latest = total[np.flatnonzero(last)[0]] if last.any() else latest
-        first = last
-        if t == 30:
-            count, shift = len(expected), latest
-            scores = clear_scores(scores)
-    returns, lengths = np.array(expected[count:]).T
-    assert int(scores.episodes) == len(returns) > 10
-    np.testing.assert_allclose(
-        [scores.total, scores.squares, scores.lowest, scores.highest, scores.steps, scores.latest],
-        [(returns - shift).sum(), ((returns - shift) ** 2).sum(), returns.min(), returns.max(), lengths.sum(), latest],
-        rtol=1e-6,
-    )
-    np.testing.assert_array_equal(scores.current, total)
-    fresh = no_scores(2)
-    assert np.isnan(fresh.latest) and int(fresh.episodes) == 0 and float(fresh.lowest) == np.inf
 
 
 @pytest.mark.parametrize(

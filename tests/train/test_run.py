@@ -30,10 +30,11 @@ from jaxdreamer.record import checkpoint, metrics
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.replay import disk
 from jaxdreamer.replay.host import HostReplay
+from jaxdreamer.train.api import evaluate_agent, train_agent
 from jaxdreamer.train.folder import load_run
-from jaxdreamer.train.host.trainer import HostTrainer
-from jaxdreamer.train.journal import Diverged
-from jaxdreamer.train.run import evaluate_agent, train_agent
+from jaxdreamer.train.hooks import Hooks
+from jaxdreamer.train.host.loop import HostLoop
+from jaxdreamer.train.telemetry import Diverged
 from tests.replay.feed import content_hash
 
 TINY = ["prefill=40", "pretrain=2", "train_every=10", "updates=2", "updates_per_call=2", "eval_every=0", "log_every=50",
@@ -52,7 +53,7 @@ def quiet() -> Console:
 def make_trainer(start_host):
     """A trainer on counting environments, which are its ``raw``."""
 
-    def make(config, **env) -> HostTrainer:
+    def make(config, **env) -> HostLoop:
         envs = [CountingEnv(**env) for _ in range(config.env.num_envs)]
 
         def make_envs(lanes, seed):
@@ -138,7 +139,7 @@ def test_the_three_counters_and_the_train_ratio(make_trainer):
     config = tiny("frames=400", "action_repeat=2", "num_envs=2", "updates=4", "updates_per_call=4", "batch_length=4")
     trainer = make_trainer(config, truncate_at=7)
     trainer.run()
-    assert trainer.agent_steps == 200 and trainer.env_frames == 400
+    assert trainer.tally.agent_steps == 200 and trainer.env_frames == 400
     raw = sum(env.raw_steps for env in trainer.raw)
     ended = int(trainer.replay.read_rows(0, trainer.replay.total)["is_last"].sum())
     assert raw == 400 - ended  # the last repeat of each episode finds it over after one simulator step
@@ -155,13 +156,12 @@ def test_the_update_is_traced_once_and_the_policy_compiled_once(make_trainer):
     trainer.run()
     assert trainer.updates > 6
     assert trainer.traces == 1
-    update, state = jax.jit(trainer.learner.update), trainer.state
+    update, state = jax.jit(trainer.algorithm.update), trainer.state
     for seed in range(4):
         batch = trainer.replay.gather(trainer.replay.sample_indices(np.random.default_rng(seed), 4))
         state, _ = update(state, batch)
     assert update._cache_size() == 1
-    assert trainer.collector._explore._cache_size() == 1
-    assert trainer.collector._random._cache_size() == 1
+    assert [act._cache_size() for act in trainer.collector._acts.values()] == [1, 1]
 
 
 def test_the_loop_runs_without_implicit_transfers_in_the_update(make_trainer):
@@ -296,7 +296,7 @@ def test_killed_and_resumed_equals_straight(tmp_path):
     child.wait()
     assert not (broken / "checkpoints" / f"{1000:012d}").exists(), "it was over before it was killed"
     again = subprocess.run(command(broken), check=True, capture_output=True, text=True, env=env)
-    assert "resumed at agent step 500" in again.stderr
+    assert "resumed at 500 entries" in again.stderr
 
     (arrays, replay, records), (arrays2, replay2, records2) = contents(straight), contents(broken)
     assert arrays[0] == arrays2[0]
@@ -322,7 +322,7 @@ def test_interrupted_runs_save_say_how_to_go_on_and_do(tmp_path):
         [sys.executable, "-c", CHILD, "train", "--logdir", str(tmp_path), f"frames={step + 30}"],
         check=True, capture_output=True, text=True, env=os.environ,
     )  # fmt: skip
-    assert f"resumed at agent step {step:,}" in more.stderr
+    assert f"resumed at {step:,} entries" in more.stderr
     assert f"changed since the run began: run.frames 1000000 -> {step + 30}" in more.stderr
     assert checkpoint.steps(tmp_path / "checkpoints")[-1] >= step + 30
 
@@ -332,13 +332,13 @@ def test_a_stop_amid_many_updates_leaves_the_rest_owed(tmp_path, monkeypatch, at
     """It takes one call's time, not all of them; what is owed comes first when the run goes on, with the same numbers."""
     config = tiny("frames=60", "pretrain=6", "updates=6", "time_limit=20", "eval_episodes=1", "num_envs=2")
     straight = train_agent(config, tmp_path / "straight", console=quiet())
-    train = HostTrainer.train
+    train = HostLoop.train
 
     def train_and_stop(self):
         train(self)
         self.stop_requested = self.updates == at
 
-    monkeypatch.setattr(HostTrainer, "train", train_and_stop)
+    monkeypatch.setattr(HostLoop, "train", train_and_stop)
     stopped = train_agent(config, tmp_path / "stopped", console=quiet())
     assert not stopped.finished and int(stopped.state.updates) == at
     monkeypatch.undo()
@@ -515,15 +515,18 @@ class Notes:
 
 def test_ones_own_sink_gets_every_record_and_saves_are_told(tmp_path):
     notes, saves = Notes(), []
+
+    def saved(moment):
+        bias = np.asarray(moment.state().params["actor"]["out"]["bias"])
+        saves.append((moment.env_frames, int(moment.state().updates), bias))
+
     config = tiny("frames=120", "time_limit=20", "eval_episodes=1", "checkpoint_every=50")
     result = train_agent(
         config,
         tmp_path,
         console=quiet(),
         sinks=[notes],
-        on_save=lambda state, frames: saves.append(
-            (frames, int(state.updates), np.asarray(state.params["actor"]["out"]["bias"]))
-        ),
+        hooks=Hooks(on_save=saved),
     )
     assert [record for _, record in notes.records] == metrics.read(tmp_path / "metrics.jsonl") and notes.closed
     assert all(step == record["env_frames"] for step, record in notes.records)

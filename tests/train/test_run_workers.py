@@ -13,8 +13,8 @@ from jaxdreamer import config as configs
 from jaxdreamer.config import ConfigError
 from jaxdreamer.envs import EnvError, make_vector, wrap
 from jaxdreamer.record import metrics
-from jaxdreamer.train.host.trainer import HostTrainer
-from jaxdreamer.train.run import train_agent
+from jaxdreamer.train.api import train_agent
+from jaxdreamer.train.host.loop import HostLoop
 from tests.envs.host.troubled import Slow, troubled
 from tests.train.test_run import tiny
 
@@ -23,7 +23,7 @@ from tests.train.test_run import tiny
 def make_trainer(start_host):
     """A trainer on workers."""
 
-    def start(config, make, name="run") -> HostTrainer:
+    def start(config, make, name="run") -> HostLoop:
         def make_envs(count, seed):
             return make_vector(config.env, count, seed, make=make)
 
@@ -77,7 +77,7 @@ def test_stopped_and_resumed_equals_straight(make_trainer):
     make = troubled(truncate_at=17)
     straight, broken = make_trainer(config, make, "straight"), make_trainer(config, make, "broken")
     straight.run()
-    while broken.agent_steps < 90:
+    while broken.tally.agent_steps < 90:
         broken.step()
     assert broken.collector.sent is not None
     broken.save()

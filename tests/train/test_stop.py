@@ -20,9 +20,10 @@ from jaxdreamer.cli import main
 from jaxdreamer.envs.host.vector import LocalVectorEnv
 from jaxdreamer.record import checkpoint, metrics
 from jaxdreamer.train import stop
+from jaxdreamer.train.api import evaluate_agent, train_agent
 from jaxdreamer.train.evaluate import Evaluation
+from jaxdreamer.train.hooks import Hooks
 from jaxdreamer.train.loop import Loop
-from jaxdreamer.train.run import evaluate_agent, train_agent
 from tests.train.test_run import TINY, quiet, tiny
 
 # What does not come back to Python for a minute, like a compile.
@@ -31,11 +32,11 @@ MAIN = "import sys\nfrom jaxdreamer.cli import main\nsys.exit(main(sys.argv[1:])
 # Where a child that does not end in time was waiting.
 STACKS = "import faulthandler\nfaulthandler.dump_traceback_later(25, repeat=True, file=open({!r}, 'w'))\n"
 COMPILING = (
-    SLOW + "from jaxdreamer.train.host.trainer import HostTrainer\n"
+    SLOW + "from jaxdreamer.train.host.loop import HostLoop\n"
     "def compile(self, batch):\n"
     "    with self.progress.status('compiling 2 updates'):\n"
     "        wait()\n"
-    "HostTrainer._compile = compile\n"
+    "HostLoop._compile = compile\n"
 )
 
 
@@ -108,7 +109,7 @@ def test_a_first_ctrl_c_amid_a_compile_is_answered_at_once_and_a_second_leaves(s
 
 
 def test_before_there_is_anything_to_save_one_ctrl_c_leaves(start, tmp_path):
-    child = start(SLOW + "from jaxdreamer.train import host\nhost.make_networks = lambda *_: wait()\n")
+    child = start(SLOW + "from jaxdreamer.train.host import loop\nloop.Collector = lambda *_: wait()\n")
     read_until(child, "action: 1 of 5")
     asked = time.monotonic()
     child.send_signal(signal.SIGINT)
@@ -117,12 +118,12 @@ def test_before_there_is_anything_to_save_one_ctrl_c_leaves(start, tmp_path):
 
 
 WATCHED = (
-    "import sys\nfrom jaxdreamer.train import host\n"
-    "evaluate = host.HostTrainer.evaluate\n"
+    "import sys\nfrom jaxdreamer.train.host import loop\n"
+    "evaluate = loop.HostLoop.evaluate\n"
     "def told(self, **more):\n"
     "    print('EVALUATING', file=sys.stderr, flush=True)\n"
     "    return evaluate(self, **more)\n"
-    "host.HostTrainer.evaluate = told\n"
+    "loop.HostLoop.evaluate = told\n"
 )
 
 
@@ -172,20 +173,22 @@ def test_the_programs_own_handlers_are_put_back_and_other_threads_leave_signals_
     try:
         seen = []
 
-        def on_save(state, frames):
+        def on_save(moment):
             seen.append([signal.getsignal(number) for number in numbers])
             if threading.current_thread() is threading.main_thread():
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(0.1)
 
-        result = train_agent(config, tmp_path / "run", console=quiet(), on_save=on_save)
+        result = train_agent(config, tmp_path / "run", console=quiet(), hooks=Hooks(on_save=on_save))
         assert not result.finished and not set(seen[0]) & set(handlers.values())
         assert [signal.getsignal(number) for number in numbers] == list(handlers.values())
         assert signal.set_wakeup_fd(-1) == -1
         seen.clear()
         small = configs.replace(config, {"run.frames": 40})
         other = threading.Thread(
-            target=train_agent, args=(small, tmp_path / "other"), kwargs={"console": quiet(), "on_save": on_save}
+            target=train_agent,
+            args=(small, tmp_path / "other"),
+            kwargs={"console": quiet(), "hooks": Hooks(on_save=on_save)},
         )
         other.start()
         other.join()

@@ -13,8 +13,8 @@ from jaxdreamer.envs.trust import Untrusted, foreign
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.train import run
+from jaxdreamer.train.api import evaluate_agent
 from jaxdreamer.train.folder import write_spec
-from jaxdreamer.train.run import evaluate_agent
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
 
 SPEC = EnvSpec({"state": ArraySpec((3,), "float32", "vector")}, ActionSpec((ActionPart("continuous", 1),)))
@@ -91,8 +91,7 @@ def test_modules_of_the_working_folder_are_seen_only_where_one_is_named(tmp_path
 
 def test_a_stopped_run_says_the_word_that_it_goes_on_with():
     lines = []
-    trainer = SimpleNamespace(config=configs.preset("classic", env="mine:Foo-v0"), counted=7)
-    run._say_stopped(SimpleNamespace(log=lines.append), trainer, "runs/x")
-    trainer.config = configs.preset("classic")
-    run._say_stopped(SimpleNamespace(log=lines.append), trainer, "runs/x")
+    runs = [SimpleNamespace(rundir=RunDir("runs/x"))]
+    for config in (configs.preset("classic", env="mine:Foo-v0"), configs.preset("classic")):
+        lines.append(run._how_to_resume(SimpleNamespace(config=config, counted=7, runs=runs)))
     assert [line.rpartition("runs/x")[2] for line in lines] == [" --trust", ""]

@@ -1,9 +1,9 @@
-"""Stepping environments with a policy and storing every entry; and keeping the score of whole episodes."""
+"""Stepping environments with a policy, and storing every entry."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,9 @@ import numpy as np
 
 from jaxdreamer.agent.algorithm import Policy
 from jaxdreamer.envs.base import EnvError, VectorEnv
-from jaxdreamer.files import list_of, natural, number, optional
 from jaxdreamer.replay.host import HostReplay
+from jaxdreamer.train.evaluate import MAX_BROKEN_IN_A_ROW
+from jaxdreamer.train.scores import EpisodeStats, Running, count_entry, no_episodes
 from jaxdreamer.types import Array, PyTree, Timestep
 
 
@@ -35,66 +36,6 @@ def make_act(policy: Policy, mode: str) -> Callable[..., tuple[Array, Acting]]:
     return act
 
 
-class Scores:
-    """Returns and lengths of episodes, in the environment's own units, as they finish."""
-
-    @staticmethod
-    def form(lanes: int) -> dict[str, Any]:
-        """What :meth:`state` returns; see :func:`jaxdreamer.files.require`."""
-        now = {"current": list_of(number, lanes), "steps": list_of(natural, lanes), "last_return": optional(number)}
-        return now | {"returns": [number], "lengths": [natural]}
-
-    def __init__(self, lanes: int):
-        self.current = np.zeros(lanes, np.float64)
-        self.steps = np.zeros(lanes, np.int64)
-        self.returns: list[float] = []
-        self.lengths: list[int] = []
-        self.last_return: float | None = None
-
-    def add(self, timestep: Timestep) -> None:
-        """Count one entry of every lane."""
-        self.current = np.where(timestep.is_first, 0.0, self.current + timestep.reward)
-        self.steps = np.where(timestep.is_first, 0, self.steps + 1)
-        for lane in np.flatnonzero(timestep.is_last):
-            self.last_return = float(self.current[lane])
-            self.returns.append(self.last_return)
-            self.lengths.append(int(self.steps[lane]))
-
-    def take(self) -> dict[str, float]:
-        """Metrics of the episodes that ended since the last call; empty where none did."""
-        if not self.returns:
-            return {}
-        metrics = {
-            "train/return": float(np.mean(self.returns)),
-            "train/return_max": float(np.max(self.returns)),
-            "train/return_min": float(np.min(self.returns)),
-            "train/return_std": float(np.std(self.returns)),
-            "train/length": float(np.mean(self.lengths)),
-            "train/episodes": len(self.returns),
-        }
-        self.returns, self.lengths = [], []
-        return metrics
-
-    def state(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "current": self.current.tolist(),
-            "steps": self.steps.tolist(),
-            "returns": self.returns,
-            "lengths": self.lengths,
-            "last_return": self.last_return,
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state` returned."""
-        self.current, self.steps = np.array(state["current"]), np.array(state["steps"])
-        self.returns, self.lengths = list(state["returns"]), list(state["lengths"])
-        self.last_return = state["last_return"]
-
-
-MAX_BROKEN_IN_A_ROW = 20
-
-
 class Collector:
     """Steps environments, one entry of every lane a call, and stores each in replay.
 
@@ -104,19 +45,19 @@ class Collector:
 
     def __init__(self, envs: VectorEnv, policy: Policy, replay: HostReplay, key: Array):
         self.envs, self._replay = envs, replay
-        self._random = make_act(policy, "random")
-        self._explore = make_act(policy, "explore")
+        self._acts = {mode: make_act(policy, mode) for mode in ("random", "explore")}
         self.acting = Acting(jax.tree.map(jnp.asarray, policy.init(envs.num_envs)), key)
-        self.scores = Scores(envs.num_envs)
+        self.running = Running.none(envs.num_envs)
+        self.ended: EpisodeStats = no_episodes()  # with the latest entry
         self.agent_steps = 0
         self.broken = Broken(envs.num_envs, "environment")
         self.latest: Timestep | None = None
         self.sent: np.ndarray | None = None  # what the environments are doing now, where begin() came before step()
 
-    def step(self, params: PyTree | None) -> Timestep:
-        """Advance every lane by one entry: with the exploring policy, or with uniform actions where params is None."""
+    def step(self, params: PyTree, mode: str = "explore") -> Timestep:
+        """Advance every lane by one entry; ``mode``: the policy's, ``"explore"`` or ``"random"``."""
         if self.sent is None:
-            action = self._decide(params)
+            action = self._decide(params, mode)
             timestep = self.envs.step(action)
         else:
             action, self.sent = self.sent, None
@@ -124,28 +65,27 @@ class Collector:
         self.agent_steps += int(np.sum(~timestep.is_first))
         timestep = self._mend(timestep)
         if self.latest is not None:
-            # A reset that no end came before: the environment broke off, and its episode ends at its last entry.
+            # A reset without an end before it: the environment broke off, and its episode ends at its last entry.
             for lane in np.flatnonzero(timestep.is_first & ~np.asarray(self.latest.is_last)):
                 self._replay.close_episode(int(lane))
         self._replay.add(timestep, action)
-        self.scores.add(timestep)
+        self.running, self.ended = count_entry(self.running, timestep)
         self.latest = timestep
         return timestep
 
-    def begin(self, params: PyTree | None) -> None:
+    def begin(self, params: PyTree, mode: str = "explore") -> None:
         """Decide on the next step and let the environments begin it; :meth:`step` then waits for them."""
-        self.resume(self._decide(params))
+        self.resume(self._decide(params, mode))
 
     def resume(self, action: np.ndarray) -> None:
         """Let the environments begin with an action [B, A] that was decided before."""
         self.envs.send(action)
         self.sent = action
 
-    def _decide(self, params: PyTree | None) -> np.ndarray:
+    def _decide(self, params: PyTree, mode: str) -> np.ndarray:
         if self.latest is None:
             return np.zeros((self.envs.num_envs, self.envs.spec.action.size), np.float32)
-        act = self._random if params is None else self._explore
-        action, self.acting = act(params, self.acting, self.latest.obs, self.latest.is_first)
+        action, self.acting = self._acts[mode](params, self.acting, self.latest.obs, self.latest.is_first)
         return np.asarray(action)
 
     def _mend(self, timestep: Timestep) -> Timestep:

@@ -14,7 +14,7 @@ from jaxdreamer import config as configs
 from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs import make_env
 from jaxdreamer.envs.registry import located
-from jaxdreamer.train.run import evaluate_agent, train_agent
+from jaxdreamer.train.api import evaluate_agent, train_agent
 
 mujoco = pytest.importorskip("mujoco")
 

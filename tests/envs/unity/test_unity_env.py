@@ -26,8 +26,8 @@ from jaxdreamer.envs import EnvError, SpaceError, make_vector
 from jaxdreamer.envs.unity import process as unity_process
 from jaxdreamer.envs.unity import worker as unity_worker
 from jaxdreamer.envs.unity.view import allow
-from jaxdreamer.train.host.trainer import HostTrainer
-from jaxdreamer.train.run import train_agent
+from jaxdreamer.train.api import train_agent
+from jaxdreamer.train.host.loop import HostLoop
 from tests.envs.unity.unity_venv import ROOT, log_of, make_player, unity_python
 from tests.unity_scene import picture
 
@@ -583,12 +583,12 @@ def test_a_run_outlives_its_player_and_is_resumed_with_another(tmp_path, monkeyp
     )  # fmt: skip
     trainers = []
 
-    class Watched(HostTrainer):
+    class Watched(HostLoop):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             trainers.append(self)
 
-    monkeypatch.setattr("jaxdreamer.train.run.HostTrainer", Watched)
+    monkeypatch.setattr("jaxdreamer.train.host.world.HostLoop", Watched)
     quiet = Console(file=io.StringIO())
     result = train_agent(brief(path, "frames=60"), tmp_path / "run", console=quiet)
     assert result.finished and len(result.evaluation.returns) == 3
@@ -596,7 +596,7 @@ def test_a_run_outlives_its_player_and_is_resumed_with_another(tmp_path, monkeyp
     assert set(result.evaluation.lengths) <= {6, 5, 4, 3} and "exit code -9" in caplog.text
     rows = trainers[0].replay.read_rows(0, trainers[0].replay.total)
     assert check_rows(rows, {0: (6, True), 1: (4, False)}) == 2
-    steps = trainers[0].agent_steps
+    steps = trainers[0].tally.agent_steps
     assert steps in (60, 61) and steps == (~rows["is_first"]).sum() and trainers[0].updates == 1 + 4
 
     with pytest.raises(ConfigError, match="unity_time_scale"):
@@ -605,7 +605,7 @@ def test_a_run_outlives_its_player_and_is_resumed_with_another(tmp_path, monkeyp
     assert again.finished and "could not be brought back" in caplog.text
     later = trainers[-1].replay.read_rows(0, trainers[-1].replay.total)
     assert check_rows(later, {0: (6, True), 1: (4, False)}) in (3, 4)
-    assert trainers[-1].agent_steps in (80, 81) and trainers[-1].agent_steps == (~later["is_first"]).sum()
+    assert trainers[-1].tally.agent_steps in (80, 81) and trainers[-1].tally.agent_steps == (~later["is_first"]).sum()
     np.testing.assert_array_equal(later["reward"][: len(rows["reward"])], rows["reward"])
     # Without a player, the agent takes what mlagents_envs gives and gives what it takes.
     agent = load_agent(tmp_path / "run")

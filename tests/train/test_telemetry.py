@@ -1,11 +1,11 @@
 """Pictures of what the model dreams: one for each image key, in the run's folder whatever a key is called."""
 
 import numpy as np
-from jaxdreamer.agent.report import OpenLoop
 
+from jaxdreamer.agent.algorithm import OpenLoop
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.rundir import RunDir
-from jaxdreamer.train.journal import save_open_loop
+from jaxdreamer.train.telemetry import save_open_loop
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdreamer.config import RunConfig
-from jaxdreamer.train.schedule import Segments
+from jaxdreamer.train.device.segments import Segments
 
 
 def run_config(**changes):

@@ -1,4 +1,4 @@
-"""What a run writes down while it goes on: means of metrics, rates, pictures, and the alarm where learning broke down."""
+"""Run telemetry: the divergence check, rates, and pictures of the model's predictions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from jaxdreamer.agent.algorithm import OpenLoop
 from jaxdreamer.errors import JaxdreamerError
-from jaxdreamer.files import natural, number, unique_name
+from jaxdreamer.files import unique_name
 from jaxdreamer.record import video
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.rundir import RunDir
@@ -28,15 +28,15 @@ class Diverged(JaxdreamerError, RuntimeError):
     """Too many updates in a row had a loss or gradient that was not finite."""
 
 
-def check_updates(told: Mapping[str, Any], *, updates: int, agent_steps: int) -> None:
+def check_updates(worst: Mapping[str, Any], *, updates: int, agent_steps: int) -> None:
     """Raise Diverged where too many updates in a row were skipped.
 
-    ``told`` holds the metrics of the update that ended the longest run of skipped ones, ``skipped_in_a_row`` among them.
+    ``worst`` holds the metrics of the update that ended the longest run of skipped ones, ``skipped_in_a_row`` among them.
     """
-    skipped = int(told["skipped_in_a_row"])
+    skipped = int(worst["skipped_in_a_row"])
     if skipped < MAX_SKIPPED_IN_A_ROW:
         return
-    bad = [name for name, value in told.items() if name.startswith("loss/") and not np.isfinite(value)]
+    bad = [name for name, value in worst.items() if name.startswith("loss/") and not np.isfinite(value)]
     terms = [name for name in bad if name not in ("loss/model", "loss/actor", "loss/critic")] or bad
     raise Diverged(
         f"{skipped} updates in a row were skipped because they were not finite, up to update {updates} at "
@@ -44,40 +44,6 @@ def check_updates(told: Mapping[str, Any], *, updates: int, agent_steps: int) ->
         "those of the last good update. Check the environment's rewards and observations for inf and nan, then "
         "lower the learning rates."
     )
-
-
-class Means:
-    """Means of metrics between two lines of the log."""
-
-    FORM: ClassVar = {"sums": {...: number}, "counts": {...: natural}}
-    """What :meth:`state` returns; see :func:`jaxdreamer.files.require`."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, float] = defaultdict(float)
-        self.counts: dict[str, int] = defaultdict(int)
-
-    def add(self, metrics: Mapping[str, Any]) -> None:
-        """Count one call's metrics; values that are not finite are left out."""
-        for name, value in metrics.items():
-            if np.isfinite(value):
-                self.sums[name] += float(value)
-                self.counts[name] += 1
-
-    def take(self) -> dict[str, float]:
-        """The means so far; starts anew."""
-        means = {name: total / self.counts[name] for name, total in self.sums.items()}
-        self.__init__()  # type: ignore[misc]
-        return means
-
-    def state(self) -> dict[str, dict[str, float]]:
-        """JSON-ready."""
-        return {"sums": dict(self.sums), "counts": dict(self.counts)}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state` returned."""
-        self.__init__()  # type: ignore[misc]
-        self.sums.update(state["sums"])
-        self.counts.update(state["counts"])
 
 
 class Clock:

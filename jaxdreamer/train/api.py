@@ -1,0 +1,207 @@
+"""Training and evaluating, as functions of a configuration and a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from jaxdreamer import config as configs
+from jaxdreamer.agent.algorithm import Make
+from jaxdreamer.config import Config, ConfigError, EnvConfig
+from jaxdreamer.devices import devices, keep_compiled
+from jaxdreamer.envs.base import EnvError
+from jaxdreamer.envs.device.functional import FunctionalEnv
+from jaxdreamer.envs.registry import backends, is_functional, located, make_functional
+from jaxdreamer.envs.trust import refuse_untrusted
+from jaxdreamer.nets.networks import Networks
+from jaxdreamer.record import video
+from jaxdreamer.record.metrics import Sink
+from jaxdreamer.record.progress import lasting
+from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.record.stored import read_config
+from jaxdreamer.train import run
+from jaxdreamer.train.device.world import DeviceWorld
+from jaxdreamer.train.evaluate import Evaluation
+from jaxdreamer.train.hooks import Hooks
+from jaxdreamer.train.host.world import HostWorld
+from jaxdreamer.train.run import Request, Result
+from jaxdreamer.train.stop import Signals
+from jaxdreamer.types import TrainState
+
+_MOST_SEEDS = 1000  # side by side in one program
+
+
+def train_agent(
+    config: Config,
+    logdir: str | os.PathLike[str],
+    *,
+    make: Callable[[], Any] | FunctionalEnv | None = None,
+    sinks: Iterable[str | Sink] = (),
+    console: Console | None = None,
+    start: TrainState | None = None,
+    hooks: Hooks = Hooks(),  # noqa: B008 it is frozen
+    algorithm: Make | None = None,
+    networks: Networks | None = None,
+    start_over: bool = False,
+    drop_damaged_replay: bool = False,
+) -> Result:
+    """Train as ``config`` says, writing to ``logdir``; a folder that holds a run already is resumed.
+
+    Args:
+        config: see :func:`jaxdreamer.config.preset`.
+        logdir: made if need be. Where it holds a run, settings that differ are shown by name, and applied or refused.
+        make: makes one environment, instead of ``config.env.id``: another one at each call, gymnasium's (wrapped as
+            ``config.env`` says) or the library's. Or pure functions,
+            :class:`~jaxdreamer.envs.device.functional.FunctionalEnv`, which are trained on the device.
+        sinks: further places for metrics: ``"tensorboard"``, ``"wandb"``, or objects with a sink's methods
+            (:class:`jaxdreamer.record.metrics.Sink`).
+        console: where to report; standard error by default.
+        start: what a new run begins to learn from, instead of fresh parameters; its prefill is then played by this policy,
+            and its counters of updates continue. A run that is resumed continues from its own.
+        hooks: functions to call as the run goes on; see :class:`~jaxdreamer.train.hooks.Hooks`.
+        algorithm: makes the algorithm from (config, spec, networks), instead of the one that ``config.algorithm`` names; see
+            :class:`~jaxdreamer.agent.algorithm.Algorithm`. A resumed run needs it again.
+        networks: for the algorithm, instead of those that ``config.model`` describes.
+        start_over: begin anew where there is a run already; its checkpoints, metrics, replay and films are deleted.
+        drop_damaged_replay: continue without those parts of the stored replay that are damaged or gone.
+
+    Ctrl-C, SIGTERM or a closed terminal ends the run after the current step with a checkpoint; a second Ctrl-C leaves at
+    once, with the newest checkpoint as it is, and ends a process that cannot leave within seconds. In another thread than
+    the main one, signals are left alone.
+
+    Raises:
+        ConfigError: settings that cannot be, or that differ from the run's where they must not.
+        Diverged: 20 updates in a row were not finite.
+    """
+    devices()
+    keep_compiled()
+    if make is not None:
+        config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
+    config = replace(config, env=located(config.env))
+    request = Request(
+        tuple(sinks), console, hooks, start, start_over, drop_damaged_replay, algorithm=algorithm, networks=networks
+    )
+    return run.train(lambda: _world(config, make), [config], [RunDir(logdir)], request)[0]
+
+
+def train_seeds(
+    config: Config,
+    logdir: str | os.PathLike[str],
+    seeds: int,
+    *,
+    make: FunctionalEnv | None = None,
+    sinks: Iterable[str] = (),
+    console: Console | None = None,
+    hooks: Hooks = Hooks(),  # noqa: B008 it is frozen
+    algorithm: Make | None = None,
+    networks: Networks | None = None,
+    start_over: bool = False,
+) -> list[Result]:
+    """Train ``seeds`` agents in one compiled program: seeds ``config.seed``, ``config.seed + 1``, ...
+
+    Each writes a run of its own to ``logdir/seed-N``, with the numbers (to rounding) that it would have alone; all are
+    resumed together, or each alone from its folder. Needs an environment of pure functions. Otherwise as
+    :func:`train_agent`.
+    """
+    devices()
+    keep_compiled()
+    if not 1 <= seeds <= _MOST_SEEDS:
+        raise ConfigError(f"seeds must be 1 to {_MOST_SEEDS}, found {seeds}")
+    if make is not None:
+        config = configs.replace(config, {"env.backend": "custom"})
+    world = _world(config, make)
+    if not isinstance(world, DeviceWorld):
+        raise ConfigError(
+            f"seeds side by side need an environment of pure functions on the device, but env.backend={config.env.backend} "
+            "steps its environments on the host: start a run for each seed instead (--seed N)"
+        )
+    each = [configs.replace(config, {"seed": config.seed + index}) for index in range(seeds)]
+    folders = [RunDir(Path(logdir) / f"seed-{one.seed}") for one in each]
+    request = Request(tuple(sinks), console, hooks, start_over=start_over, algorithm=algorithm, networks=networks)
+    return run.train(lambda: world, each, folders, request)
+
+
+def evaluate_agent(
+    logdir: str | os.PathLike[str],
+    *,
+    episodes: int | None = None,
+    seed: int | None = None,
+    make: Callable[[], Any] | FunctionalEnv | None = None,
+    film: str | os.PathLike[str] | None = None,
+    best: bool = False,
+    trust: bool = False,
+    algorithm: Make | None = None,
+    networks: Networks | None = None,
+) -> Evaluation:
+    """Play the newest checkpoint of a run without exploration.
+
+    With the default seed and number of episodes the result is that of the run's own evaluation of these parameters.
+
+    Args:
+        logdir: of the run.
+        episodes: how many; the run's ``run.eval_episodes`` by default.
+        seed: of the environments; the run's own by default.
+        make, algorithm, networks: as for :func:`train_agent`.
+        film: save a film of the first episode there (.gif, or .mp4 with the extra ``video``).
+        best: play the checkpoint that ``run.keep_best`` kept instead.
+        trust: let the run's configuration import modules and start programs that are not jaxdreamer's, where it names some.
+
+    Raises:
+        Untrusted: it names some and ``trust`` is off; the message says which. Nothing of them was run.
+    """
+    if film is not None and Path(film).suffix not in (".gif", ".mp4"):
+        raise ConfigError(f"a film is .gif or .mp4, found {film}")
+    devices()
+    keep_compiled()
+    rundir = RunDir(logdir)
+    if make is None and not trust:
+        refuse_untrusted(read_config(rundir).env, rundir.config)
+    with Signals(lasting()):
+        evaluation = run.evaluate(
+            rundir,
+            lambda config: _world(config, make),
+            episodes=episodes,
+            seed=seed,
+            film=film is not None,
+            best=best,
+            algorithm=algorithm,
+            networks=networks,
+        )
+    if film is not None:
+        if evaluation.frames is None:
+            raise EnvError(f"{film} was not written: drawing the environment failed (see above)")
+        video.save_video(film, evaluation.frames, evaluation.frame_rate)
+    return evaluation
+
+
+def _world(config: Config, make: Any) -> HostWorld | DeviceWorld:
+    """On the device where the environment is made of pure functions and the host is not asked for."""
+    if isinstance(make, FunctionalEnv):
+        if config.run.loop == "host":
+            raise ConfigError(
+                "run.loop=host: give make=... as a function that returns envs.hosted.host(env, config.env)"
+            )
+        return DeviceWorld(config, make)
+    if make is None and config.run.loop != "host" and is_functional(config.env):
+        _refuse_host_settings(config.env)
+        return DeviceWorld(config, make_functional(config.env))
+    if config.run.loop == "device" and (make is not None or config.env.backend != "custom"):
+        raise ConfigError(
+            f"run.loop=device needs an environment of pure functions (env.backend={' or '.join(backends('device'))}), found "
+            f"env.backend={config.env.backend}"
+        )
+    return HostWorld(config, make)
+
+
+def _refuse_host_settings(env: EnvConfig) -> None:
+    for name in ("exclude", "workers"):
+        if getattr(env, name) != getattr(EnvConfig, name):
+            raise ConfigError(
+                f"env.{name}={getattr(env, name)} is for environments stepped on the host, but env.backend={env.backend} "
+                "is trained on the device: leave it out, or set run.loop=host"
+            )

@@ -1,0 +1,262 @@
+"""The loop for environments made of pure functions: one compiled program, and the host that starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdreamer.agent.algorithm import OpenLoop
+from jaxdreamer.config import ConfigError
+from jaxdreamer.devices import how_often
+from jaxdreamer.envs.base import EnvError
+from jaxdreamer.envs.device.functional import FunctionalEnv, make_lanes
+from jaxdreamer.files import FileUnusable, natural
+from jaxdreamer.record import checkpoint
+from jaxdreamer.record.pace import Work
+from jaxdreamer.replay.device import cut, grow, make_device_replay
+from jaxdreamer.train.device.program import Carry, Plan, Report, make_program
+from jaxdreamer.train.device.segments import Segment, Segments
+from jaxdreamer.train.evaluate import MAX_BROKEN_IN_A_ROW, Play, never_finite
+from jaxdreamer.train.loop import Job, Loop, Run
+from jaxdreamer.train.saved import Saved
+from jaxdreamer.train.telemetry import Diverged, check_updates
+from jaxdreamer.types import PyTree, TrainState
+
+MOST_SEGMENTS = 64  # in one call; more saves no time
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceSaved(Saved):
+    """What a checkpoint of a device loop holds beside its arrays."""
+
+    segments: Annotated[dict[str, int], Segments.FORM]
+    random_prefill: bool
+    replay_rows: Annotated[int, natural]
+
+
+class DeviceLoop(Loop):
+    """One or several seeds of one configuration, trained on the device in one compiled program.
+
+    Between calls nothing but a plan goes to the device and nothing but a report comes back, which is read when the next
+    call is under way; both are explicit transfers, all others are disallowed. Replay and environments are a part of the
+    checkpoint, so a resumed run continues bit for bit.
+
+    Args:
+        job: what to do; the progress shows means over its seeds.
+        env: the environment.
+        play: plays evaluations.
+    """
+
+    name = "device"
+
+    def __init__(self, job: Job, env: FunctionalEnv, play: Play):
+        super().__init__(job, env.spec, play, env.render is not None)
+        config, settings, self._many = self.config, self.config.env, len(self.runs) > 1
+        lanes = make_lanes(env, settings.num_envs, action_repeat=settings.action_repeat, time_limit=settings.time_limit)
+        replay = make_device_replay(
+            env.spec,
+            capacity=config.replay.capacity,
+            lanes=settings.num_envs,
+            length=config.replay.batch_length,
+            batch_size=config.replay.batch_size,
+            cross_episodes=config.replay.cross_episodes,
+            copies=len(self.runs),
+        )
+        self.progress.log(replay.size.describe())
+        program = make_program(self.algorithm, lanes, replay, cross_episodes=config.replay.cross_episodes)
+        self.traces = 0  # times the program was traced; a test holds it at one
+
+        def traced(carry: Carry, plan: Plan) -> tuple[Carry, Report]:
+            self.traces += 1
+            return program.run(carry, plan)
+
+        self._function = jax.vmap(traced, (0, None)) if self._many else traced
+        self._call: Callable[[Carry, Plan], tuple[Carry, Report]] | None = None
+
+        def look(params: PyTree, buffer: Any, key: Any) -> OpenLoop:
+            batch = jax.tree.map(lambda x: x[:, :4], replay.sample(buffer, key))
+            return self.algorithm.open_loop(params, batch, context=self.context, key=key)
+
+        self._open_loop = jax.jit(look)
+        with self.progress.status("building the networks and the environments"):
+            keys = jnp.stack([jax.random.key(run.config.seed) for run in self.runs])
+            init = jax.jit(jax.vmap(program.init)) if self._many else jax.jit(program.init)
+            self.carry: Carry = self.placement.put_state(init(keys if self._many else keys[0]))
+        self._like: Carry = jax.eval_shape(lambda carry: self._of(carry, 0), self.carry)
+        self._make_segments()
+        self._unread: Report | None = None
+
+    def _make_segments(self) -> None:
+        run, lanes, length = self.config.run, self.config.env.num_envs, self.config.replay.batch_length
+        self.segments = Segments(run, lanes, length)
+        updates = self.segments.rows * lanes * run.updates // run.train_every
+        per_segment = max(1, min(self.segments.most, updates))
+        self.per_call = min(MOST_SEGMENTS, max(1, self.segments.most // per_segment))
+        if self.segments.prefill > run.prefill:
+            self.progress.log(
+                f"random actions for {self.segments.prefill:,} entries instead of run.prefill {run.prefill:,}: every one of "
+                f"the {lanes} environments has to fill a sequence of {length}"
+            )
+        if self.segments.prefill * self.config.env.action_repeat >= run.frames:
+            raise ConfigError(
+                f"run.frames {run.frames} would be spent before learning begins, after {self.segments.prefill} entries "
+                f"of {lanes} environments: raise run.frames, or lower run.prefill or env.num_envs"
+            )
+
+    # ---- the loop ------------------------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """Entries of all lanes, the resets too."""
+        return self.segments.entries
+
+    @property
+    def work(self) -> Work:
+        """What is left of the run."""
+        return self.left(self.segments.owed, self.segments.started >= 0, self.segments.prefill)
+
+    @property
+    def in_debt(self) -> bool:
+        """Whether updates are owed: calls have an end."""
+        return self.segments.owed > 0
+
+    def state_of(self, index: int) -> TrainState:
+        """What one seed has learned."""
+        return self._of(self.carry.train, index)
+
+    def set_state(self, state: TrainState) -> None:
+        """Learn on from ``state``, which plays the prefill, too."""
+        many = lambda x: jnp.stack([x] * len(self.runs)) if self._many else jnp.copy(x)  # noqa: E731
+        self.carry = self.carry._replace(train=jax.tree.map(many, state))
+        self.segments.random = False
+
+    def _of(self, tree: PyTree, index: int) -> PyTree:
+        return jax.tree.map(lambda x: x[index], tree) if self._many else tree
+
+    def step(self) -> None:
+        """One call of the program, and whatever is due after it."""
+        plan = self.placement.put_state(self._plan())
+        call = self._call or self._compile(plan)
+        with self.clock.timed("device"):
+            with jax.transfer_guard("disallow"):
+                self.carry, report = call(self.carry, plan)
+            self.read()
+        self._unread = report
+        self.show(self.segments.owed)
+        self.report()
+
+    def _plan(self) -> Plan:
+        """The next segments, up to where something is due."""
+        segments: list[Segment] = []
+        while len(segments) < self.per_call and not self.spent:
+            if sum(segment.updates for segment in segments) >= self.segments.most:
+                break
+            if not self.segments.owed and any(e.will_be_due(self.segments.entries) for e in self.every.values()):
+                break
+            segments.append(self.segments.next())
+        segments += [Segment(False, 0, 0)] * (self.per_call - len(segments))
+        random, rows, updates = zip(*segments)
+        return Plan(np.array(random), np.array(rows, np.int32), np.array(updates, np.int32))
+
+    def _compile(self, plan: Plan) -> Callable[[Carry, Plan], tuple[Carry, Report]]:
+        lanes = f"{self.config.env.num_envs} environments"
+        seeds = f" for {len(self.runs)} seeds" if self._many else ""
+        with self.progress.status(f"compiling the loop: {lanes} and {self.config.preset}{seeds}, {how_often()}"):
+            self._call = jax.jit(self._function, donate_argnums=0).lower(self.carry, plan).compile()
+        return self._call
+
+    def read(self) -> None:
+        """Count in the last call's report."""
+        if self._unread is None:
+            return
+        report, self._unread = self.placement.gather(self._unread), None
+        for index, run in enumerate(self.runs):
+            try:
+                self._count(index, self._of(report, index))
+            except (Diverged, EnvError) as error:
+                if not self._many:
+                    raise
+                raise type(error)(
+                    f"seed {run.config.seed}: {error} (resume the others alone, each with --logdir "
+                    f"{run.rundir.path.parent}/seed-N)"
+                ) from error
+
+    def _count(self, index: int, report: Report) -> None:
+        tally = self.runs[index].tally
+        tally.agent_steps += int(report.agent_steps)
+        tally.broken += int(report.broken)
+        if report.broken_in_a_row >= MAX_BROKEN_IN_A_ROW:
+            raise never_finite()
+        tally.learned(report.learned)
+        check_updates(report.learned.worst, updates=tally.updates, agent_steps=tally.agent_steps)
+        self.played(index, report.ended)
+
+    # ---- reporting -----------------------------------------------------------------------------------------------
+
+    def measured(self) -> dict[str, float]:
+        """Entries in replay."""
+        lanes = self.config.env.num_envs
+        return {"replay/entries": min(self.segments.entries, self.config.replay.capacity // lanes * lanes)}
+
+    def open_loop(self, index: int) -> OpenLoop:
+        """What the model predicts of four sequences from one seed's replay."""
+        key = jax.random.key(self.runs[index].config.seed)
+        return self.placement.gather(self._open_loop(self.acting(index), self._of(self.carry.replay, index), key))
+
+    # ---- saving and resuming -------------------------------------------------------------------------------------
+
+    def parts(self, index: int, common: dict[str, Any]) -> tuple[PyTree, DeviceSaved]:
+        """Arrays and the rest of one seed's checkpoint; of the replay what is filled."""
+        ring = self.carry.replay
+        rows = int(np.max(self.placement.gather(ring.filled)))  # the seeds' lanes move in lockstep
+        ring = jax.vmap(lambda one: cut(one, rows))(ring) if self._many else cut(ring, rows)
+        carry = self._of(self.carry._replace(replay=ring), index)
+        return _tree(carry), DeviceSaved(
+            **common, segments=self.segments.state(), random_prefill=self.segments.random, replay_rows=rows
+        )
+
+    def restore(self, drop_damaged: bool = False) -> None:
+        """Resume from the newest checkpoint that every seed has, undamaged; the replay is a part of it."""
+        if drop_damaged:
+            self.progress.log(
+                "drop_damaged_replay does nothing on the device: there the replay is part of the checkpoint, and a damaged "
+                "checkpoint is skipped for the one before it"
+            )
+        del self.carry  # the ring is large: not two of them while another is read
+        super().restore(drop_damaged)
+
+    def read_parts(self, run: Run, step: int, drop_damaged: bool) -> tuple[PyTree, DeviceSaved]:
+        """One seed's carry and the rest of a checkpoint."""
+        folder, most = run.rundir.checkpoints, self._like.replay.age.shape[0]
+        try:
+            saved = DeviceSaved.read(checkpoint.read_host(folder, step))
+        except FileUnusable as error:
+            raise checkpoint.CheckpointDamaged(f"{folder}, step {step}: {error}") from error
+        rows = saved.replay_rows
+        if rows > most:
+            raise checkpoint.CheckpointDamaged(f"{folder}, step {step}: host.json says {rows} rows of replay")
+        like = self._like._replace(replay=jax.eval_shape(lambda ring: cut(ring, rows), self._like.replay))
+        tree, _, _ = checkpoint.restore(folder, _tree(like), step=step)
+        carry = Carry(**(tree["loop"] | {"train": tree["train"]}))
+        return carry._replace(replay=grow(carry.replay, most)), saved
+
+    def load_parts(self, found: list[tuple[PyTree, DeviceSaved]], drop_damaged: bool) -> None:
+        """Take over the seeds' carries."""
+        carries, saved = [carry for carry, _ in found], found[0][1]
+        carry = jax.tree.map(lambda *x: jnp.stack(x), *carries) if self._many else carries[0]
+        self.carry = self.placement.put_state(carry)
+        self.segments.load(saved.segments)
+        self.segments.random = saved.random_prefill
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+def _tree(carry: Carry) -> PyTree:
+    """A carry as a checkpoint has it, the train state where :func:`~jaxdreamer.record.checkpoint.restore_acting` looks."""
+    return {"train": carry.train, "loop": carry._asdict() | {"train": ()}}

@@ -1,0 +1,388 @@
+"""The loop for environments on the host: collect, store, train."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdreamer.agent.algorithm import OpenLoop
+from jaxdreamer.devices import how_often
+from jaxdreamer.envs.base import VectorEnv
+from jaxdreamer.envs.host.scale import ill_scaled
+from jaxdreamer.files import FileUnusable, list_of, natural, number
+from jaxdreamer.record import checkpoint
+from jaxdreamer.record.pace import Work
+from jaxdreamer.replay import disk
+from jaxdreamer.replay.host import HostReplay, Indices
+from jaxdreamer.replay.prefetch import Gatherer, Prefetcher
+from jaxdreamer.train.evaluate import Play
+from jaxdreamer.train.host.collect import Collector
+from jaxdreamer.train.loop import Job, Loop, Run
+from jaxdreamer.train.saved import Saved
+from jaxdreamer.train.schedule import Every, updates_in_a_call
+from jaxdreamer.train.scores import Running
+from jaxdreamer.train.tally import Learned, add_update, nothing_learned
+from jaxdreamer.train.telemetry import check_updates
+from jaxdreamer.types import Batch, PyTree, TrainState
+
+_log = logging.getLogger("jaxdreamer")
+
+
+def _lane(value: Any) -> bool:
+    """Whether it is where a lane was: numbers and flags by name."""
+    return isinstance(value, dict) and all(isinstance(v, bool) or number(v) for v in value.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostSaved(Saved):
+    """What a checkpoint of a host loop holds beside its arrays."""
+
+    train: Annotated[list[int], list_of(number, 2)]
+    owed: Annotated[int, natural]
+    pretrained: bool
+    random_prefill: bool
+    broken_in_a_row: Annotated[list[int], [natural]]
+    running: Annotated[dict[str, list[float]], {"returns": [number], "lengths": [natural]}]
+    rng: dict[str, Any]
+    pending: Annotated[list[dict[str, list[int]]], [{"start": [natural], "lane": [natural]}]]
+    """Windows that were asked for and not yet learned from."""
+    pending_shape: Annotated[list[int], list_of(natural, 3)]
+    envs: Annotated[dict[str, Any], {"seed": natural, "agent_steps": natural, "lanes": [_lane]}]
+    begun: bool
+    """Whether the environments had begun a step."""
+    replay: Annotated[dict[str, Any], disk.FORM]
+
+    @classmethod
+    def of_lanes(cls, data: Any, lanes: int) -> HostSaved:
+        """:meth:`read`, for a run of so many environments."""
+        saved = cls.read(data)
+        found = [*map(len, (saved.broken_in_a_row, *saved.running.values(), saved.envs["lanes"]))]
+        if set(found) != {lanes} or any(lane >= lanes for item in saved.pending for lane in item["lane"]):
+            raise FileUnusable(f"{cls.NAME} is not of a run with {lanes} environments")
+        try:
+            np.random.default_rng().bit_generator.state = saved.rng
+        except (KeyError, TypeError, ValueError, OverflowError) as error:  # as NumPy has it
+            raise FileUnusable(f"{cls.NAME}: 'rng' is no state of a generator ({error})") from error
+        return saved
+
+
+class HostLoop(Loop):
+    """One training run with environments on the host.
+
+    Training happens ``run.updates`` updates at a time, every ``run.train_every`` steps. Environments are brought back to
+    where they were by playing their unfinished episodes again from their seeds.
+
+    Args:
+        job: what to do, for one run.
+        envs: the training environments, side by side; the caller closes them.
+        play: plays evaluations.
+    """
+
+    name = "host"
+
+    def __init__(self, job: Job, envs: VectorEnv, play: Play):
+        super().__init__(job, envs.spec, play, envs.can_render)
+        self.envs, self.rundir, self.tally = envs, self.runs[0].rundir, self.runs[0].tally
+        config, run = self.config, self.config.run
+        self.every_train = Every(run.train_every)
+        self.per_call = updates_in_a_call(run.updates, run.updates_per_call)
+        # Between asking for a batch and gathering it, each lane adds at most this many entries (a reset may follow
+        # every step); windows that these would overwrite are not sampled.
+        guard = 2 * (-(-run.train_every // envs.num_envs) + 1)
+        self.replay = HostReplay(
+            envs.spec,
+            capacity=config.replay.capacity,
+            lanes=envs.num_envs,
+            length=config.replay.batch_length,
+            cross_episodes=config.replay.cross_episodes,
+            guard=guard,
+        )
+        self.progress.log(self.replay.size.describe())
+        key_learner, key_act, _ = jax.random.split(jax.random.key(config.seed), 3)  # the third is the evaluations'
+        with self.progress.status("building the networks"):
+            self._state = self.placement.put_state(jax.jit(self.algorithm.init)(key_learner))
+        self.collector = Collector(envs, self.algorithm.policy, self.replay, key_act)
+        self.rng = np.random.default_rng(np.random.SeedSequence((config.seed, 0x5EED)))
+        self.prefetch = Prefetcher(Gatherer(self.replay, groups=self.per_call), self.placement.put_batch)
+        self._open_loop = jax.jit(
+            lambda params, batch, key: self.algorithm.open_loop(params, batch, context=self.context, key=key)
+        )
+        self._train: Callable[..., Any] | None = None
+        self._unread: Learned | None = None  # of the last call
+        self.traces = 0  # times the update was traced; a test holds it at one
+        self.owed = 0  # updates due and not yet done
+        self.pretrained = False
+        self.random_prefill = True
+        self._manifest: dict[str, Any] | None = None
+
+    # ---- the loop ------------------------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """Agent steps."""
+        return self.tally.agent_steps
+
+    @property
+    def updates(self) -> int:
+        """Updates so far, those under way included."""
+        return self.tally.updates + (0 if self._unread is None else self.per_call)
+
+    @property
+    def work(self) -> Work:
+        """What is left of the run."""
+        return self.left(self.owed, self.pretrained, self.config.run.prefill)
+
+    @property
+    def in_debt(self) -> bool:
+        """Whether updates are owed."""
+        return self.owed > 0
+
+    def step(self) -> None:
+        """One entry of every environment, and whatever is due after it.
+
+        A stop that is asked for in the midst of many updates leaves the rest owed: the next step, that of a resumed run
+        perhaps, begins with them.
+        """
+        if not self.owed:
+            self._collect()
+        self.show(self.owed, self.per_call)
+        while self.owed and not self.stop_requested:
+            self.train()
+            self.owed = max(0, self.owed - self.per_call)
+            self.show(self.owed, self.per_call)
+        self.report()
+
+    def _collect(self) -> None:
+        starting = self.collector.latest is None
+        with self.clock.timed("collect"):
+            self.collector.step(self.acting(0), self._mode)
+            self.tally.agent_steps, self.tally.broken = self.collector.agent_steps, self.collector.broken.count
+            if self.envs.overlaps:
+                # Decided before this step's updates, so that environments advance while those run. It depends on no
+                # clock: equal seeds give equal runs.
+                self.collector.begin(self.acting(0), self._mode)
+        self.played(0, self.collector.ended)
+        if starting:
+            for note in self.envs.notes:
+                self.progress.log(note)
+        run, steps = self.config.run, self.tally.agent_steps
+        if steps < run.prefill:
+            return
+        if self.pretrained:
+            self.owed = self.every_train.count(steps) * run.updates
+        elif self.replay.can_sample:  # the prefill may be shorter than a sequence
+            self._look_at_observations()
+            self.pretrained, self.owed = True, run.pretrain
+            self.every_train.start(steps)
+
+    @property
+    def _mode(self) -> str:
+        """How actions are chosen now: by chance while replay is filled."""
+        return "random" if self.tally.agent_steps < self.config.run.prefill and self.random_prefill else "explore"
+
+    def _look_at_observations(self) -> None:
+        """Say which of the prefill's observations are hard to learn because of their scale."""
+        model = self.config.model
+        for key, (low, high) in self.replay.ranges().items():
+            squashed = model.symlog_inputs and max(abs(low), abs(high)) > 1
+            mended = self.spec.obs[key].kind == "vector" and (model.normalize_inputs or squashed)
+            if not mended and (text := ill_scaled(key, self.spec.obs[key], low, high)):
+                self.progress.log(f"observation {text}")
+
+    # ---- learning ------------------------------------------------------------------------------------------------
+
+    def state_of(self, index: int) -> TrainState:
+        """What was learned."""
+        return self._state
+
+    def set_state(self, state: TrainState) -> None:
+        """Learn on from ``state``, which plays the prefill, too."""
+        self._state, self.random_prefill = jax.tree.map(jnp.copy, state), False
+
+    def train(self) -> None:
+        """One compiled call of ``per_call`` updates; its metrics are read when the next one is under way."""
+        with self.clock.timed("sample"):
+            if not self.prefetch.pending:
+                self._request()
+            batch = self.prefetch.get()
+            self._request()
+        with self.clock.timed("train"):
+            train = self._train or self._compile(batch)
+            self._state, learned = train(self._state, batch)
+            self.read()
+            self._unread = learned
+
+    @property
+    def _batch_shape(self) -> list[int]:
+        return [self.per_call, self.config.replay.batch_length, self.config.replay.batch_size]
+
+    def _request(self) -> None:
+        count = self.config.replay.batch_size * self.per_call
+        self.prefetch.request(self.replay.sample_indices(self.rng, count))
+
+    def _compile(self, batch: Batch) -> Callable[..., Any]:
+        first = jax.tree.map(lambda x: x[0], batch)
+        shapes = jax.eval_shape(self.algorithm.update, self._state, first)[1]
+
+        def train(state: TrainState, batches: Batch) -> tuple[TrainState, Learned]:
+            self.traces += 1
+
+            def update(carry: tuple[TrainState, Learned], batch: Batch) -> tuple[tuple[TrainState, Learned], None]:
+                state, metrics = self.algorithm.update(carry[0], batch)
+                return (state, add_update(carry[1], state, metrics)), None
+
+            return lax.scan(update, (state, nothing_learned(shapes, state)), batches)[0]
+
+        updates = f"{self.per_call} update{'s' if self.per_call > 1 else ''}"
+        with self.progress.status(f"compiling {updates} of {self.config.preset}, {how_often()}"):
+            self._train = jax.jit(train, donate_argnums=0).lower(self._state, batch).compile()
+        return self._train
+
+    def read(self) -> None:
+        """Count in the last call's metrics."""
+        if self._unread is not None:
+            learned, self._unread = self.placement.gather(self._unread), None
+            self.tally.learned(learned)
+            check_updates(learned.worst, updates=self.updates, agent_steps=self.tally.agent_steps)
+
+    # ---- reporting -----------------------------------------------------------------------------------------------
+
+    def measured(self) -> dict[str, float]:
+        """Entries in replay, and what the environments count of themselves."""
+        found: dict[str, float] = {"replay/entries": self.replay.rows * self.replay.lanes}
+        return found if self.envs.restarts is None else found | {"env/restarts": self.envs.restarts}
+
+    def open_loop(self, index: int) -> OpenLoop:
+        """What the model predicts of four sequences from replay."""
+        rng = np.random.default_rng(self.tally.agent_steps)  # its own: pictures must not change what is learned
+        batch = self.replay.gather(self.replay.sample_indices(rng, 4))
+        return self.placement.gather(self._open_loop(self.acting(0), batch, jax.random.key(self.config.seed)))
+
+    # ---- saving and resuming -------------------------------------------------------------------------------------
+
+    def _tree(self) -> PyTree:
+        sent = self.collector.sent
+        if sent is None:
+            sent = np.zeros((self.replay.lanes, self.spec.action.size), np.float32)
+        return {"train": self._state, "acting": self.collector.acting, "sent": sent}
+
+    def save(self) -> None:
+        """Write a checkpoint of everything, of the replay what is new; then delete what of it no checkpoint needs."""
+        super().save()
+        lists = []
+        for host in checkpoint.hosts(self.rundir.checkpoints).values():
+            if self._problem(host) is None:
+                lists.append(host["replay"])
+        disk.prune(self.rundir.replay, lists)
+
+    def parts(self, index: int, common: dict[str, Any]) -> tuple[PyTree, HostSaved]:
+        """Arrays and the rest of a checkpoint; the replay is written beside it."""
+        self._manifest = disk.save(self.replay, self.rundir.replay, self._manifest)
+        collector = self.collector
+        return self._tree(), HostSaved(
+            **common,
+            train=[self.every_train.interval, self.every_train.last],
+            owed=self.owed,
+            pretrained=self.pretrained,
+            random_prefill=self.random_prefill,
+            broken_in_a_row=collector.broken.in_a_row.tolist(),
+            running={name: value.tolist() for name, value in collector.running._asdict().items()},
+            rng=dict(self.rng.bit_generator.state),
+            pending=[indices.to_json() for indices in self.prefetch.pending],
+            pending_shape=self._batch_shape,
+            envs=self.envs.state(),
+            begun=collector.sent is not None,
+            replay=self._manifest,
+        )
+
+    def _problem(self, host: Any) -> str | None:
+        """What is wrong with a checkpoint's ``host.json``, or None; the replay's files are not looked at."""
+        try:
+            HostSaved.of_lanes(host, self.replay.lanes)
+        except FileUnusable as error:
+            return str(error)
+        return None
+
+    def read_parts(self, run: Run, step: int, drop_damaged: bool) -> tuple[PyTree, HostSaved]:
+        """Arrays and the rest of a checkpoint, whose replay is whole or may be damaged."""
+
+        def check(host: Any) -> str | None:
+            if (problem := self._problem(host)) or drop_damaged:
+                return problem
+            found = disk.problems(run.rundir.replay, host["replay"])
+            advice = "; to resume without the damaged parts: --drop-damaged-replay"
+            return "; ".join(found) + advice if found else None
+
+        tree, host, _ = checkpoint.restore(run.rundir.checkpoints, self._tree(), step, check)
+        return tree, HostSaved.of_lanes(host, self.replay.lanes)
+
+    def load_parts(self, found: list[tuple[PyTree, HostSaved]], drop_damaged: bool) -> None:
+        """Take over a checkpoint, and bring replay and environments back to where they were."""
+        (tree, saved), collector = found[0], self.collector
+        self._state, collector.acting = self.placement.put_state(tree["train"]), tree["acting"]
+        collector.agent_steps, collector.broken.count = self.tally.agent_steps, self.tally.broken
+        collector.broken.in_a_row[:] = saved.broken_in_a_row
+        collector.running = Running(**{name: np.array(value) for name, value in saved.running.items()})
+        self.pretrained, self.owed, self.random_prefill = saved.pretrained, saved.owed, saved.random_prefill
+        interval, last = saved.train
+        self.every_train.start(last if interval == self.every_train.interval else self.position)
+        self.rng.bit_generator.state = saved.rng
+        whole = self._restore_replay(saved.replay, drop_damaged)
+        self._restore_environments(saved.envs)
+        if saved.begun:  # with the action that was decided before the checkpoint
+            collector.resume(np.asarray(tree["sent"]))
+        # Not where the run continues with other batches than it was stopped with.
+        if whole and saved.pending_shape == self._batch_shape:
+            for indices in saved.pending:
+                self.prefetch.request(Indices.from_json(indices))
+
+    def _restore_replay(self, manifest: dict[str, Any], drop_damaged: bool) -> bool:
+        """Fill the replay; whether all of it is there."""
+        dropped = disk.load(self.replay, self.rundir.replay, manifest, drop_damaged)
+        for line in dropped:
+            self.progress.log(f"the run continues without part of its replay: {line}")
+        if not dropped:
+            self._manifest = manifest  # else rows have other numbers: all are written again
+        elif not self.replay.can_sample:
+            self.progress.log(f"learning waits until there is enough experience again: {self.replay.why_empty()}")
+            self.pretrained, self.owed = False, 0
+        return not dropped
+
+    def _restore_environments(self, saved: dict[str, Any]) -> None:
+        """Play each lane's unfinished episode again; where that does not lead to the same place, end it there."""
+        lanes = range(self.replay.lanes)
+        # None where the episode is over (the lane is reset next anyway), or where replay has lost its beginning.
+        actions = [self.replay.lane_episode(lane) for lane in lanes]
+        with self.progress.status("bringing the environments back to where they were"):
+            found = self.envs.restore(saved, actions)
+        if not self.replay.rows:
+            return
+        stored, _ = self.replay.last_row()
+
+        def same(lane: int) -> bool:
+            entry = found[lane]
+            if entry is None or not np.isfinite(entry.reward):
+                return False
+            return all(np.array_equal(entry.obs[k], stored.obs[k][lane]) for k in stored.obs)
+
+        lost = [lane for lane in lanes if not stored.is_last[lane] and not same(lane)]
+        for lane in lost:
+            _log.warning(
+                "environment %d could not be brought back to where it was (its task is not deterministic, or its "
+                "episode is longer than the replay): the episode is cut there and a new one begins",
+                lane,
+            )
+            self.replay.close_episode(lane)
+            self.envs.abandon(lane)
+        self.collector.latest, _ = self.replay.last_row()
+
+    def close(self) -> None:
+        """Stop the thread that fetches batches."""
+        self.prefetch.close()

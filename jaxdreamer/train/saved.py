@@ -1,0 +1,48 @@
+"""The part of a checkpoint that is no array: its ``host.json``, as dataclasses that know the form of every value."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self, get_origin, get_type_hints
+
+from jaxdreamer.files import list_of, natural, number, optional, require
+from jaxdreamer.train.tally import Tally
+
+CADENCES = ("eval", "log", "checkpoint")
+"""In the order in which they are served."""
+_EVERY = {name: list_of(number, 2) for name in CADENCES}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What both loops keep; each adds its own. A field's annotation gives its form, see :func:`jaxdreamer.files.require`."""
+
+    loop: str
+    config: dict[str, Any]
+    every: Annotated[dict[str, list[int]], _EVERY]
+    """By name: the interval, and where it was last due."""
+    finished_at: Annotated[int | None, optional(natural)]
+    """Where the run was when it was evaluated for the last time; None before that."""
+    ended: bool
+    """Whether it was over before its budget was spent."""
+    tally: Annotated[dict[str, Any], Tally.FORM]
+    metrics_offset: Annotated[int, natural]
+    """Bytes of the log."""
+
+    NAME: ClassVar = "host.json"
+
+    @classmethod
+    def read(cls, data: Any) -> Self:
+        """Read what :meth:`to_json` made; FileUnusable, naming the value, for anything else."""
+        hints = get_type_hints(cls, include_extras=True)
+        forms = {}
+        for name in (field.name for field in dataclasses.fields(cls)):
+            kind = get_origin(hints[name])
+            forms[name] = hints[name].__metadata__[0] if kind is Annotated else kind or hints[name]
+        require(data, forms, cls.NAME)
+        return cls(**{name: data[name] for name in forms})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return dict(vars(self))
