@@ -56,20 +56,10 @@ def world_model_loss(
     Source: DreamerV1 (arXiv:1912.01603) eq. 10; DreamerV2 (arXiv:2010.02193) eq. 2 and algorithm 2.
     """
     loss = config.loss
-    is_first = batch.is_first
-    if loss.mask_first_action:
-        is_first = is_first.at[0].set(True)
+    is_first = batch.is_first.at[0].set(True) if loss.mask_first_action else batch.is_first
     targets = networks.prepare(networks.statistics if statistics is None else statistics, batch.obs)
-    embed = networks.encode(params, targets)
-    latent, posterior, prior = observe(
-        networks.rssm,
-        params,
-        embed=embed,
-        action=batch.action,
-        is_first=is_first,
-        key=key,
-        initial=batch.initial,
-    )
+    sequence = {"embed": networks.encode(params, targets), "action": batch.action, "is_first": is_first}
+    latent, posterior, prior = observe(networks.rssm, params, **sequence, key=key, initial=batch.initial)
     feat = features(latent)
 
     terms: Metrics = {}  # an observation may bear any name, "reward" too: its term has a prefix of its own
@@ -82,10 +72,8 @@ def world_model_loss(
         target = config.behavior.discount * (1.0 - batch.is_terminal.astype(jnp.float32))
         log_prob = networks.discount(params, feat).log_prob(target)
         terms["loss/discount"] = -loss.discount_loss_coeff * jnp.mean(log_prob)
-    per_state = loss.free_nats_per == "state"
-    kl_loss, kl = balanced_kl(
-        posterior, prior, balance=loss.kl_balance, free_nats=loss.free_nats, per_element=per_state
-    )
+    free: Any = {"free_nats": loss.free_nats, "per_element": loss.free_nats_per == "state"}
+    kl_loss, kl = balanced_kl(posterior, prior, balance=loss.kl_balance, **free)
     terms["loss/kl"] = loss.kl_loss_coeff * kl_loss
 
     total = sum(terms.values(), jnp.zeros(()))

@@ -67,24 +67,6 @@ def conv2d_transpose(x: Array, kernel: Array, bias: Array | None = None, *, stri
     return _over_frames(_conv_transpose, x, kernel, bias, stride, act)
 
 
-def same_conv2d(x: Array, kernel: Array, bias: Array) -> Array:
-    """Convolve at stride 1 with zeros around the image: [..., H, W, Cin] to [..., H, W, Cout], in x's dtype.
-
-    ``kernel`` [kh, kw, Cin, Cout], ``bias`` [Cout]; summed in float32. At stride 1 XLA's own is fast on a
-    CPU too.
-    """
-    frames = x.reshape(-1, *x.shape[-3:])
-    y = lax.conv_general_dilated(
-        frames,
-        kernel.astype(x.dtype),
-        window_strides=(1, 1),
-        padding="SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        preferred_element_type=jnp.float32,
-    )
-    return (y + bias).astype(x.dtype).reshape(*x.shape[:-1], kernel.shape[-1])
-
-
 def _check(name: str, x: Array, kernel: Array, stride: int, act: str) -> None:
     if x.ndim < 3 or kernel.ndim != 4 or x.shape[-1] != kernel.shape[2]:
         raise ValueError(

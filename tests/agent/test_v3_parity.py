@@ -20,9 +20,9 @@ from jaxdreamer.agent.dreamer_v3 import Dream, behavior_loss, replay_value_loss
 from jaxdreamer.agent.optim import clip_by_ratio, laprop, make_optimizers
 from jaxdreamer.agent.world_model import world_model_loss
 from jaxdreamer.config import OptimizerConfig, preset
+from jaxdreamer.nets.convolutions import SameConv
 from jaxdreamer.nets.layers import MLP, BlockDense, Dense, RMSNorm, Style, trunc_normal
 from jaxdreamer.nets.networks import features, make_networks
-from jaxdreamer.ops.conv import same_conv2d
 from jaxdreamer.ops.discrete import SymexpTwoHot, unimix
 from jaxdreamer.ops.distributions import (
     Bernoulli,
@@ -227,7 +227,8 @@ def test_layers():
     )
     close(found.reshape(d["y"].shape), d["y"])
     d = part("layers/conv_k5_same/")
-    close(same_conv2d(jnp.asarray(d["x"]), d["params/n/kernel"], d["params/n/bias"]), d["y"])
+    params = {"kernel": d["params/n/kernel"], "bias": d["params/n/bias"]}
+    close(SameConv(d["y"].shape[-1], SILU).apply({"params": params}, jnp.asarray(d["x"])), d["y"])
 
 
 @pytest.mark.parametrize("shape", [(64, 32), (8, 40, 16), (5, 5, 8, 16)])
