@@ -19,7 +19,6 @@ FAMILIES = {
     "mujoco": "jaxdreamer.envs.host.mujoco_env",
     "pure": "jaxdreamer.envs.device.pure",
     "robotics": "jaxdreamer.envs.host.robotics_env",
-    "toy": "jaxdreamer.envs.host.toy",
     "unity_mlagents": "jaxdreamer.envs.unity.lanes",
 }
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import builtins
 import os
+import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from jaxdreamer import families
+
+families.FAMILIES["toy"] = "tests.envs.toy"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Kept between test processes and runs: most of a test's time is compiling.
 _CACHE = os.environ.setdefault(
@@ -36,6 +40,9 @@ def without(monkeypatch):
             return real(name, *rest, **more)
 
         monkeypatch.setattr(builtins, "__import__", absent)
+        for name in {library, *sys.modules}:  # and for importlib.import_module
+            if name.partition(".")[0] == library:
+                monkeypatch.setitem(sys.modules, name, None)
 
     return remove
 

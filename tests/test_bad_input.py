@@ -11,7 +11,7 @@ import pytest
 from jaxdreamer.config import EnvConfig, MissingExtra
 from jaxdreamer.envs.base import SpaceError
 from jaxdreamer.envs.host.gymnasium_env import wrap
-from jaxdreamer.envs.host.toy import CountingEnv
+from tests.envs.toy import CountingEnv
 from tests.test_cli import fails
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,12 +19,12 @@ from jaxdreamer.deploy.pretrained import Agent, load_agent
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.gymnasium_env import wrap
 from jaxdreamer.envs.host.spaces import describe_space, restore_space
-from jaxdreamer.envs.host.toy import CountingEnv
 from jaxdreamer.files import read_json
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
+from tests.envs.toy import CountingEnv
 
 SMALL = {
     "time_limit": 20,

@@ -12,8 +12,8 @@ from gymnasium import spaces
 from jaxdreamer.config import EnvConfig
 from jaxdreamer.envs import make_env, wrap
 from jaxdreamer.envs.check import check_env
-from jaxdreamer.envs.host.toy import CountingEnv
 from jaxdreamer.envs.host.vector import episode_seed
+from tests.envs.toy import CountingEnv
 
 
 def good(**options):

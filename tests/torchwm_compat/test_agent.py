@@ -17,7 +17,7 @@ from rich.console import Console
 
 import jaxdreamer
 from jaxdreamer import ConfigError
-from jaxdreamer.envs.host.toy import CountingEnv
+from tests.envs.toy import CountingEnv
 from tests.torchwm_compat import cases
 from torchwm_compat import dreamer as module
 from torchwm_compat.arrays import has_torch

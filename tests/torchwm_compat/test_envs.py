@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxdreamer import ConfigError, EnvError
-from jaxdreamer.envs.host.toy import CountingEnv
+from tests.envs.toy import CountingEnv
 from tests.torchwm_compat import cases
 from torchwm_compat import api, dreamer, envs, mujoco, robotics, wrappers
 from torchwm_compat.config import DreamerConfig

@@ -11,10 +11,10 @@ from jaxdreamer import config as configs
 from jaxdreamer.agent.policy import make_policy
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.gymnasium_env import wrap
-from jaxdreamer.envs.host.toy import CountingEnv
 from jaxdreamer.envs.host.vector import LocalVectorEnv
 from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.train.host.collect import Collector
+from tests.envs.toy import CountingEnv
 
 CONFIG = configs.preset("dreamer_v1,tiny", "action_repeat=1", "image_size=8,8")
 

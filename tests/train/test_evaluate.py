@@ -16,12 +16,12 @@ from jaxdreamer.agent.algorithms import make_algorithm
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.device import pure
 from jaxdreamer.envs.host.gymnasium_env import wrap
-from jaxdreamer.envs.host.toy import CountingEnv
 from jaxdreamer.envs.host.vector import LocalVectorEnv
 from jaxdreamer.envs.host.workers.pool import WorkerVectorEnv
 from jaxdreamer.train.device import evaluate as on_device
 from jaxdreamer.train.host import evaluate
 from tests.envs.host.troubled import troubled
+from tests.envs.toy import CountingEnv
 from tests.train.test_program import looking_policy
 
 

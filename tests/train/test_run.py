@@ -24,7 +24,6 @@ from jaxdreamer.config import ConfigError
 from jaxdreamer.envs import backends, make_env, make_vector, register
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.gymnasium_env import wrap
-from jaxdreamer.envs.host.toy import CountingEnv
 from jaxdreamer.envs.host.vector import LocalVectorEnv
 from jaxdreamer.record import checkpoint, metrics
 from jaxdreamer.record.rundir import RunDir
@@ -35,6 +34,7 @@ from jaxdreamer.train.folder import load_run
 from jaxdreamer.train.hooks import Hooks
 from jaxdreamer.train.host.loop import HostLoop
 from jaxdreamer.train.telemetry import Diverged
+from tests.envs.toy import CountingEnv
 from tests.replay.feed import content_hash
 
 TINY = ["prefill=40", "pretrain=2", "train_every=10", "updates=2", "updates_per_call=2", "eval_every=0", "log_every=50",

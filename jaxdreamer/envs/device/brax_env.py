@@ -8,7 +8,8 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from jaxdreamer.config import CameraOptions, ConfigError, EnvConfig, MissingExtra, nearest
+from jaxdreamer.config import CameraOptions, ConfigError, EnvConfig, nearest
+from jaxdreamer.errors import import_extra
 from jaxdreamer.families import Backend
 from jaxdreamer.types import ActionPart, ActionSpec, Array, ArraySpec, EnvSpec, Observation, PyTree
 
@@ -33,16 +34,10 @@ def import_brax() -> Any:
     Raises:
         MissingExtra: Brax is not installed.
     """
-    try:
-        silent = io.StringIO()
-        with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of a library that Brax uses
-            from brax import envs
-    except ImportError as error:
-        raise MissingExtra(
-            "jaxdreamer[brax]", f"env.backend=brax needs Brax, which cannot be imported: {error}"
-        ) from error
-    return envs
+    silent = io.StringIO()
+    with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a library that Brax uses
+        return import_extra("brax.envs", "brax", "env.backend=brax")
 
 
 def names() -> list[str]:

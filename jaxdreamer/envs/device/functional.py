@@ -44,7 +44,7 @@ class FunctionalEnv:
     render: Callable[[PyTree], Array] | None = None
     """state -> uint8 [H, W, 3], for films; None where the task cannot be drawn."""
     finite: Callable[[PyTree], Array] = all_finite
-    """state -> bool []: whether it can be gone on with. By default: every floating-point number in it is finite."""
+    """state -> bool []: whether the simulation can continue from it. Default: every floating-point number is finite."""
 
 
 class LaneState(NamedTuple):
@@ -91,8 +91,7 @@ def make_lanes(env: FunctionalEnv, count: int, *, action_repeat: int = 1, time_l
     check_functional(env)
     env = in_full_precision(env)
     most_frames = env.time_limit or jnp.iinfo(jnp.int32).max
-
-    reset = strong_reset(env)
+    reset, advance = strong_reset(env), _agent_step(env, action_repeat, most_frames)
 
     def sound(state: PyTree) -> Array:
         # Of what is observed only numbers are looked at: compiled, pictures are not drawn for this.
@@ -103,21 +102,6 @@ def make_lanes(env: FunctionalEnv, count: int, *, action_repeat: int = 1, time_l
         zero = jnp.zeros((count,), jnp.int32)
         # These first states are never seen, only their shapes matter: every lane is due to be reset.
         return LaneState(jax.vmap(reset)(keys[:, 0]), keys[:, 1], zero, zero, jnp.ones((count,), bool))
-
-    def advance(state: PyTree, frames: Array, action: Array) -> tuple[PyTree, Array, Array, Array]:
-        """One agent step of one lane: (state, frames, reward, terminal)."""
-
-        def once(carry, _):
-            state, frames, total, terminal = carry
-            # A copy of the tree (not of its arrays): Brax's steps write into the dictionaries of the state they are given.
-            new, reward, ended = env.step(jax.tree.map(lambda x: x, state), action)
-            going = ~terminal & (frames < most_frames)
-            state = jax.tree.map(lambda a, b: jnp.where(going, a, b), new, state)
-            total = jnp.where(going, total + jnp.asarray(reward, jnp.float32), total)
-            return (state, frames + going, total, terminal | (going & jnp.asarray(ended, bool))), None
-
-        start = (state, frames, jnp.zeros(()), jnp.zeros((), bool))
-        return lax.scan(once, start, None, length=action_repeat)[0]
 
     def step(lanes: LaneState, action: Array) -> tuple[LaneState, Timestep, Array]:
         state, frames, reward, terminal = jax.vmap(advance)(lanes.env, lanes.frames, action)
@@ -144,6 +128,25 @@ def make_lanes(env: FunctionalEnv, count: int, *, action_repeat: int = 1, time_l
         return LaneState(state, key, steps, frames, last | failed), timestep, broken | failed
 
     return Lanes(env.spec, count, init, step, env.frame_rate / action_repeat)
+
+
+def _agent_step(env: FunctionalEnv, repeat: int, most_frames: int) -> Callable[..., tuple[PyTree, Array, Array, Array]]:
+    """One agent step of one lane: (state, frames, action) -> (state, frames, reward, terminal)."""
+
+    def advance(state: PyTree, frames: Array, action: Array) -> tuple[PyTree, Array, Array, Array]:
+        def once(carry, _):
+            state, frames, total, terminal = carry
+            # A copy of the tree (not of its arrays): Brax's steps write into the dictionaries of the state they are given.
+            new, reward, ended = env.step(jax.tree.map(lambda x: x, state), action)
+            going = ~terminal & (frames < most_frames)
+            state = jax.tree.map(lambda a, b: jnp.where(going, a, b), new, state)
+            total = jnp.where(going, total + jnp.asarray(reward, jnp.float32), total)
+            return (state, frames + going, total, terminal | (going & jnp.asarray(ended, bool))), None
+
+        start = (state, frames, jnp.zeros(()), jnp.zeros((), bool))
+        return lax.scan(once, start, None, length=repeat)[0]
+
+    return advance
 
 
 def in_full_precision(env: FunctionalEnv) -> FunctionalEnv:

@@ -14,8 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from jaxdreamer.config import ConfigError, DrawingOptions, EnvConfig, MissingExtra, nearest
-from jaxdreamer.envs.base import EnvError
+from jaxdreamer.config import ConfigError, DrawingOptions, EnvConfig, nearest
 from jaxdreamer.envs.host import versions
 from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.drawing import gl, render
@@ -65,7 +64,7 @@ def resolve(name: str) -> tuple[str, str]:
     return known[plain]
 
 
-class DMControlEnv(gymnasium.Env):
+class DMControlEnv(render.Drawn, gymnasium.Env):
     """One task of the suite as a gymnasium environment; observations are its own vectors, float64, by name."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 gymnasium's own declaration
@@ -99,8 +98,7 @@ class DMControlEnv(gymnasium.Env):
         )
         self.action_space = spaces.Box(low, high, dtype=action.dtype.type)
         self._quality, self._largest = quality, tuple(np.maximum(size, render.FILM_SIZE).tolist())
-        self._camera = render.camera_number(self._model, camera, CAMERAS.get(domain, 0))
-        self._renderer: render.Renderer | None = None
+        self._camera = render.camera_number(self._scene()[0], camera, CAMERAS.get(domain, 0))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode; a seed decides it."""
@@ -125,21 +123,6 @@ class DMControlEnv(gymnasium.Env):
         ended = bool(step.last()) and step.discount == 0
         return self._observation(step), float(step.reward or 0.0), ended, bool(step.last()) and not ended, {}
 
-    def draw(self, size: tuple[int, int] | None) -> np.ndarray:
-        """The present moment at a size, or at that of films, as uint8 [H, W, 3]."""
-        if self._renderer is None:
-            self._renderer = render.Renderer(self._model, self._quality, self._largest)
-        return self._renderer.draw(self._env.physics.data.ptr, size or render.FILM_SIZE, self._camera)
-
-    def render(self) -> np.ndarray:
-        """The present moment at the size of films."""
-        return self.draw(None)
-
-    @property
-    def drawing_note(self) -> str | None:
-        """How it draws, once it has drawn."""
-        return None if self._renderer is None else self._renderer.note
-
     @property
     def physics(self) -> Any:
         """dm_control's own physics object."""
@@ -147,14 +130,12 @@ class DMControlEnv(gymnasium.Env):
 
     def close(self) -> None:
         """Free the renderer and the physics."""
-        if self._renderer is not None:
-            self._renderer.close()
+        super().close()
         self._env.close()
         self._env.physics.free()  # dm_control leaves its own context to the exit
 
-    @property
-    def _model(self) -> Any:
-        return self._env.physics.model.ptr
+    def _scene(self) -> tuple[Any, Any]:
+        return self._env.physics.model.ptr, self._env.physics.data.ptr
 
     def _observation(self, step: Any) -> dict[str, np.ndarray]:
         shapes = self.observation_space.spaces
@@ -167,17 +148,8 @@ def _plain(name: str) -> str:
 
 def _suite() -> Any:
     """dm_control's suite, imported when what draws is settled: it looks for that at import."""
-    try:
-        with gl.settled(), versions.explained("importing dm_control"):
-            from dm_control import suite
-    except (ImportError, EnvError) as error:
-        cause = error if isinstance(error, ImportError) else error.__cause__
-        if isinstance(cause, ModuleNotFoundError) and (cause.name or "").partition(".")[0] in ("dm_control", "mujoco"):
-            raise MissingExtra(
-                "jaxdreamer[dmc]", f"backend dmc needs a library that is not installed: {cause}"
-            ) from error
-        raise
-    return suite
+    with gl.settled():
+        return versions.import_family("dm_control.suite", "dmc")
 
 
 BACKEND = Backend(

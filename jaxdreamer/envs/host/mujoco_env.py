@@ -149,7 +149,7 @@ def tasks() -> list[str]:
     return sorted({*found, *filter(gymnasium_env.successor, gymnasium.registry)})
 
 
-class MuJoCoEnv(gymnasium.Env):
+class MuJoCoEnv(render.Drawn, gymnasium.Env):
     """A MuJoCo model as a gymnasium environment whose observations are ``qpos``, ``qvel`` and ``sensordata``.
 
     Actions are the actuators' controls, in their own ranges. ``info`` has ``time`` in seconds, ``qpos``, ``qvel`` and the
@@ -196,6 +196,7 @@ class MuJoCoEnv(gymnasium.Env):
             raise ConfigError(f"env.frame_skip must be at least 1 for a model, found {frame_skip}")
         self._mujoco, self.data = mujoco, mujoco.MjData(self.model)
         self.size, self._quality = (int(size[0]), int(size[1])), quality
+        self._largest = tuple(np.maximum(self.size, render.FILM_SIZE).tolist())
         self._camera = render.camera_number(self.model, "" if camera is None else str(camera))
         self._keyframe = keyframe_number(self.model, "" if keyframe is None else str(keyframe))
         self._skip, self._noise = frame_skip, reset_noise_scale
@@ -208,7 +209,6 @@ class MuJoCoEnv(gymnasium.Env):
             np.where(limited, self.model.actuator_ctrlrange[:, end], default_control_range[end]) for end in (0, 1)
         )
         self.action_space = spaces.Box(low.astype(np.float32), high.astype(np.float32))
-        self._renderer: render.Renderer | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin at the model's default state or a keyframe, with noise where that was asked for."""
@@ -248,26 +248,8 @@ class MuJoCoEnv(gymnasium.Env):
             ended = flag_of(flag, "the end", "terminal_fn")
         return self._observe(), reward, ended, 0 < self._limit <= self._steps, self._info(action)
 
-    def draw(self, size: tuple[int, int] | None) -> np.ndarray:
-        """The present moment at a size, or at that of films, as uint8 [H, W, 3]."""
-        if self._renderer is None:
-            height, width = np.maximum(self.size, render.FILM_SIZE).tolist()
-            self._renderer = render.Renderer(self.model, self._quality, (height, width))
-        return self._renderer.draw(self.data, size or render.FILM_SIZE, self._camera)
-
-    def render(self) -> np.ndarray:
-        """The present moment at the size of films."""
-        return self.draw(None)
-
-    @property
-    def drawing_note(self) -> str | None:
-        """How it draws, once it has drawn."""
-        return None if self._renderer is None else self._renderer.note
-
-    def close(self) -> None:
-        """Free the renderer."""
-        if self._renderer is not None:
-            self._renderer.close()
+    def _scene(self) -> tuple[Any, Any]:
+        return self.model, self.data
 
     def _make_observation_space(self) -> spaces.Space:
         sizes = {"qpos": self.model.nq, "qvel": self.model.nv, "sensordata": self.model.nsensordata}

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxdreamer.config import ConfigError, MissingExtra, nearest
-from jaxdreamer.envs.base import EnvError
+from jaxdreamer.config import ConfigError, nearest
 from jaxdreamer.envs.host import versions
 from jaxdreamer.envs.host.gymnasium_env import is_model
 from jaxdreamer.files import at_home
@@ -42,13 +41,7 @@ def load_model(
     """
     if (xml_path is not None) + (xml_string is not None) + (binary_path is not None) != 1:
         raise ConfigError("give exactly one of xml_path, xml_string and binary_path")
-    try:
-        with versions.explained("importing mujoco"):
-            import mujoco
-    except EnvError as error:
-        if not isinstance(error.__cause__, ModuleNotFoundError):
-            raise
-        raise MissingExtra("jaxdreamer[mujoco]", f"backend mujoco needs mujoco: {error.__cause__}") from error
+    mujoco = versions.import_family("mujoco", "mujoco")
     source = xml_path if binary_path is None else binary_path
     path = Path() if source is None else at_home(source)
     if source is not None:

@@ -10,7 +10,7 @@ import re
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 
-from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
+from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs.host import gymnasium_env, libraries, versions
 from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.drawing import gl
@@ -54,17 +54,9 @@ def register() -> None:
     """Make gymnasium know gymnasium-robotics' ids."""
     import gymnasium
 
-    try:
-        # What it prints is about tasks that nobody asked for.
-        with gl.settled(), libraries.warnings_logged(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            import gymnasium_robotics
-
-            gymnasium.register_envs(gymnasium_robotics)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("gymnasium_robotics", "mujoco"):
-            raise
-        why = f"backend robotics needs a library that is not installed: {error}"
-        raise MissingExtra("jaxdreamer[robotics]", why) from error
+    # What it prints is about tasks that nobody asked for.
+    with gl.settled(), libraries.warnings_logged(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        gymnasium.register_envs(versions.import_family("gymnasium_robotics", "robotics"))
 
 
 def _versions(base: str) -> list[int]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 
 from jaxdreamer.config import MissingExtra
 from jaxdreamer.envs.base import EnvError
@@ -41,3 +43,15 @@ def explained(what: str) -> Iterator[None]:
             f"{what} failed inside its library: {type(error).__name__}: {error}\n"
             f"installed are {found}; known to work together are {WORKS}"
         ) from error
+
+
+def import_family(module: str, extra: str) -> ModuleType:
+    """A module of the MuJoCo family; MissingExtra where it is not installed, EnvError where versions do not fit."""
+    with explained(f"importing {module}"):
+        try:
+            return import_module(module)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in ("mujoco", "dm_control", "gymnasium_robotics"):
+                raise
+            why = f"env.backend={extra} needs a library that is not installed: {error}"
+            raise MissingExtra(f"jaxdreamer[{extra}]", why) from error

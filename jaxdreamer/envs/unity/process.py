@@ -21,11 +21,11 @@ import psutil
 from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
 from jaxdreamer.envs import endings
 from jaxdreamer.envs.base import EnvError
-from jaxdreamer.envs.unity import worker as unity_worker
+from jaxdreamer.envs.unity import wire
 
 REQUIREMENTS = "'mlagents-envs==0.28.0' 'protobuf>=3.20.3,<3.21' 'numpy>=2' setuptools"
 _LOG_LINES = 15
-_CLOSING_SECONDS = 2 * unity_worker.CLOSING_SECONDS
+_CLOSING_SECONDS = 2 * wire.CLOSING_SECONDS
 _STARTING_SECONDS = 30.0  # for the worker's imports, beside the player's own time
 
 
@@ -102,20 +102,18 @@ class PlayerProcess:
 
     def receive_steps(self) -> dict[str, np.ndarray]:
         """The steps that :meth:`send_actions` brought, see :mod:`~jaxdreamer.envs.unity.worker`; PlayerLost."""
-        return self._receive(self._config.options.unity_timeout_wait + unity_worker.CLOSING_SECONDS, starting=False)[1]
+        return self._receive(self._config.options.unity_timeout_wait + wire.CLOSING_SECONDS, starting=False)[1]
 
     def close(self) -> None:
         """End the worker, the player and its children, and remove the logs unless a folder was asked for."""
         if self._process.poll() is None:
             try:
-                unity_worker.send(self._process.stdin, {"command": "close"})  # type: ignore[arg-type]
+                wire.send(self._process.stdin, {"command": "close"})  # type: ignore[arg-type]
                 self._process.wait(_CLOSING_SECONDS)
             except (OSError, ValueError, subprocess.TimeoutExpired):
                 self._process.kill()  # it is gone or stuck: what it leaves is ended below
         self._kill_player()
         self._end()
-
-    # ---- the worker process --------------------------------------------------------------------------------------
 
     def _launch(self, index: int) -> subprocess.Popen[bytes]:
         config = self._config
@@ -128,7 +126,7 @@ class PlayerProcess:
         try:
             with open(log, "ab") as file:
                 return subprocess.Popen(
-                    [python, "-u", unity_worker.__file__],
+                    [python, "-u", Path(__file__).with_name("worker.py")],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=file,
@@ -145,11 +143,11 @@ class PlayerProcess:
     def _kill_player(self) -> None:
         """For a worker that was killed: its player would wait for an answer that never comes."""
         if self.pid is not None and self._born is not None and _born(self.pid) == self._born:  # not another's number
-            unity_worker.kill_group(self.pid)
+            wire.kill_group(self.pid)
 
     def _send(self, header: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
         try:
-            unity_worker.send(self._process.stdin, header, arrays)  # type: ignore[arg-type]
+            wire.send(self._process.stdin, header, arrays)  # type: ignore[arg-type]
         except OSError as error:
             raise PlayerLost(self._tell(f"its worker process is gone ({error})", None)) from error
 
@@ -169,8 +167,6 @@ class PlayerProcess:
             return header, arrays
         self._raise(header["reason"], header["message"], header["exit_code"], starting)
         raise AssertionError("unreachable")
-
-    # ---- errors --------------------------------------------------------------------------------------------------
 
     def _raise(self, reason: str, message: str, exit_code: int | None, starting: bool) -> None:
         if reason == "missing":
@@ -256,7 +252,7 @@ def _listen(stream: Any, replies: queue.Queue[Any]) -> None:
     """Put every message of the worker into ``replies``, and last the exception that ended it."""
     try:
         while True:
-            replies.put(unity_worker.receive(stream))
+            replies.put(wire.receive(stream))
     except Exception as error:  # EOFError where the worker ended; anything else is nonsense on the line
         replies.put(error)
     finally:

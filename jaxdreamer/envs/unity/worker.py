@@ -1,11 +1,8 @@
 """The process beside a Unity player: the one place that imports ``mlagents_envs``, run as a script in its own interpreter.
 
 That interpreter may be another one than the trainer's (``env.unity_python``), without jaxdreamer, as old as Python 3.8:
-this file imports the standard library and numpy, and, when it runs, mlagents_envs. The trainer imports the framing from
-here and talks to it over the process's standard streams.
-
-Messages, both ways: an unsigned 32-bit length, that many bytes of JSON, then the arrays the JSON lists under ``arrays``
-as [name, dtype, shape], in C order. Nothing is ever unpickled.
+this file imports the standard library, numpy, its neighbour ``wire`` and, when it runs, mlagents_envs. The trainer never
+imports it, and talks to it over the process's standard streams in the messages of ``wire``.
 
     to the worker    {"command": "start", "settings"}, {"command": "step"} with continuous [n, c] and discrete [n, b],
                      {"command": "reset"}, {"command": "close"}
@@ -26,14 +23,11 @@ Steps are those of the chosen behaviour's agents: n that ask for a decision, m w
 from __future__ import annotations
 
 import atexit
-import json
 import logging
-import math
 import os
 import queue
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
@@ -41,52 +35,12 @@ import traceback
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+from wire import CLOSING_SECONDS, kill_group, receive, send
 
-DTYPES = ("float32", "int32", "int64", "uint8", "bool")
-MAX_HEADER, MAX_ARRAY = 2**24, 2**31
 EDITOR_PORT = 5004  # where the Unity Editor looks for Python
 PORTS_TRIED = 200
 EXCHANGES_TO_FIRST_DECISION = 200
-CLOSING_SECONDS = 5.0
 SMALLEST_IMAGE = 8
-
-
-class Damaged(RuntimeError):
-    """A message that is not what the other side sends."""
-
-
-def send(stream: BinaryIO, header: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
-    """Write one message."""
-    packed = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
-    listed = [[name, array.dtype.name, list(array.shape)] for name, array in packed.items()]
-    data = json.dumps({**header, "arrays": listed}).encode()
-    stream.write(struct.pack(">I", len(data)) + data)
-    for array in packed.values():
-        stream.write(array.tobytes())
-    stream.flush()
-
-
-def receive(stream: BinaryIO) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Read one message: its JSON and its arrays; EOFError where the other side is gone, Damaged for nonsense."""
-    (length,) = struct.unpack(">I", _read(stream, 4))
-    if length > MAX_HEADER:
-        raise Damaged(f"expected a header of at most {MAX_HEADER} bytes, found {length}")
-    header = json.loads(_read(stream, length))
-    arrays = {}
-    for name, dtype, shape in header.pop("arrays"):
-        size = math.prod(shape)
-        if dtype not in DTYPES or any(n < 0 for n in shape) or size > MAX_ARRAY:
-            raise Damaged(f"array {name}: {dtype} {shape} is none that is ever sent")
-        kind = np.dtype(dtype)
-        arrays[name] = np.frombuffer(_read(stream, size * kind.itemsize), kind).reshape(shape)
-    return header, arrays
-
-
-def _read(stream: BinaryIO, count: int) -> bytes:
-    data = stream.read(count)
-    if len(data) < count:
-        raise EOFError("the other side has closed the connection")
-    return data
 
 
 class Failure(Exception):
@@ -114,8 +68,6 @@ class Player:
         self._names: list[str] = []
         self._sensors: list[Sensor] = []
         self._guard: socket.socket | None = None
-
-    # ---- starting ------------------------------------------------------------------------------------------------
 
     def start(self, settings: dict[str, Any]) -> None:
         """Launch the player, connect, and find the behaviour's first decisions; close() is due even if it fails."""
@@ -226,8 +178,6 @@ class Player:
             "mlagents_envs": mlagents_envs.__version__,
         }
 
-    # ---- playing -------------------------------------------------------------------------------------------------
-
     def step(self, actions: dict[str, np.ndarray]) -> None:
         """One exchange: ``continuous`` [n, c] and ``discrete`` [n, b] for the agents of the last steps, in order."""
         from mlagents_envs.base_env import ActionTuple
@@ -280,8 +230,6 @@ class Player:
         process = getattr(self._env, "_process", None)
         return None if process is None else process.poll()
 
-    # ---- ending --------------------------------------------------------------------------------------------------
-
     def close(self, seconds: float = CLOSING_SECONDS) -> None:
         """End the player, with whatever it started; it has some seconds to do so by itself."""
         env, self._env = self._env, None
@@ -303,17 +251,6 @@ class Player:
         process = getattr(self._env, "_process", None)
         if process is not None:
             kill_group(process.pid)
-
-
-def kill_group(pid: int) -> None:
-    """End a player and its children: the library starts it as the leader of a session."""
-    try:
-        if hasattr(os, "killpg"):
-            os.killpg(pid, signal.SIGKILL)
-        else:
-            os.kill(pid, signal.SIGTERM)
-    except (ProcessLookupError, PermissionError):
-        return  # gone already
 
 
 def image_axes(spec: Any) -> tuple[int, ...] | None:
@@ -454,8 +391,7 @@ def _tell(replies: BinaryIO, reason: str, message: str, exit_code: int | None) -
 
 
 if __name__ == "__main__":
-    # As a script this file's own folder comes first on the path, and its neighbours must not hide other modules.
-    sys.path[:] = [
-        entry for entry in sys.path if os.path.abspath(entry or ".") != os.path.dirname(os.path.abspath(__file__))
-    ]
+    # As a script this file's own folder comes first on the path. From here on its neighbours must not hide other modules.
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != here]
     main()

@@ -10,8 +10,8 @@ from gymnasium import spaces
 from jaxdreamer.envs.base import EnvError, SpaceError
 from jaxdreamer.envs.host.actions import ActionMap
 from jaxdreamer.envs.host.spaces import describe_space, restore_space
-from jaxdreamer.envs.host.toy import action_spaces
 from jaxdreamer.types import ActionPart
+from tests.envs.toy import action_spaces
 
 SPACES = {
     **action_spaces(),

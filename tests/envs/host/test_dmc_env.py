@@ -78,10 +78,10 @@ def test_pictures_are_dm_controls_own(name, camera):
 
 
 def test_a_camera_may_be_chosen():
-    env, other = (dmc("walker-walk", obs="pixels", camera=camera) for camera in ("back", "side"))
+    env, other = (dmc("walker-walk", obs="pixels", options={"camera": camera}) for camera in ("back", "side"))
     assert (env.reset(0).obs["image"] != other.reset(0).obs["image"]).any()
     with pytest.raises(ConfigError, match=r"no camera 'sid' \(did you mean side\?\)"):
-        dmc("walker-walk", camera="sid")
+        dmc("walker-walk", options={"camera": "sid"})
 
 
 def test_terrain_is_drawn_as_it_is_after_a_reset():

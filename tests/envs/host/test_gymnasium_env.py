@@ -16,7 +16,7 @@ from jaxdreamer import families
 from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
 from jaxdreamer.envs import AgentEnv, backends, make_env, register, wrap
 from jaxdreamer.envs.base import EnvError, SpaceError
-from jaxdreamer.envs.host.toy import Chain, CountingEnv
+from tests.envs.toy import Chain, CountingEnv
 
 
 def one_hot(index, size=5):
@@ -405,7 +405,7 @@ assert "gymnasium" not in sys.modules, "importing the room imports gymnasium"
 from jaxdreamer.config import EnvConfig
 env = jaxdreamer.envs.make_env(EnvConfig(obs="both"))
 env.reset(0)
-import jaxdreamer.envs.host.toy
+import jaxdreamer.envs.host.robotics_env
 assert not {"jax", "jaxlib", "flax", "optax"} & set(sys.modules), "the room imports jax"
 """
     subprocess.run(

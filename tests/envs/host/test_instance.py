@@ -17,8 +17,8 @@ from jaxdreamer.envs import EnvError, LocalVectorEnv, WorkerVectorEnv, make_env,
 from jaxdreamer.envs.check import check_env
 from jaxdreamer.envs.device.pure import counting
 from jaxdreamer.envs.host.outcome import flag_of, name_of, reward_of
-from jaxdreamer.envs.host.toy import CountingEnv
 from tests.envs.host.troubled import Troubled, troubled
+from tests.envs.toy import CountingEnv
 
 ACTION = np.eye(5, dtype=np.float32)[0]
 

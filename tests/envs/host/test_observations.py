@@ -12,9 +12,9 @@ from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs.base import EnvError, NotFinite, SpaceError
 from jaxdreamer.envs.host.gymnasium_env import wrap
 from jaxdreamer.envs.host.observations import ObservationMap
-from jaxdreamer.envs.host.toy import CountingEnv
 from jaxdreamer.envs.host.vector import stack
 from jaxdreamer.train.host.collect import finite_lanes
+from tests.envs.toy import CountingEnv
 
 
 def nested_space():

@@ -12,7 +12,7 @@ from jaxdreamer.envs.host import plugins
 
 SOURCE = """
 import gymnasium
-gymnasium.register("{id}", entry_point="jaxdreamer.envs.host.toy:CountingEnv", kwargs={{"truncate_at": 3}})
+gymnasium.register("{id}", entry_point="tests.envs.toy:CountingEnv", kwargs={{"truncate_at": 3}})
 """
 
 

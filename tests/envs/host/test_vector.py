@@ -7,8 +7,8 @@ import pytest
 
 from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs import EnvError, LocalVectorEnv, episode_seed, make_env, wrap
-from jaxdreamer.envs.host.toy import Chain, CountingEnv
 from jaxdreamer.envs.host.vector import stack
+from tests.envs.toy import Chain, CountingEnv
 
 
 def counting(lengths, **config):

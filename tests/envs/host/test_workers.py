@@ -20,10 +20,10 @@ from jaxdreamer import families
 from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs import EnvError, LocalVectorEnv, WorkerVectorEnv, make_vector, register, wrap
 from jaxdreamer.envs.host.outcome import told
-from jaxdreamer.envs.host.toy import CountingEnv
 from jaxdreamer.envs.host.workers import process as worker
 from tests.envs.host.test_vector import assert_same
 from tests.envs.host.troubled import Slow, Spying, refused, troubled
+from tests.envs.toy import CountingEnv
 
 ACTION = np.eye(5, dtype=np.float32)[2]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxdreamer.config import EnvConfig
 from jaxdreamer.envs.host.instance import wrap
-from jaxdreamer.envs.host.toy import CountingEnv
+from tests.envs.toy import CountingEnv
 
 
 class Troubled(CountingEnv):

@@ -89,10 +89,39 @@ class Renderer:
             self._drawing.free()
         context.free()
 
+
+class Drawn:
+    """What environments have in common that draw a model of their own with one :class:`Renderer`, made when it is needed."""
+
+    _renderer: Renderer | None = None
+    _camera: int
+    _quality: str
+    _largest: tuple[int, int]
+
+    def _scene(self) -> tuple[Any, Any]:
+        """The mujoco.MjModel and mujoco.MjData to draw."""
+        raise NotImplementedError
+
+    def draw(self, size: tuple[int, int] | None) -> np.ndarray:
+        """The present moment at a size, or at that of films, as uint8 [H, W, 3]."""
+        model, data = self._scene()
+        if self._renderer is None:
+            self._renderer = Renderer(model, self._quality, self._largest)
+        return self._renderer.draw(data, size or FILM_SIZE, self._camera)
+
+    def render(self) -> np.ndarray:
+        """The present moment at the size of films."""
+        return self.draw(None)
+
     @property
-    def note(self) -> str:
-        """One line for the log."""
-        return describe(self.name, self.fast)
+    def drawing_note(self) -> str | None:
+        """How it draws, once it has drawn."""
+        return None if self._renderer is None else describe(self._renderer.name, self._renderer.fast)
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
 
 
 _alive: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -162,7 +191,7 @@ def sized_drawing(env: Any, quality: str, camera: str = "") -> tuple[Draw | None
     if _wrappers_draw(env):
         return None, lambda: None
     inner = getattr(env, "unwrapped", env)
-    if callable(getattr(inner, "draw", None)) and hasattr(inner, "drawing_note"):
+    if isinstance(inner, Drawn):
         return inner.draw, lambda: inner.drawing_note
     if getattr(env, "render_mode", None) != "rgb_array":
         return None, lambda: None

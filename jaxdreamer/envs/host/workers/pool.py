@@ -191,8 +191,6 @@ class WorkerVectorEnv(Lanes):
         if hasattr(self, "_finalizer"):
             self._finalizer()
 
-    # ---- talking to workers --------------------------------------------------------------------------------------
-
     @property
     def _shared(self) -> dict[str, np.ndarray]:
         if self._memory is None or not self._finalizer.alive:

@@ -232,8 +232,7 @@ def work(pipe: Any, make: bytes, lanes: list[int]) -> None:
     heard = _Lines()
     logging.getLogger().addHandler(heard)
     envs: dict[int, Env] = {}
-    memory: Memory | None = None
-    at = "while the environment was made"
+    state = {"at": "while the environment was made", "error": "refused"}
     try:
         for lane, one in zip(lanes, pickle.loads(make)):
             envs[lane] = as_env(one())
@@ -241,44 +240,50 @@ def work(pipe: Any, make: bytes, lanes: list[int]) -> None:
         env = envs[lanes[0]]
         about = getattr(env, "spaces", None), env.frame_rate, env.can_render
         pipe.send(("done", ([item.spec for item in envs.values()], about), heard.take(), []))
-        while True:
-            kind, *values = pipe.recv()
-            answer: Any = None
-            notes: list[str] = []
-            if kind == "attach":
-                memory = Memory(SharedMemory(values[0]), values[1])
-            elif kind == "advance":
-                assert memory is not None
-                for lane in lanes:
-                    at = f"in lane {lane}"
-                    _advance(envs[lane], lane, memory.arrays)
-                if memory.arrays["is_first"][lanes].any():  # whatever there is to say, the first frames brought it
-                    notes = [note for item in envs.values() for note in getattr(item, "notes", [])]
-            elif kind == "replay":
-                at = f"in lane {values[0]}, playing its episode again"
-                answer = play_again(envs[values[0]], *values[1:])
-            elif kind == "render":
-                at = f"in lane {values[0]}, drawing it"
-                try:
-                    answer = envs[values[0]].render()
-                except Exception as error:  # a picture less, and no reason to lose the episodes
-                    text = str(error) if isinstance(error, JaxdreamerError) else f"{type(error).__name__}: {error}"
-                    pipe.send(("undrawn", text, heard.take(), []))
-                    continue
-            else:
-                return
-            pipe.send(("done", answer, heard.take(), notes))
+        _serve(pipe, envs, heard, state)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
     except Exception as error:
-        kind = "refused" if isinstance(error, ConfigError) and memory is None else "failed"
-        text = str(error) if kind == "refused" else f"{traceback.format_exc().rstrip()}\n{at}"
+        kind = state["error"] if isinstance(error, ConfigError) else "failed"
+        text = str(error) if kind == "refused" else f"{traceback.format_exc().rstrip()}\n{state['at']}"
         with _quietly():
             pipe.send((kind, text, heard.take(), []))
     finally:
         for item in envs.values():
             with _quietly():
                 item.close()
+
+
+def _serve(pipe: Any, envs: dict[int, Env], heard: _Lines, state: dict[str, str]) -> None:
+    """Answer the parent until it says close. ``state`` keeps what was being done, and what an error is from then on."""
+    arrays: dict[str, np.ndarray] = {}
+    while True:
+        kind, *values = pipe.recv()
+        answer: Any = None
+        notes: list[str] = []
+        if kind == "attach":
+            memory = Memory(SharedMemory(values[0]), values[1])
+            arrays, state["error"] = memory.arrays, "failed"
+        elif kind == "advance":
+            for lane, env in envs.items():
+                state["at"] = f"in lane {lane}"
+                _advance(env, lane, arrays)
+            if arrays["is_first"][[*envs]].any():  # whatever there is to say, the first frames brought it
+                notes = [note for item in envs.values() for note in getattr(item, "notes", [])]
+        elif kind == "replay":
+            state["at"] = f"in lane {values[0]}, playing its episode again"
+            answer = play_again(envs[values[0]], *values[1:])
+        elif kind == "render":
+            state["at"] = f"in lane {values[0]}, drawing it"
+            try:
+                answer = envs[values[0]].render()
+            except Exception as error:  # a picture less, and no reason to lose the episodes
+                text = str(error) if isinstance(error, JaxdreamerError) else f"{type(error).__name__}: {error}"
+                pipe.send(("undrawn", text, heard.take(), []))
+                continue
+        else:
+            return
+        pipe.send(("done", answer, heard.take(), notes))
 
 
 @contextmanager
