@@ -22,7 +22,7 @@ _NAMES = {
     "config.parse": "preset",
     "config.schema": "Config",
     "config.settings": "setting",
-    "deploy.pretrained": "Agent load_agent",
+    "deploy.agent": "Agent load_agent",
     "envs.base": "EnvError SpaceError VectorEnv",
     "envs.device.functional": "FunctionalEnv",
     "envs.host.agent_env": "AgentEnv",
@@ -39,7 +39,7 @@ _NAMES = {
     "ops.exploration": "explore",
     "ops.returns": "discount_weights lambda_return",
     "ops.transforms": "symexp symlog two_hot",
-    "record.metrics": "make_sinks",
+    "record.sinks": "make_sinks",
     "record.video": "save_video",
     "replay.host": "HostReplay",
     "train.api": "evaluate_agent train_agent train_seeds",
@@ -62,7 +62,7 @@ if TYPE_CHECKING:  # isort: off
     from jaxdreamer.config.parse import preset as preset
     from jaxdreamer.config.schema import Config as Config
     from jaxdreamer.config.settings import setting as setting
-    from jaxdreamer.deploy.pretrained import Agent as Agent, load_agent as load_agent
+    from jaxdreamer.deploy.agent import Agent as Agent, load_agent as load_agent
     from jaxdreamer.envs.base import EnvError as EnvError, SpaceError as SpaceError, VectorEnv as VectorEnv
     from jaxdreamer.envs.device.functional import FunctionalEnv as FunctionalEnv
     from jaxdreamer.envs.host.agent_env import AgentEnv as AgentEnv
@@ -87,7 +87,7 @@ if TYPE_CHECKING:  # isort: off
     from jaxdreamer.ops.exploration import explore as explore
     from jaxdreamer.ops.returns import discount_weights as discount_weights, lambda_return as lambda_return
     from jaxdreamer.ops.transforms import symexp as symexp, symlog as symlog, two_hot as two_hot
-    from jaxdreamer.record.metrics import make_sinks as make_sinks
+    from jaxdreamer.record.sinks import make_sinks as make_sinks
     from jaxdreamer.record.video import save_video as save_video
     from jaxdreamer.replay.host import HostReplay as HostReplay
     from jaxdreamer.train.api import (

@@ -174,7 +174,7 @@ TESTED = {
     "tests/train/test_telemetry.py": {
         "an observation key such as `../../x`": "test_pictures_of_odd_keys_stay_in_their_folder_and_apart",
     },
-    "tests/deploy/test_pretrained.py": {
+    "tests/deploy/test_agent.py": {
         "nan, inf or None given to a loaded agent": "test_nothing_that_is_not_finite_is_remembered",
         "an observation that is not what the run was trained on": (
             "test_a_wrong_observation_says_what_was_expected_and_leaves_no_trace"

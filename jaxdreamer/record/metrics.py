@@ -1,4 +1,4 @@
-"""Metrics: one JSON object a line, always; TensorBoard and Weights & Biases beside it where asked for.
+"""Metrics: one JSON object a line, and what sinks make of it.
 
 The JSONL file is part of the run's state: a checkpoint stores :attr:`MetricsLog.offset`, and a resumed run cuts the
 file there, so a killed and resumed run leaves the same lines as one that was never killed - but for the wall clock,
@@ -11,41 +11,25 @@ import json
 import logging
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from jaxdreamer.errors import ConfigError, import_extra, nearest, shown
-from jaxdreamer.files import FileUnusable, open_file, read_text
-from jaxdreamer.saving import append_to, storing, write_text
+from jaxdreamer.files import FileUnusable, open_file
+from jaxdreamer.record.sinks import Sink
+from jaxdreamer.saving import append_to, storing
 
-__all__ = ["COUNTERS", "MetricsLog", "Sink", "make_sinks", "read", "tensorboard_sink", "wandb_sink", "without_time"]
+__all__ = ["COUNTERS", "MetricsLog", "curve", "read", "without_time"]
 
 _log = logging.getLogger("jaxdreamer")
 
 _BLOCK = 2**16
 _LONGEST = 2**20  # bytes of a line; one has a few hundred
-_LARGEST = 1e100  # no metric is that large, and what draws curves can still count with it
+_LARGEST = 1e100  # larger than any metric, and small enough for plots to compute with
 COUNTERS = ("agent_steps", "env_frames", "updates")
-
-
-class Sink(Protocol):
-    """Where records go beside the JSONL file."""
-
-    name: str
-
-    def write(self, record: Mapping[str, Any], step: int) -> None:
-        """Take one record; ``step`` is its ``env_frames``."""
-
-    def image(self, name: str, image: np.ndarray, step: int) -> None:
-        """Take one picture, uint8 [H, W, 3]."""
-
-    def close(self) -> None:
-        """Flush and end."""
 
 
 class MetricsLog:
@@ -240,87 +224,6 @@ def without_time(record: Mapping[str, Any]) -> dict[str, Any]:
 def curve(records: Iterable[Mapping[str, Any]], y: str, x: str = "env_frames") -> list[tuple[float, float]]:
     """The points (x, y) of the records that have both."""
     return [(record[x], record[y]) for record in records if record.get(x) is not None and record.get(y) is not None]
-
-
-def make_sinks(
-    names: Iterable[str | Sink], folder: str | os.PathLike[str], resume_frames: int | None = None
-) -> list[Sink]:
-    """Sinks by name, ``tensorboard`` and ``wandb``; one that is no name is a sink already.
-
-    ``resume_frames`` is where a resumed run goes on; None begins anew, whatever an earlier run left in the folder.
-    Raises MissingExtra, with the pip line, or ConfigError.
-    """
-    makers = {"tensorboard": tensorboard_sink, "wandb": wandb_sink}
-    sinks: list[Sink] = []
-    for name in names:
-        if not isinstance(name, str):
-            sinks.append(name)
-            continue
-        if name not in makers:
-            raise ConfigError(f"unknown metrics sink {name!r}{nearest(name, makers)}; there are: {', '.join(makers)}")
-        sinks.append(makers[name](folder, resume_frames))
-    return sinks
-
-
-def tensorboard_sink(folder: str | os.PathLike[str], resume_frames: int | None = None) -> Sink:
-    """Event files in ``folder/tensorboard``. Points after ``resume_frames``, or all older ones, are hidden."""
-    module = import_extra("tensorboardX", "tensorboard", "TensorBoard logging")
-    return _TensorBoard(module, Path(folder), resume_frames)
-
-
-def wandb_sink(folder: str | os.PathLike[str], resume_frames: int | None = None) -> Sink:
-    """A Weights & Biases run; a resumed run continues the one that ``folder`` has already."""
-    return _Wandb(import_extra("wandb", "wandb", "Weights & Biases logging"), Path(folder), resume_frames is not None)
-
-
-class _TensorBoard:
-    name = "tensorboard"
-
-    def __init__(self, module: Any, folder: Path, resume_frames: int | None):
-        purge = 0 if resume_frames is None else resume_frames + 1
-        self._writer = module.SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
-
-    def write(self, record: Mapping[str, Any], step: int) -> None:
-        for key, value in record.items():
-            if value is not None:
-                self._writer.add_scalar(key, value, step)
-
-    def image(self, name: str, image: np.ndarray, step: int) -> None:
-        self._writer.add_image(name, image, step, dataformats="HWC")
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class _Wandb:
-    name = "wandb"
-
-    def __init__(self, module: Any, folder: Path, resuming: bool):
-        self._module = module
-        marker = folder / "wandb_id.txt"
-        known = read_text(marker, 1000).strip() if resuming and marker.exists() else None
-        if known is not None and not re.fullmatch(r"[\w-]{1,128}", known):
-            raise FileUnusable(f"{marker} holds no id of a Weights & Biases run, but {shown(known)}: remove it")
-        # Seeds trained side by side have runs of their own, in one process.
-        name = f"{folder.parent.name}-{folder.name}" if folder.name.startswith("seed-") else folder.name
-        try:
-            self._run = module.init(dir=str(folder), name=name, id=known, resume="allow", reinit="create_new")
-        except (module.Error, ValueError) as error:  # no login, a key of the wrong length, no network
-            why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise ConfigError(
-                f"Weights & Biases cannot be used: {why}. Log in with `wandb login`; or set "
-                f"WANDB_MODE=offline, which keeps its metrics in {folder} for `wandb sync`; or leave --wandb out"
-            ) from error
-        write_text(marker, self._run.id)
-
-    def write(self, record: Mapping[str, Any], step: int) -> None:
-        self._run.log({key: value for key, value in record.items() if value is not None}, step=step)
-
-    def image(self, name: str, image: np.ndarray, step: int) -> None:
-        self._run.log({name: self._module.Image(image)}, step=step)
-
-    def close(self) -> None:
-        self._run.finish()
 
 
 def _number(key: str, value: Any) -> int | float | None:

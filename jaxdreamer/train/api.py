@@ -20,9 +20,9 @@ from jaxdreamer.envs.registry import backends, is_functional, located, make_func
 from jaxdreamer.envs.trust import refuse_untrusted
 from jaxdreamer.nets.networks import Networks
 from jaxdreamer.record import video
-from jaxdreamer.record.metrics import Sink
 from jaxdreamer.record.progress import lasting
 from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.record.sinks import Sink
 from jaxdreamer.record.stored import read_config
 from jaxdreamer.train import run
 from jaxdreamer.train.device.world import DeviceWorld

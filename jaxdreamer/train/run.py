@@ -18,9 +18,10 @@ from jaxdreamer.envs.trust import trust_word
 from jaxdreamer.files import shell_word
 from jaxdreamer.nets.networks import Networks
 from jaxdreamer.record import checkpoint
-from jaxdreamer.record.metrics import MetricsLog, Sink, make_sinks
+from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.progress import Progress, lasting
 from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.record.sinks import Sink, make_sinks
 from jaxdreamer.record.stored import checkpoints_of, warn_if_edited
 from jaxdreamer.saving import write_json
 from jaxdreamer.train.evaluate import Evaluation, Play

@@ -11,9 +11,10 @@ import pytest
 from jaxdreamer.config import ConfigError, MissingExtra
 from jaxdreamer.errors import import_extra
 from jaxdreamer.files import FileUnusable
-from jaxdreamer.record import metrics
-from jaxdreamer.record.metrics import MetricsLog, make_sinks, read, without_time
+from jaxdreamer.record import sinks
+from jaxdreamer.record.metrics import MetricsLog, read, without_time
 from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.record.sinks import make_sinks
 from jaxdreamer.saving import StorageError
 
 AT = {"agent_steps": 5, "env_frames": 10, "updates": 2}
@@ -118,6 +119,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_no_half_line(tmp_path):
     """A limit on the size of files is a disk that fills up in the midst of a line."""
     code = f"""
 import resource, signal
+from jaxdreamer.record import sinks
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.saving import StorageError
 resource.setrlimit(resource.RLIMIT_FSIZE, (250, 250))
@@ -283,7 +285,7 @@ def test_wandb_gets_finite_values_and_continues_its_run(tmp_path, monkeypatch):
     folder = tmp_path / "ant" / "seed-1"
     folder.mkdir(parents=True)
     for resume_frames in (None, 10, None):
-        with MetricsLog(folder / "m.jsonl", [metrics.wandb_sink(folder, resume_frames)], clock=lambda: 1.0) as log:
+        with MetricsLog(folder / "m.jsonl", [sinks.Wandb(folder, resume_frames)], clock=lambda: 1.0) as log:
             log.write({"loss": 1, "bad": float("nan")}, **AT)
     # One that begins anew in the folder is another run there, too.
     assert asked == [("ant-seed-1", None), ("ant-seed-1", "abc"), ("ant-seed-1", None)]
@@ -300,4 +302,4 @@ def test_wandb_without_a_login_or_a_network_is_a_sentence(why, tmp_path, monkeyp
 
     monkeypatch.setitem(sys.modules, "wandb", Wandb())
     with pytest.raises(ConfigError, match=rf"{why.splitlines()[0]}.*WANDB_MODE=offline.*leave --wandb out"):
-        metrics.wandb_sink(tmp_path)
+        sinks.Wandb(tmp_path)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from jaxdreamer import config as configs
 from jaxdreamer.config import ConfigError
-from jaxdreamer.deploy.pretrained import load_agent
+from jaxdreamer.deploy.agent import load_agent
 from jaxdreamer.envs import make_vector
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.record import checkpoint, metrics

@@ -8,7 +8,7 @@ import pytest
 
 from jaxdreamer import cli
 from jaxdreamer import config as configs
-from jaxdreamer.deploy.pretrained import load_agent
+from jaxdreamer.deploy.agent import load_agent
 from jaxdreamer.envs.trust import Untrusted, foreign
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from jaxdreamer import config as configs
 from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
-from jaxdreamer.deploy.pretrained import load_agent
+from jaxdreamer.deploy.agent import load_agent
 from jaxdreamer.envs import EnvError, SpaceError, make_vector
 from jaxdreamer.envs.unity import process as unity_process
 from jaxdreamer.envs.unity import wire

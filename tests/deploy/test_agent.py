@@ -15,7 +15,7 @@ from rich.console import Console
 
 import jaxdreamer
 from jaxdreamer.config import ConfigError, preset
-from jaxdreamer.deploy.pretrained import Agent, load_agent
+from jaxdreamer.deploy.agent import Agent, load_agent
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.gymnasium_env import wrap
 from jaxdreamer.envs.host.spaces import describe_space, restore_space

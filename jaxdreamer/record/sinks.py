@@ -1,0 +1,113 @@
+"""Further places for metrics, by name: TensorBoard and Weights & Biases, each behind an extra.
+
+Another one is a class here, or elsewhere, with the methods of :class:`Sink`, and a line in SINKS.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from jaxdreamer.errors import ConfigError, import_extra, nearest, shown
+from jaxdreamer.files import FileUnusable, read_text
+from jaxdreamer.saving import write_text
+
+
+class Sink(Protocol):
+    """Where records go beside the JSONL file."""
+
+    name: str
+
+    def write(self, record: Mapping[str, Any], step: int) -> None:
+        """Take one record; ``step`` is its ``env_frames``."""
+
+    def image(self, name: str, image: np.ndarray, step: int) -> None:
+        """Take one picture, uint8 [H, W, 3]."""
+
+    def close(self) -> None:
+        """Flush and end."""
+
+
+class TensorBoard:
+    """Event files in ``folder/tensorboard``. Points after ``resume_frames``, or all older ones, are hidden."""
+
+    name = "tensorboard"
+
+    def __init__(self, folder: Path, resume_frames: int | None = None):
+        module = import_extra("tensorboardX", "tensorboard", "TensorBoard logging")
+        purge = 0 if resume_frames is None else resume_frames + 1
+        self._writer = module.SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+
+    def write(self, record: Mapping[str, Any], step: int) -> None:
+        """See :class:`Sink`."""
+        for key, value in record.items():
+            if value is not None:
+                self._writer.add_scalar(key, value, step)
+
+    def image(self, name: str, image: np.ndarray, step: int) -> None:
+        """See :class:`Sink`."""
+        self._writer.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """See :class:`Sink`."""
+        self._writer.close()
+
+
+class Wandb:
+    """A Weights & Biases run; a resumed run continues the one whose id is in ``folder``."""
+
+    name = "wandb"
+
+    def __init__(self, folder: Path, resume_frames: int | None = None):
+        self._module = import_extra("wandb", "wandb", "Weights & Biases logging")
+        marker = folder / "wandb_id.txt"
+        known = read_text(marker, 1000).strip() if resume_frames is not None and marker.exists() else None
+        if known is not None and not re.fullmatch(r"[\w-]{1,128}", known):
+            raise FileUnusable(f"{marker} holds no id of a Weights & Biases run, but {shown(known)}: remove it")
+        # Seeds trained side by side have runs of their own, in one process.
+        name = f"{folder.parent.name}-{folder.name}" if folder.name.startswith("seed-") else folder.name
+        try:
+            self._run = self._module.init(dir=str(folder), name=name, id=known, resume="allow", reinit="create_new")
+        except (self._module.Error, ValueError) as error:  # no login, a key of the wrong length, no network
+            why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise ConfigError(
+                f"Weights & Biases cannot be used: {why}. Log in with `wandb login`; or set "
+                f"WANDB_MODE=offline, which keeps its metrics in {folder} for `wandb sync`; or leave --wandb out"
+            ) from error
+        write_text(marker, self._run.id)
+
+    def write(self, record: Mapping[str, Any], step: int) -> None:
+        """See :class:`Sink`."""
+        self._run.log({key: value for key, value in record.items() if value is not None}, step=step)
+
+    def image(self, name: str, image: np.ndarray, step: int) -> None:
+        """See :class:`Sink`."""
+        self._run.log({name: self._module.Image(image)}, step=step)
+
+    def close(self) -> None:
+        """See :class:`Sink`."""
+        self._run.finish()
+
+
+SINKS: dict[str, Callable[[Path, int | None], Sink]] = {"tensorboard": TensorBoard, "wandb": Wandb}
+
+
+def make_sinks(
+    names: Iterable[str | Sink], folder: str | os.PathLike[str], resume_frames: int | None = None
+) -> list[Sink]:
+    """The sinks of these names; one that is no name is a sink already.
+
+    ``resume_frames`` is where a resumed run continues; None starts anew, whatever an earlier run left in the folder.
+    Raises MissingExtra, with the pip line, or ConfigError.
+    """
+    sinks: list[Sink] = []
+    for name in names:
+        if isinstance(name, str) and name not in SINKS:
+            raise ConfigError(f"unknown metrics sink {name!r}{nearest(name, SINKS)}; there are: {', '.join(SINKS)}")
+        sinks.append(SINKS[name](Path(folder), resume_frames) if isinstance(name, str) else name)
+    return sinks
