@@ -232,7 +232,9 @@ def test_help_lists_every_option_and_setting_with_its_text_and_default(capsys):
             or f"(default: {words._written(value)})" in " ".join(said.split())
         )
     assert (
-        "Adam's epsilon." in said and "--wandb\n" in said and "Gaussian dimensions, or groups" in " ".join(said.split())
+        "Adam's, or LaProp's, epsilon." in said
+        and "--wandb\n" in said
+        and "Gaussian dimensions, or groups" in " ".join(said.split())
     )
     for command, entry in cli.COMMANDS.items():
         assert cli.main(["help", command]) == 0
