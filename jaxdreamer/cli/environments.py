@@ -64,7 +64,7 @@ def check_env(options: CheckEnvOptions, settings: Mapping[str, Any]) -> int:
     config = base.env
     from jaxdreamer.envs import check
     from jaxdreamer.envs.host.instance import as_env
-    from jaxdreamer.envs.host.outcome import told
+    from jaxdreamer.envs.host.outcome import reporting
     from jaxdreamer.envs.named import imported
     from jaxdreamer.envs.registry import make_env
     from jaxdreamer.envs.trust import foreign
@@ -78,7 +78,7 @@ def check_env(options: CheckEnvOptions, settings: Mapping[str, Any]) -> int:
         if function is None:
             env = make_env(config)
         else:
-            with told(options.make):
+            with reporting(options.make):
                 env = as_env(function(), config)
         if not made:
             print("\n".join(_about(env, config, options.make)), flush=True)

@@ -1,4 +1,4 @@
-"""What an environment is to the library, alone and in lanes, and the errors of this room. Imports no gymnasium."""
+"""Interfaces of environments, one or several in lanes, and the errors of this room. Imports no gymnasium."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from jaxdreamer.types import EnvSpec, Timestep
 
 
 class EnvError(JaxdreamerError, RuntimeError):
-    """An environment was used wrongly, or did what its own description rules out."""
+    """An environment was used wrongly, or did something that its spec or spaces exclude."""
 
 
 class NotFinite(EnvError):
-    """What becomes whole numbers, a picture or a choice, holds nan or inf, which these cannot say; names the key."""
+    """A picture or a choice, which become whole numbers, holds nan or inf; the message names the key."""
 
 
 class SpaceError(ConfigError):
@@ -94,7 +94,7 @@ class VectorEnv(Protocol):
 
     @property
     def notes(self) -> list[str]:
-        """What the log should say of the lanes, each line once; there is more to say once they have drawn."""
+        """Lines for the log, each once; there may be more once the lanes have drawn."""
 
     @property
     def reset_mask(self) -> np.ndarray:

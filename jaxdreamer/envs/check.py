@@ -1,4 +1,4 @@
-"""Whether an environment of one's own keeps what it promises, before a run finds out the slow way."""
+"""Checks that an environment does what it promises, before a long run depends on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxdreamer.envs.base import Env, EnvError
 from jaxdreamer.envs.host.instance import as_env, check_apart
-from jaxdreamer.envs.host.outcome import told
+from jaxdreamer.envs.host.outcome import reporting
 from jaxdreamer.envs.host.pictures import NOT_FINITE, picture_axes
 from jaxdreamer.envs.host.scale import ill_scaled
 from jaxdreamer.envs.host.vector import episode_seed
@@ -22,14 +22,14 @@ _NUMBER = re.compile(r"-?\b(\d[\d.e+-]*|nan|inf)\b")
 
 
 class Finding(NamedTuple):
-    """Something to mend (``error``), or to think about (``warning``)."""
+    """A fault that must be fixed (``error``), or something to consider (``warning``)."""
 
     level: str
     text: str
 
 
 class Report(NamedTuple):
-    """What was found, and what was seen."""
+    """The findings, and statistics of what was played."""
 
     findings: list[Finding]
     steps: int
@@ -39,17 +39,17 @@ class Report(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing has to be mended."""
+        """Whether there is no error."""
         return not any(finding.level == "error" for finding in self.findings)
 
 
 def check_env(make: Callable[[], Any], *, steps: int = 300, seed: int = 0) -> Report:
     """Play two instances side by side with random actions for ``steps`` agent steps each, and look at everything.
 
-    Looked at: what spec and spaces say against what comes; reset and step in their order; flags at an episode's end;
-    rewards; whether a seed, of 31 bits as in training, decides an episode; whether arrays are fresh. What the environment
-    raises, or returns that cannot be, ends the check and is what was found. What ``make`` raises is raised; gymnasium's
-    environments are wrapped.
+    Checked are: observations and rewards against the spec and the spaces; the order of reset and step; the flags at an
+    episode's end; whether a seed (of 31 bits, as in training) determines an episode; whether arrays are fresh. An exception
+    of the environment, or an impossible result, ends the check and becomes a finding. Exceptions of ``make`` are raised;
+    gymnasium's environments are wrapped.
     """
     check = _Check(as_env(make()), as_env(make()), seed)
     with check.finding():
@@ -58,7 +58,7 @@ def check_env(make: Callable[[], Any], *, steps: int = 300, seed: int = 0) -> Re
     with check.finding():
         for item in (check.env, check.twin):
             item.close()
-            item.close()  # twice is fine, says the contract: let it be found here
+            item.close()  # the contract allows it twice
     return check.report()
 
 
@@ -81,21 +81,21 @@ class _Check:
         self._find("warning", text)
 
     def _find(self, level: str, text: str) -> None:
-        """Keep what is found once: the same with other numbers in it is the same."""
+        """Keep a finding once: texts that differ in their numbers only are the same finding."""
         self.found.setdefault(_NUMBER.sub("#", text), Finding(level, text))
 
     @contextmanager
     def finding(self) -> Iterator[None]:
-        """What the environment raises inside is what was found."""
+        """An exception of the environment becomes a finding."""
         try:
-            with told("the environment"):
+            with reporting("the environment"):
                 yield
         except JaxdreamerError as error:
             self.error(str(error))
 
     def run(self, steps: int) -> None:
         self._check_specs()
-        if self.found:  # what does not know what it is cannot be played
+        if self.found:  # an environment with a wrong spec cannot be played
             return
         self._check_seeds()
         episode = 0

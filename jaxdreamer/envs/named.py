@@ -50,5 +50,5 @@ def imported_module(setting: str, name: str) -> ModuleType:
         where = (
             "" if isinstance(error, SyntaxError) else f" ({raised.filename}, line {raised.lineno})"
         )  # it says itself
-        told = f"{type(error).__name__}: {error}{where}"
-        raise ConfigError(f"{setting}: the module {name!r} cannot be imported: {told}") from error
+        text = f"{type(error).__name__}: {error}{where}"
+        raise ConfigError(f"{setting}: the module {name!r} cannot be imported: {text}") from error

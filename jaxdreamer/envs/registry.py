@@ -23,7 +23,7 @@ from jaxdreamer import families
 from jaxdreamer.config import ConfigError, EnvConfig, Options, nearest
 from jaxdreamer.envs.base import Env, VectorEnv
 from jaxdreamer.envs.host.instance import as_env, check_apart
-from jaxdreamer.envs.host.outcome import told
+from jaxdreamer.envs.host.outcome import reporting
 from jaxdreamer.envs.host.vector import LocalVectorEnv
 from jaxdreamer.envs.host.workers.pool import WorkerVectorEnv
 from jaxdreamer.families import Backend
@@ -122,11 +122,11 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
 def make_vector(
     config: EnvConfig, count: int, seed: int = 0, *, make: Callable[[], Any] | None = None, apart: bool = False
 ) -> VectorEnv:
-    """``count`` environments side by side, each made by ``make``, or else as ``config`` says.
+    """``count`` environments side by side, each made by ``make``, or by the backend where there is none.
 
-    They run in ``config.workers`` processes, or in this one where that is 0. What ``make`` returns is wrapped as ``config``
-    says where it is gymnasium's or old gym's. With ``apart`` it makes one more, to see at once that it is another.
-    A backend that brings its own lanes may return another number of them; ``num_envs`` of the result tells.
+    They run in ``config.workers`` processes, or in this one where that is 0. An environment of gymnasium's or
+    old gym's is wrapped as ``config`` says. With ``apart``, ``make`` is called once more to check that it returns another.
+    A backend of the kind ``lanes`` may return another number of them, see ``num_envs`` of the result.
     """
     if make is not None and not callable(make):
         raise ConfigError(
@@ -163,7 +163,7 @@ def _make_one(make: Callable[[EnvConfig], Any], config: EnvConfig) -> Env:
 
 @dataclass(frozen=True)
 class _Made:
-    """Makes environments by a function of somebody's, in a form that goes to other processes."""
+    """Makes environments by a user's function, in a form that can be sent to other processes."""
 
     make: Callable[[], Any]
     config: EnvConfig
@@ -174,11 +174,11 @@ class _Made:
         if self.twice:
             other = self._one()
             check_apart([env, other])
-            LocalVectorEnv([other]).close()  # which minds no failure of that
+            LocalVectorEnv([other]).close()  # it logs an exception of that, and goes on
         return env
 
     def _one(self) -> Env:
-        with told("the function that makes the environment"):
+        with reporting("the function that makes the environment"):
             made = self.make()
         return as_env(made, self.config)
 

@@ -1,7 +1,7 @@
-"""What a stored run would import or execute that is not ours: named first, and done only where it is allowed.
+"""What a stored run would import or execute that is not ours: it is named first, and done only where that is allowed.
 
-A run's ``config.json`` may name modules and programs. Whoever types such a name knows what it is; whoever got the folder
-from somebody else does not.
+A run's ``config.json`` may name modules and programs. Who types such a name knows what it is; who was sent the folder does
+not.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def trust_word(config: EnvConfig) -> str:
 
 
 def refuse_untrusted(config: EnvConfig, source: str | os.PathLike[str], own: Collection[str] = ()) -> None:
-    """Untrusted where the configuration read from ``source`` would run a program that is nobody's whom the user knows.
+    """Untrusted where the configuration read from ``source`` would run a program that the user does not know.
 
     ``own`` are the settings, by dotted name, that the user gave himself.
     """

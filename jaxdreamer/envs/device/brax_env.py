@@ -29,7 +29,7 @@ class BraxOptions(CameraOptions):
 
 
 def import_brax() -> Any:
-    """``brax.envs``, without what importing it says about libraries it uses or can do without.
+    """``brax.envs``, without the messages that its import prints about optional libraries.
 
     Raises:
         MissingExtra: Brax is not installed.
@@ -126,7 +126,7 @@ def _works(envs: Any, name: str, physics: str) -> bool:
 
 def _quietly(make: Any, *args: Any, **kwargs: Any) -> Any:
     with warnings.catch_warnings():
-        # Brax tells with every environment that others are maintained now; a user of this adapter chose it.
+        # With every environment Brax warns that other libraries are maintained instead; who uses this adapter has decided.
         warnings.filterwarnings("ignore", message=".*not actively being maintained", category=UserWarning)
         return make(*args, **kwargs)
 

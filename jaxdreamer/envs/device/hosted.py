@@ -1,4 +1,4 @@
-"""A functional environment stepped from the host, one simulator step a call: for loops, films and programs of one's own."""
+"""A functional environment stepped from the host, one simulator step a call: for host loops and films."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jaxdreamer.types import Observation
 def _compiled(env: FunctionalEnv) -> tuple[Any, ...]:
     """Reset, step, observe, finite and render, compiled once for all copies of an environment.
 
-    The one place of this room that compiles: a step from the host is a program of its own.
+    The one place of this room that compiles: each step from the host is a separate program.
     """
     env = in_full_precision(env)
     step = lambda state, action: env.step(jax.tree.map(lambda x: x, state), action)  # noqa: E731 see make_lanes
@@ -56,7 +56,7 @@ class Hosted:
         """Reward, whether the task ended, whether time ran out."""
         self._state, reward, terminal = self._step(self._state, action)
         self._steps += 1
-        # A broken state is told by the reward: the collecting loop cuts the episode where one is not finite.
+        # The reward shows that a state is broken: the collecting loop cuts the episode where one is not finite.
         reward = float(reward) if self._finite(self._state) else float("nan")
         return reward, bool(terminal), self._limit > 0 and self._steps >= self._limit
 

@@ -36,7 +36,7 @@ class ActionMap:
         if not self.spec.size:
             raise SpaceError(f"the action space {space} has no dimensions; there is nothing to decide")
         self.notes = list(self._codec.notes)
-        """What the log should say of how ``action_bound`` was used."""
+        """Lines for the log about how ``action_bound`` was used."""
         if action_bound > 0 and not self.notes:
             self.notes = [
                 f"env.action_bound={action_bound:g} is not used: every dimension of {space} has its own bounds"
@@ -80,7 +80,7 @@ def _codec(space: Any, key: str, action_bound: float) -> _Codec:
 
 
 class _Box(NamedTuple):
-    """A Box whose dimensions all have bounds: the space's own, or what stands in for them."""
+    """A Box whose dimensions all have bounds: the space's own, or the substitutes for missing ones."""
 
     low: list[Any]  # Python's numbers, in C order: its integers know no overflow
     high: list[Any]
@@ -123,8 +123,8 @@ def _bounded(space: Any, key: str, action_bound: float) -> _Box:
         raise SpaceError(f"env.action_bound={action_bound:g} is more than {dtype}, the type of {key!r}, can hold")
     if dtype.kind in "iu" and any(low[i] == high[i] for i in free):
         raise SpaceError(f"env.action_bound={action_bound:g} leaves {key!r} a single integer; make it 1 or more")
-    told = f"{key!r}: {len(free)} of the {len(low)} dimensions have no bounds and get the half-width {action_bound:g}"
-    return _Box(low, high, shape, dtype, [told])
+    note = f"{key!r}: {len(free)} of the {len(low)} dimensions have no bounds and get the half-width {action_bound:g}"
+    return _Box(low, high, shape, dtype, [note])
 
 
 def _stand_in(low: Any, high: Any, half: float, huge: float) -> tuple[Any, Any]:

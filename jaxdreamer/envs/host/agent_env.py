@@ -78,7 +78,7 @@ class AgentEnv:
 
     @property
     def notes(self) -> list[str]:
-        """What the log should say of this environment; there is more to say once it has drawn."""
+        """Lines for the log; there may be more once it has drawn."""
         return self.simulator.notes
 
     def reset(self, seed: int | None = None) -> Timestep:

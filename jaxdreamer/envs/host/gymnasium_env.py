@@ -14,7 +14,7 @@ from jaxdreamer.envs.host import plugins
 from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.instance import wrap
 from jaxdreamer.envs.host.libraries import missing_extras, warnings_logged
-from jaxdreamer.envs.host.outcome import told
+from jaxdreamer.envs.host.outcome import reporting
 from jaxdreamer.envs.named import imported_module
 from jaxdreamer.families import Backend
 
@@ -134,7 +134,7 @@ def _make(spec: Any, options: dict[str, Any], config: EnvConfig) -> Any:
     import gymnasium
 
     try:
-        with told(f"making {config.id}", gymnasium.error.Error, ImportError, TypeError):
+        with reporting(f"making {config.id}", gymnasium.error.Error, ImportError, TypeError):
             return gymnasium.make(spec, **options)
     except TypeError as error:
         asked = {"frame_skip": "env.frame_skip", "reset_noise_scale": "env.reset_noise"}

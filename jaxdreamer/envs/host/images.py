@@ -24,7 +24,7 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def to_rgb(frame: object) -> np.ndarray:
-    """A rendered frame, uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], as uint8 [H, W, 3] of its own."""
+    """A rendered frame, uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], as a fresh uint8 [H, W, 3]."""
     image = np.array(frame)
     if image.ndim == 2:
         image = image[..., None]

@@ -24,7 +24,7 @@ from jaxdreamer.envs.host.drawing.render import sized_drawing
 from jaxdreamer.envs.host.images import resize, to_rgb
 from jaxdreamer.envs.host.libraries import missing_extras, warnings_logged
 from jaxdreamer.envs.host.observations import ObservationMap, found
-from jaxdreamer.envs.host.outcome import flag_of, name_of, reward_of, told
+from jaxdreamer.envs.host.outcome import flag_of, name_of, reporting, reward_of
 from jaxdreamer.envs.host.spaces import children, kind_of, understood
 from jaxdreamer.types import ArraySpec, EnvSpec, Observation
 
@@ -41,16 +41,16 @@ def wrap(env: Any, config: EnvConfig | None = None) -> AgentEnv:
     imported. The instance belongs to the result from here on: closing the result closes it.
     """
     config = EnvConfig() if config is None else config
-    with told(f"looking at {name_of(env)}"):  # spaces may be properties
+    with reporting(f"looking at {name_of(env)}"):  # spaces may be properties
         _check_is_environment(env)
     simulator = GymnasiumSimulator(env, config)
     return AgentEnv(simulator, action_repeat=config.action_repeat, time_limit=config.time_limit)
 
 
 def as_env(made: Any, config: EnvConfig | None = None) -> Env:
-    """What a function of somebody's made: an environment of the library's as it is, any other one wrapped.
+    """The result of a user's function: one of the library's environments unchanged, any other one wrapped.
 
-    ConfigError for what is no environment.
+    ConfigError for anything else.
     """
     if not isinstance(getattr(made, "spec", None), EnvSpec):
         return wrap(made, config)
@@ -63,7 +63,7 @@ def as_env(made: Any, config: EnvConfig | None = None) -> Env:
 
 
 def innermost(env: Any) -> Any:
-    """The instance that an environment comes down to, with all wrappers taken off, the library's and gymnasium's."""
+    """The innermost instance of an environment, without the library's and gymnasium's wrappers."""
     simulator = getattr(env, "simulator", None)
     inner = simulator.instance if isinstance(simulator, GymnasiumSimulator) else env
     return getattr(inner, "unwrapped", inner)
@@ -120,7 +120,7 @@ class GymnasiumSimulator:
         """ConfigError where pixels are asked of an instance that cannot render, SpaceError for its spaces."""
         self._env = self.instance = env
         self._name = name_of(env)
-        self._stepping = told(f"step of {self._name}")
+        self._stepping = reporting(f"step of {self._name}")
         self._observation: Any = None
         self._rendered = self._warned = False
         self._own: ObservationMap | None = None
@@ -146,7 +146,7 @@ class GymnasiumSimulator:
         }
         self.frame_rate = _frame_rate(env, self._name)
         self._seedable = _takes(env, "reset", "seed")
-        # The options of a backend of somebody's own may say nothing about drawing.
+        # The options of a registered backend may say nothing about drawing.
         options = config.options if isinstance(config.options, DrawingOptions) else DrawingOptions()
         self._draw_at, self._note = sized_drawing(env, options.render_quality, options.camera)
         if options.camera and self._draw_at is None:
@@ -156,7 +156,7 @@ class GymnasiumSimulator:
 
     def reset(self, seed: int | None) -> None:
         """Begin an episode; the seed goes to ``reset``, or to ``seed`` where ``reset`` takes none."""
-        with told(f"reset of {self._name}"):
+        with reporting(f"reset of {self._name}"):
             if self._seedable:
                 result = self._env.reset(seed=seed)
             else:
@@ -227,13 +227,13 @@ class GymnasiumSimulator:
 
     @property
     def notes(self) -> list[str]:
-        """What the log should say of this environment, once it has drawn."""
+        """Lines for the log."""
         seen = [] if self._own is None else self._own.notes
         return [*seen, *self._actions.notes, *(line for line in [self._note()] if line)]
 
     def close(self) -> None:
         """Close the instance."""
-        with told(f"close of {self._name}"):
+        with reporting(f"close of {self._name}"):
             getattr(self._env, "close", lambda: None)()
 
     def _frame(self) -> np.ndarray:
@@ -242,7 +242,7 @@ class GymnasiumSimulator:
 
     def _draw(self) -> Any:
         old_style = not hasattr(self._env, "render_mode")
-        with told(f"render of {self._name}"), missing_extras(self._name):
+        with reporting(f"render of {self._name}"), missing_extras(self._name):
             frame = self._env.render(mode="rgb_array") if old_style else self._env.render()
         if isinstance(frame, list):  # rgb_array_list: the frames since the last call
             frame = frame[-1] if frame else None

@@ -1,7 +1,7 @@
 """MuJoCo: Gymnasium's tasks by id, and models of your own from an MJCF or URDF file or text, or an MJB binary.
 
-A model of one's own has no task: its reward is 0 and it never ends, but for the functions that are given to it and the time
-limit, after which it is truncated.
+A model has no task: unless it is given functions for them, its reward is 0 and it never ends, except by the time limit,
+which truncates.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from jaxdreamer.envs.host.mujoco_model import (
     model_source,
     warnings_caught,
 )
-from jaxdreamer.envs.host.outcome import flag_of, reward_of, told
+from jaxdreamer.envs.host.outcome import flag_of, reporting, reward_of
 from jaxdreamer.envs.named import imported
 from jaxdreamer.families import Backend
 
@@ -85,7 +85,7 @@ def make_mujoco_env_from_config(
         }
         _check_task(config.id, [name for name, value in given.items() if value])
         return gymnasium_env.make(config)
-    # Actuators without a range get [-1, 1], or none at all, and with it what env.action_bound says.
+    # Actuators without a range get [-1, 1]; with env.action_bound they stay unbounded, and it sets their range.
     limits = (-math.inf, math.inf) if config.action_bound > 0 else (-1.0, 1.0)
     env = MuJoCoEnv(
         **source,
@@ -237,13 +237,13 @@ class MuJoCoEnv(render.Drawn, gymnasium.Env):
         if self._blown_up():
             return self._observe(), math.nan, False, True, self._info(action)
         reward, ended = 0.0, False
-        # Each is handed an action and an info of its own, to do with as it likes.
+        # Each gets its own copies of action and info, which it may change.
         if self._reward_fn is not None:
-            with told("reward_fn"):
+            with reporting("reward_fn"):
                 value = self._reward_fn(self.model, data, action.copy(), self._info(action))
             reward = reward_of(value, "reward_fn")
         if self._terminal_fn is not None:
-            with told("terminal_fn"):
+            with reporting("terminal_fn"):
                 flag = self._terminal_fn(self.model, data, self._info(action))
             ended = flag_of(flag, "the end", "terminal_fn")
         return self._observe(), reward, ended, 0 < self._limit <= self._steps, self._info(action)

@@ -1,4 +1,4 @@
-"""MuJoCo models of one's own: which text is one, how it is loaded, and what is wrong with one that is not."""
+"""MuJoCo models of the user: recognising them, loading them, and errors that explain why one cannot be loaded."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def load_model(
         except ConfigError:
             raise
         except Exception as error:
-            told = "; ".join(" ".join(text.split()) for text in [str(error), *warned])
+            said = "; ".join(" ".join(text.split()) for text in [str(error), *warned])
             if binary_path is not None:
-                raise _bad_mjb(path, mujoco.__version__, told) from error
+                raise _bad_mjb(path, mujoco.__version__, said) from error
             root = root_of(path, xml_string)
             text = "the URDF string" if root == "robot" else "the MJCF string"
             name = text if xml_string is not None else str(path)
             raise ConfigError(
-                f"env.id: MuJoCo {mujoco.__version__} cannot load {name}: {told}{_hint(root, told)}"
+                f"env.id: MuJoCo {mujoco.__version__} cannot load {name}: {said}{_hint(root, said)}"
             ) from error
 
 
@@ -86,8 +86,8 @@ def root_of(path: Path, xml_string: str | None) -> str | None:
     return found[1] if found else None
 
 
-def _hint(root: str | None, told: str) -> str:
-    if "package://" in told:
+def _hint(root: str | None, said: str) -> str:
+    if "package://" in said:
         return (
             ". MuJoCo knows no ROS packages: write mesh paths relative to the URDF, or put the meshes into a folder meshes "
             'beside it and <mujoco><compiler strippath="true" meshdir="meshes"/></mujoco> inside its <robot>'

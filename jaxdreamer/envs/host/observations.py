@@ -57,7 +57,7 @@ class ObservationMap:
         self._image_size = (int(image_size[0]), int(image_size[1]))
         self._excluded: list[str] = []
         self.notes: list[str] = []
-        """What the log should say of what was left out."""
+        """Lines for the log about keys that were left out."""
         self._add(understood(space), (), "")
         if not self.spec:
             left_out = f"env.exclude {list(self._exclude)} leaves out {', '.join(self._excluded) or 'nothing'}"
@@ -185,7 +185,7 @@ def _observation_leaf(
         shape, classes = tuple(np.shape(space.nvec)), int(np.max(space.nvec))
     if classes > MOST_CLASSES:
         raise SpaceError(
-            f"observation {key!r} is one of {classes:,} choices, each of which would be an input of its own, and "
+            f"observation {key!r} is one of {classes:,} choices, each of which would be a separate input, and "
             f"{MOST_CLASSES:,} are the most: make its space a Box, or leave it out with env.exclude={key}"
         )
     start = np.asarray(getattr(space, "start", 0))

@@ -1,4 +1,4 @@
-"""What other people's environments and functions return and raise, as plain numbers, flags and one-sentence errors."""
+"""Results and exceptions of a user's environments and functions, as plain numbers, flags and one-sentence errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def reward_of(value: Any, who: str) -> float:
         try:
             return float(number)
         except (TypeError, ValueError, OverflowError, RuntimeError):
-            pass  # told below, like everything that is no number
+            pass  # refused below, like everything else that is not a number
     raise EnvError(f"the reward must be one number, {who} returned {_shown(value)}")
 
 
@@ -56,12 +56,12 @@ def _shown(value: Any) -> str:
     return f"{reprlib.repr(value)} ({found(value)}){missing}"
 
 
-class told:
-    """Around a call of others' code: what it raises becomes EnvError, with which call it was, what was raised, and where.
+class reporting:
+    """Around a call of a user's code: an exception becomes an EnvError that names the call, the exception and its place.
 
-    A program's end (SystemExit) is such an error: others' code does not end this one. The library's own errors, and those
-    of the types ``passing``, go through as they are. It can be used again and again: on the way of every step, making a new
-    one would cost as much as a small environment's step. So would a generator, which moreover lets StopIteration through.
+    SystemExit is such an exception: a user's environment does not end this program. The library's own errors, and those
+    of the types ``passing``, are not changed. An instance can be reused: making one for every step would take as long as a
+    small environment's step. A generator would, too, and it cannot convert StopIteration.
     """
 
     def __init__(self, call: str, *passing: type[Exception]) -> None:
@@ -80,8 +80,8 @@ class told:
 
 
 def name_of(env: Any) -> str:
-    """What an environment calls itself, on one line; its class where it cannot say that (yet)."""
+    """The environment's ``str`` on one line; the name of its class where that raises."""
     try:
         return " ".join(str(env).split())
-    except Exception:  # a board that is there after the first reset only, say: a name is no reason to fail
+    except Exception:  # for example because its board is made by the first reset: no reason to fail
         return f"<{type(env).__name__}>"

@@ -38,7 +38,7 @@ class Picture:
         self._told = False
 
     def read(self, key: str, value: Any) -> np.ndarray:
-        """``value`` of the space as uint8 [H, W, C] of its own.
+        """``value`` of the space as a fresh uint8 [H, W, C].
 
         Several frames are channels side by side, the first frame's first. What lies outside of the bounds is cut, with one
         warning. NotFinite for nan and inf; EnvError for another shape, and for fractions where the space has whole numbers.

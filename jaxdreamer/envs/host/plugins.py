@@ -1,4 +1,4 @@
-"""Ids that another package registers with gymnasium: it is found among what is installed, and imported; nothing else is.
+"""Ids that another package registers with gymnasium: the installed package is found and imported, and nothing else.
 
 A module that merely lies somewhere on the path is never imported for an id: ids come from stored runs, too. Whoever means
 such a module names it, as in ``module:Name-v0``.
@@ -13,7 +13,7 @@ from jaxdreamer.config import ConfigError, MissingExtra
 from jaxdreamer.envs.host.libraries import warnings_logged
 from jaxdreamer.envs.named import imported_module
 
-# Id, the module that registers it, and what pip is given: of packages that are much asked for, or whose ids do not tell.
+# Id, the module that registers it, and what pip is given: of packages in wide use, or whose ids do not contain their names.
 _KNOWN = (
     (r"ALE/|\w+(NoFrameskip|Deterministic)-v\d", "ale_py", "ale-py"),
     (r"(MiniGrid|BabyAI)-", "minigrid", "minigrid"),

@@ -74,7 +74,7 @@ def _needs_mujoco_py(name: str) -> bool:
     return "robotics" in entry and "MujocoPy" in entry
 
 
-# Under names that say whose they are, for the package's front.
+# Under these names they are public.
 robotics_tasks, register_robotics = tasks, register
 
 BACKEND = Backend(

@@ -1,6 +1,6 @@
 """Gymnasium's spaces by kind, as themselves (:func:`understood`), and in a JSON file.
 
-Old gym's, and whatever else looks like one, are told by their class names, or else by what they have: ``low`` and ``high``,
+Old gym's, and others like them, are recognised by their class names, or else by their attributes: ``low`` and ``high``,
 ``nvec``, ``n``, ``spaces``; a dictionary of spaces is a Dict, a tuple of spaces a Tuple, a named tuple of spaces a Dict.
 :func:`describe_space` and :func:`restore_space` keep a space in a JSON file, for a trained agent that acts without the
 library its environment came from.

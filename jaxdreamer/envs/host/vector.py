@@ -186,7 +186,7 @@ class LocalVectorEnv(Lanes):
 
     @property
     def notes(self) -> list[str]:
-        """What the log should say of the lanes, each line once."""
+        """Lines for the log, each once."""
         return list(dict.fromkeys(note for lane in self.lanes for note in getattr(lane.env, "notes", [])))
 
     def step(self, actions: np.ndarray) -> Timestep:

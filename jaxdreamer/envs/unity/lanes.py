@@ -13,9 +13,9 @@ Time
 
     All agents of a player live in one time. One call of :meth:`UnityVectorEnv.step` lets it run until every agent that was
     given an action has decided ``action_repeat`` times more, or ended; where agents decide at different rates, the faster
-    ones keep their action until the slower are there, and rewards add up.
+    ones repeat their action until the slower have decided, and rewards add up.
 
-    The last entry of an episode and the first of the next are two entries, and between them the others' time goes on. So
+    The last entry of an episode and the first of the next are two entries, and time passes for the others between them. So
     where one agent begins anew while others are in mid-episode, its very first decision is answered by the neutral action
     (zeros, and the first allowed choices), and its lane begins with the second. Where all end together nothing is lost.
     A lane whose agent is gone yields resets, episodes of one entry, until an agent without a lane appears.
@@ -47,7 +47,7 @@ from jaxdreamer.envs.unity.player import Lane, PlayerLanes
 from jaxdreamer.families import Backend
 from jaxdreamer.types import Observation, Timestep
 
-DECISIONS_PER_SECOND = 10.0  # of a Decision Requester's usual period; the protocol does not tell
+DECISIONS_PER_SECOND = 10.0  # of a Decision Requester's usual period; the protocol does not say
 CALLS_TO_SEE_SOMETHING = 10
 
 # There is one Unity Editor: who asks for it while these lanes play in it, as an evaluation does, borrows it.

@@ -74,7 +74,7 @@ class PlayerLanes:
         self._exchanges = 0
         waiting = all(lane.needs_reset for lane in self.lanes)
         if waiting and any(lane.agent is not None for lane in self.lanes):
-            self._begin_anew()  # nobody is in the midst of an episode, but somebody's was left unfinished
+            self._begin_anew()  # no lane is in mid-episode, but one was left unfinished
         for lane, action in zip(self.lanes, actions):
             lane.action = None if lane.needs_reset else self.view.to_unity(action)
             lane.sent, lane.seen, lane.reward, lane.decisions = False, None, 0.0, 0
@@ -82,14 +82,14 @@ class PlayerLanes:
 
     @property
     def running(self) -> bool:
-        """Whether time must go on before every lane has an entry."""
+        """Whether time must pass before every lane has an entry."""
         acting = [lane for lane in self.lanes if lane.action is not None]
         if acting:
             return not all(lane.last or lane.decisions >= self._config.action_repeat for lane in acting)
         return not len(self._steps["id"])  # all lanes begin anew: as soon as anybody is there
 
     def send(self) -> None:
-        """Let time go on, with an action for everybody who waits for one."""
+        """Let time pass, with an action for every agent that waits for one."""
         acting = {lane.agent: lane for lane in self.lanes if lane.action is not None}
         layout, ids = self.view.layout, self._keys()
         continuous = np.zeros((len(ids), layout.continuous), np.float32)
@@ -108,7 +108,7 @@ class PlayerLanes:
         self._fresh = False
 
     def receive(self) -> None:
-        """Take in what happened."""
+        """Read the steps, and credit them to the lanes."""
         if self._fresh:
             return  # the player was lost when it was sent to, and another is there
         try:
@@ -196,7 +196,7 @@ class PlayerLanes:
         return self._process
 
     def take_back(self, process: PlayerProcess) -> None:
-        """Go on with a player that was lent, or with the one that replaced it: every lane begins anew."""
+        """Continue with a player that was lent, or with its replacement: every lane begins a new episode."""
         self._process = process
         self._begin_anew()
 

@@ -44,7 +44,7 @@ SMALLEST_IMAGE = 8
 
 
 class Failure(Exception):
-    """Something to tell the trainer: ``reason`` is missing, setup, behavior, start, died, range or bug."""
+    """An error for the trainer: ``reason`` is missing, setup, behavior, start, died, range or bug."""
 
     def __init__(self, reason: str, message: str, exit_code: int | None = None) -> None:
         super().__init__(message)
@@ -374,7 +374,7 @@ def main() -> None:
                 player.begin() if header["command"] == "reset" else player.step(arrays)
                 send(replies, {"kind": "steps"}, player.steps())
     except Failure as error:
-        player.close(0)  # first, so that all it logged can be told
+        player.close(0)  # first, so that its log is complete
         _tell(replies, error.reason, str(error), error.exit_code)
     except Exception:
         player.close(0)

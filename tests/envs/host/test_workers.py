@@ -19,7 +19,7 @@ import pytest
 from jaxdreamer import families
 from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs import EnvError, LocalVectorEnv, WorkerVectorEnv, make_vector, register, wrap
-from jaxdreamer.envs.host.outcome import told
+from jaxdreamer.envs.host.outcome import reporting
 from jaxdreamer.envs.host.workers import process as worker
 from tests.envs.host.test_vector import assert_same
 from tests.envs.host.troubled import Slow, Spying, refused, troubled
@@ -233,7 +233,7 @@ def test_ctrl_c_is_the_parents(workers):
 
 
 def test_a_worker_that_is_asked_to_end_in_the_midst_of_a_step_is_not_told_as_its_environments_fault():
-    with pytest.raises(worker._Asked) as asked, told("step of <Env>"):
+    with pytest.raises(worker._Asked) as asked, reporting("step of <Env>"):
         raise worker._Asked(143)
     assert asked.value.code == 143  # multiprocessing ends the process by it, without a traceback
 

@@ -63,7 +63,7 @@ def missing() -> bool:
 
 
 def missing_mujoco() -> MissingExtra:
-    """What to say then."""
+    """The error for that."""
     return MissingExtra(
         "jaxdreamer[mujoco]", "drawing by OpenGL needs the Python package mujoco, which is not installed"
     )
@@ -127,7 +127,7 @@ def settled() -> Iterator[None]:
         yield
     finally:
         if undecided:
-            del os.environ["MUJOCO_GL"]  # whoever draws later is told why it cannot be done
+            del os.environ["MUJOCO_GL"]  # so that drawing later raises the error with its reason
 
 
 def make_context(width: int, height: int) -> Any:

@@ -183,7 +183,7 @@ def camera_number(model: Any, camera: str, default: int = -1) -> int:
 
 
 def sized_drawing(env: Any, quality: str, camera: str = "") -> tuple[Draw | None, Callable[[], str | None]]:
-    """How to draw a gymnasium instance at a wanted size, and what there is to say about it once a frame was drawn.
+    """A function that draws a gymnasium instance at a given size, and one that describes the renderer once it has drawn.
 
     The function is None where only the instance's own ``render`` will do: it draws by other means than MuJoCo's, or a
     wrapper has a say in how it looks.
@@ -243,7 +243,7 @@ class _Viewer:
         self._own_size = (int(renderer.height or 480), int(renderer.width or 480))
         self._largest = (max(size[0], self._own_size[0]), max(size[1], self._own_size[1]))
         with _offscreen(owner.model, fast, self._largest):
-            # Through gymnasium, which also aims the task's camera. Its viewer makes the buffer as large as it is told.
+            # Through gymnasium, which also aims the task's camera. Its viewer makes a buffer of the size given here.
             renderer.height, renderer.width = self._largest
             viewer = renderer._get_viewer("rgb_array")
         if fast:

@@ -2,7 +2,7 @@
 
 Workers are spawned, never forked, import neither jax nor the program that starts them, and are started again where they die,
 hang or raise. The episodes that a failed worker had under way end where they were: each of its lanes answers with the first
-entry of a new episode, without a last one of the old, and whoever stores entries closes the old episode there.
+entry of a new episode, without a last entry of the old, and the collecting loop closes the old episode there.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.types import flatten
 
 IDLE, STEP, RESET = range(3)
-"""What a lane does when its worker is told to advance."""
+"""Commands to a lane, obeyed when its worker advances."""
 GRACE = 5.0
 """Seconds a worker has for closing its environments."""
 Layout = list[tuple[str, tuple[int, ...], str]]
@@ -40,7 +40,7 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 
 class WorkerFailed(Exception):
-    """A worker process died, hung or raised; the message tells which, with its own traceback where it has one."""
+    """A worker process died, hung or raised; the message says which, with its traceback where there is one."""
 
 
 @dataclass
@@ -68,8 +68,8 @@ class Worker:
         theirs.close()
 
     def send(self, kind: str, *values: Any) -> None:
-        """Tell it to do something; :meth:`receive` must follow."""
-        with suppress(OSError):  # it is dead: receive tells how
+        """Send a command; :meth:`receive` must follow."""
+        with suppress(OSError):  # it is dead: receive raises the error
             self.pipe.send((kind, *values))
 
     def receive(self, timeout: float) -> Any:
@@ -195,7 +195,7 @@ def _aligned(size: int) -> int:
 
 
 class _Lines(logging.Handler):
-    """Keeps what is logged for the parent, where there is a log."""
+    """Keeps log records for the parent, which has the log."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -216,7 +216,7 @@ class _Asked(SystemExit):
 
 
 def work(pipe: Any, make: bytes, lanes: list[int]) -> None:
-    """A worker process: make the lanes' environments, then do as told until the pipe closes."""
+    """A worker process: make the lanes' environments, then obey the parent until the pipe closes."""
     for number in _TERMINAL:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
@@ -268,7 +268,7 @@ def _serve(pipe: Any, envs: dict[int, Env], heard: _Lines, state: dict[str, str]
             for lane, env in envs.items():
                 state["at"] = f"in lane {lane}"
                 _advance(env, lane, arrays)
-            if arrays["is_first"][[*envs]].any():  # whatever there is to say, the first frames brought it
+            if arrays["is_first"][[*envs]].any():  # notes come with the first frames
                 notes = [note for item in envs.values() for note in getattr(item, "notes", [])]
         elif kind == "replay":
             state["at"] = f"in lane {values[0]}, playing its episode again"
@@ -288,7 +288,7 @@ def _serve(pipe: Any, envs: dict[int, Env], heard: _Lines, state: dict[str, str]
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """For the last things a process does: what fails there is told, and must not hide what failed before."""
+    """For the last things a process does: their exceptions are printed and must not hide an earlier one."""
     try:
         yield
     except Exception:
