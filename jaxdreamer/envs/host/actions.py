@@ -13,8 +13,8 @@ What counts as no bound
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ HUGE = 1e6
 
 
 class ActionMap:
-    """Agent actions, flat float32 [A], to elements of ``space`` and back."""
+    """Agent actions, flat float32 [A], to elements of ``space``."""
 
     def __init__(self, space: Any, action_bound: float = 0.0) -> None:
         """``action_bound`` > 0 stands in for bounds that are none, see above; SpaceError for what cannot be used."""
@@ -53,29 +53,24 @@ class ActionMap:
             raise EnvError(f"expected an action of shape ({self.spec.size},), found {vector.shape}")
         return self._codec.decode(vector)
 
-    def from_env(self, action: Any) -> np.ndarray:
-        """The agent's action float32 [A] for an element of the space, the inverse of :meth:`to_env`."""
-        return np.asarray(self._codec.encode(action), np.float32)
 
+class _Codec(NamedTuple):
+    """How the agent's numbers of one space become its elements."""
 
-class _Codec(Protocol):
     parts: tuple[ActionPart, ...]
+    decode: Callable[[np.ndarray], Any]
     notes: list[str]
-
-    def decode(self, vector: np.ndarray) -> Any: ...
-
-    def encode(self, action: Any) -> np.ndarray: ...
 
 
 def _codec(space: Any, key: str, action_bound: float) -> _Codec:
     kind = kind_of(space)
     if kind == "Box":
         box = _bounded(space, key, action_bound)
-        return _Numbers(box) if box.dtype.kind == "f" else _Integers(box)
+        return _Codec(box.parts, (_numbers if box.dtype.kind == "f" else _integers)(box), box.notes)
     if kind in ("Discrete", "MultiDiscrete", "MultiBinary"):
-        return _Choices(space, kind)
+        return _choices(space, kind)
     if kind in ("Dict", "Tuple"):
-        return _Nested({n: _codec(child, f"{key}.{n}", action_bound) for n, child in children(space).items()}, kind)
+        return _nested({n: _codec(child, f"{key}.{n}", action_bound) for n, child in children(space).items()}, kind)
     raise SpaceError(f"{key!r} has the unsupported space {space}; supported are {SUPPORTED}")
 
 
@@ -134,89 +129,61 @@ def _stand_in(low: Any, high: Any, half: float, huge: float) -> tuple[Any, Any]:
     return (low, min(high, low + 2 * half)) if high >= huge else (max(low, high - 2 * half), high)
 
 
-class _Numbers:
+def _numbers(box: _Box) -> Callable[[np.ndarray], np.ndarray]:
     """A Box of floats: [-1, 1] is stretched over its bounds."""
+    low, high = np.array(box.low, np.float64), np.array(box.high, np.float64)
 
-    def __init__(self, box: _Box) -> None:
-        self._low, self._high = np.array(box.low, np.float64), np.array(box.high, np.float64)
-        self._shape, self._dtype, self.parts, self.notes = box.shape, box.dtype, box.parts, box.notes
-
-    def decode(self, vector: np.ndarray) -> np.ndarray:
+    def decode(vector: np.ndarray) -> np.ndarray:
         # As a weighted mean both ends come out exactly; low + share * (high - low) can miss high by a rounding.
         share = 0.5 * (1.0 + vector)
-        value = (1.0 - share) * self._low + share * self._high
-        inside = np.minimum(np.maximum(value, self._low), self._high)  # np.clip takes twice as long for a few numbers
-        return inside.astype(self._dtype).reshape(self._shape)
+        value = (1.0 - share) * low + share * high
+        inside = np.minimum(np.maximum(value, low), high)  # np.clip takes twice as long for a few numbers
+        return inside.astype(box.dtype).reshape(box.shape)
 
-    def encode(self, action: Any) -> np.ndarray:
-        value = np.asarray(action, np.float64).reshape(-1)
-        width = self._high - self._low
-        middle = 0.5 * self._low + 0.5 * self._high
-        return np.clip(np.where(width > 0, 2.0 * (value - middle) / np.where(width > 0, width, 1.0), 0.0), -1.0, 1.0)
+    return decode
 
 
-class _Integers:
+def _integers(box: _Box) -> Callable[[np.ndarray], np.ndarray]:
     """A Box of integers or bools: [-1, 1] is stretched over its bounds, and the nearest one is taken.
 
     In Python's integers, because a float64 does not hold every int64, and the largest would become the lowest.
     """
+    lowest, widths = box.low, [high - low for low, high in zip(box.low, box.high)]
 
-    def __init__(self, box: _Box) -> None:
-        self._low, self._width = box.low, [high - low for low, high in zip(box.low, box.high)]
-        self._shape, self._dtype, self.parts, self.notes = box.shape, box.dtype, box.parts, box.notes
-
-    def decode(self, vector: np.ndarray) -> np.ndarray:
+    def decode(vector: np.ndarray) -> np.ndarray:
         shares = np.clip(0.5 * (1.0 + vector), 0.0, 1.0).tolist()
-        value = [low + min(width, round(share * width)) for low, width, share in zip(self._low, self._width, shares)]
-        return np.array(value, self._dtype).reshape(self._shape)
+        value = [low + min(width, round(share * width)) for low, width, share in zip(lowest, widths, shares)]
+        return np.array(value, box.dtype).reshape(box.shape)
 
-    def encode(self, action: Any) -> np.ndarray:
-        value = [int(item) for item in np.ravel(action)]
-        shares = [(item - low) / width if width else 0.5 for item, low, width in zip(value, self._low, self._width)]
-        return np.clip(2.0 * np.array(shares, np.float64) - 1.0, -1.0, 1.0)
+    return decode
 
 
-class _Choices:
+def _choices(space: Any, kind: str) -> _Codec:
     """Discrete, MultiDiscrete or MultiBinary: one one-hot part for each choice."""
+    scalar = kind == "Discrete"
+    shape = () if scalar else tuple(space.shape)
+    dtype = np.dtype(getattr(space, "dtype", None) or np.int64)
+    counts = {"Discrete": lambda: space.n, "MultiDiscrete": lambda: space.nvec, "MultiBinary": lambda: 2}[kind]()
+    sizes = np.array(np.broadcast_to(counts, shape), np.int64).reshape(-1)
+    first = np.array(np.broadcast_to(getattr(space, "start", 0), shape), np.int64).reshape(-1)
+    ends = np.cumsum(sizes)
+    blocks = list(zip((ends - sizes).tolist(), ends.tolist()))
 
-    def __init__(self, space: Any, kind: str) -> None:
-        self._scalar = kind == "Discrete"
-        self._shape = () if self._scalar else tuple(space.shape)
-        self._dtype = np.dtype(getattr(space, "dtype", None) or np.int64)
-        counts = {"Discrete": lambda: space.n, "MultiDiscrete": lambda: space.nvec, "MultiBinary": lambda: 2}[kind]()
-        self._sizes = np.array(np.broadcast_to(counts, self._shape), np.int64).reshape(-1)
-        self._start = np.array(np.broadcast_to(getattr(space, "start", 0), self._shape), np.int64).reshape(-1)
-        self.parts = tuple(ActionPart("discrete", int(size)) for size in self._sizes)
-        self.notes: list[str] = []
-        self._ends = np.cumsum(self._sizes)
-
-    def decode(self, vector: np.ndarray) -> Any:
-        blocks = zip((self._ends - self._sizes).tolist(), self._ends.tolist())
+    def decode(vector: np.ndarray) -> Any:
         choice = np.array([vector[start:end].argmax() for start, end in blocks], np.int64)
-        value = (choice + self._start).astype(self._dtype)
-        return value[0] if self._scalar else value.reshape(self._shape)
+        value = (choice + first).astype(dtype)
+        return value[0] if scalar else value.reshape(shape)
 
-    def encode(self, action: Any) -> np.ndarray:
-        choice = np.asarray(action, np.int64).reshape(-1) - self._start
-        vector = np.zeros(int(self._sizes.sum()))
-        vector[self._ends - self._sizes + choice] = 1.0
-        return vector
+    return _Codec(tuple(ActionPart("discrete", int(size)) for size in sizes), decode, [])
 
 
-class _Nested:
+def _nested(members: Mapping[Any, _Codec], kind: str) -> _Codec:
     """Dict or Tuple: the members' parts side by side."""
+    ends = np.cumsum([ActionSpec(member.parts).size for member in members.values()], dtype=int)
 
-    def __init__(self, members: Mapping[Any, _Codec], kind: str) -> None:
-        self._members, self._tuple = dict(members), kind == "Tuple"
-        self.parts = tuple(part for member in self._members.values() for part in member.parts)
-        self.notes = [note for member in self._members.values() for note in member.notes]
-        self._ends = np.cumsum([ActionSpec(member.parts).size for member in self._members.values()], dtype=int)
+    def decode(vector: np.ndarray) -> Any:
+        values = {name: members[name].decode(block) for name, block in zip(members, np.split(vector, ends))}
+        return tuple(values.values()) if kind == "Tuple" else values
 
-    def decode(self, vector: np.ndarray) -> Any:
-        blocks = np.split(vector, self._ends)
-        values = {name: member.decode(block) for (name, member), block in zip(self._members.items(), blocks)}
-        return tuple(values.values()) if self._tuple else values
-
-    def encode(self, action: Any) -> np.ndarray:
-        blocks = [member.encode(action[name]) for name, member in self._members.items()]
-        return np.concatenate(blocks) if blocks else np.zeros(0)
+    parts = tuple(part for member in members.values() for part in member.parts)
+    return _Codec(parts, decode, [note for member in members.values() for note in member.notes])

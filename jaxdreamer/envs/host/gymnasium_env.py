@@ -13,7 +13,7 @@ from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host import plugins
 from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.instance import wrap
-from jaxdreamer.envs.host.libraries import missing_extras, warnings_logged
+from jaxdreamer.envs.host.libraries import missing_extras, registered_versions, warnings_logged
 from jaxdreamer.envs.host.outcome import reporting
 from jaxdreamer.envs.named import imported_module
 from jaxdreamer.families import Backend
@@ -104,8 +104,7 @@ def _find(name: str) -> Any:
     registered = gymnasium.registry
     if name not in registered and not any(key.startswith(f"{name}-v") for key in registered):
         plugins.provide(name)
-    versions = [int(key[len(name) + 2 :]) for key in registered if re.fullmatch(re.escape(name) + r"-v\d+", key)]
-    if versions:
+    if versions := registered_versions(name):
         name = f"{name}-v{max(versions)}"
     newer = successor(name)
     if newer:

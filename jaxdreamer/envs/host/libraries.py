@@ -37,7 +37,9 @@ def missing_extras(name: str) -> Iterator[None]:
             raise
         text = str(error)
         if "only supported on" in text:  # another version of a library is missing, not the library
-            raise ConfigError(f"env.id: {name} is not available: {text}; use {_newest(name)}") from error
+            base = name.rpartition("-v")[0]
+            newest = f"{base}-v{max(registered_versions(base))}"
+            raise ConfigError(f"env.id: {name} is not available: {text}; use {newest}") from error
         if "mujoco" in text.lower():
             requirement = "jaxdreamer[mujoco]"
         elif "pygame" in text.lower():
@@ -50,10 +52,9 @@ def missing_extras(name: str) -> Iterator[None]:
         raise MissingExtra(requirement, f"{name} needs a library that is not installed: {text}") from error
 
 
-def _newest(name: str) -> str:
-    """The newest registered version of a task."""
+def registered_versions(base: str) -> list[int]:
+    """The numbers N of the ids ``base-vN`` that gymnasium knows."""
     import gymnasium
 
-    base = name.rpartition("-v")[0]
-    found = (re.fullmatch(re.escape(base) + r"-v(\d+)", key) for key in gymnasium.registry)
-    return f"{base}-v{max(int(match.group(1)) for match in found if match)}"
+    found = (re.fullmatch(re.escape(base) + r"-v(\d+)", name) for name in gymnasium.registry)
+    return [int(match.group(1)) for match in found if match]

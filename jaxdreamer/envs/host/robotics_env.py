@@ -6,7 +6,6 @@ installed version, never listed here.
 
 from __future__ import annotations
 
-import re
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 
@@ -30,7 +29,7 @@ def make(config: EnvConfig) -> AgentEnv:
 
     register()
     base, _, number = config.id.rpartition("-v")
-    others = _versions(base)
+    others = libraries.registered_versions(base)
     if base and number.isdigit() and int(number) not in others and others:
         why = f": {_WRONG_START}" if base.startswith("Fetch") and int(number) > 1 else ""
         raise ConfigError(f"env.id: {config.id} is gone{why}; use {base}-v{max(others)}")
@@ -57,13 +56,6 @@ def register() -> None:
     # What it prints is about tasks that nobody asked for.
     with gl.settled(), libraries.warnings_logged(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         gymnasium.register_envs(versions.import_family("gymnasium_robotics", "robotics"))
-
-
-def _versions(base: str) -> list[int]:
-    import gymnasium
-
-    pattern = re.compile(re.escape(base) + r"-v(\d+)")
-    return [int(match.group(1)) for name in gymnasium.registry if (match := pattern.fullmatch(name))]
 
 
 def _needs_mujoco_py(name: str) -> bool:

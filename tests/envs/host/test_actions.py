@@ -39,6 +39,23 @@ def agent_action(spec, rng):
     return np.concatenate(blocks).astype(np.float32)
 
 
+def agents(space, native):
+    """The agent's action for an element of a space with bounds, by hand: what ActionMap must turn into that element."""
+    if isinstance(space, spaces.Box):
+        low, high = np.float64(space.low), np.float64(space.high)
+        width = np.where(high > low, high - low, 1.0)
+        return np.where(high > low, 2 * (np.float64(native) - (low + high) / 2) / width, 0.0).ravel()
+    if isinstance(space, spaces.Discrete):
+        return np.eye(space.n)[native - space.start]
+    if isinstance(space, spaces.MultiDiscrete):
+        choices = zip(np.ravel(space.nvec), np.ravel(native - space.start))
+        return np.concatenate([np.eye(count)[choice] for count, choice in choices])
+    if isinstance(space, spaces.MultiBinary):
+        return np.eye(2)[np.ravel(native)].ravel()
+    names = range(len(space.spaces)) if isinstance(space, spaces.Tuple) else space.spaces
+    return np.concatenate([agents(space[name], native[name]) for name in names])
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_actions_are_of_the_space_and_round_trip(name):
     space, rng = SPACES[name], np.random.default_rng(0)
@@ -47,10 +64,11 @@ def test_actions_are_of_the_space_and_round_trip(name):
         action = agent_action(actions.spec, rng)
         native = actions.to_env(action)
         assert space.contains(native), native
-        back = actions.from_env(native)
-        assert back.dtype == np.float32 and back.shape == action.shape
+        if name in BOUNDLESS:
+            continue
+        back = agents(space, native)
         if name in ("integers", "box64"):  # fewer values than the agent has
-            np.testing.assert_array_equal(actions.to_env(back), native)
+            np.testing.assert_allclose(actions.to_env(back), native, rtol=1e-12)
         else:
             np.testing.assert_allclose(back, action, atol=1e-5)
     space.seed(0)
@@ -58,7 +76,7 @@ def test_actions_are_of_the_space_and_round_trip(name):
         sample = space.sample()
         if name not in BOUNDLESS:  # a draw from a Box without bounds may lie outside the stand-in's
             np.testing.assert_allclose(
-                spaces.flatten(space, actions.to_env(actions.from_env(sample))),
+                spaces.flatten(space, actions.to_env(agents(space, sample))),
                 spaces.flatten(space, sample),
                 rtol=1e-4,
             )
@@ -165,7 +183,6 @@ def test_bounds_without_a_number_between_them_are_refused(low, high):
 def test_a_dimension_with_equal_bounds_is_constant():
     actions = ActionMap(spaces.Box(np.float32([2, 0]), np.float32([2, 1])))
     assert [actions.to_env(np.array([end, end])).tolist() for end in (-1, 1)] == [[2, 0], [2, 1]]
-    np.testing.assert_array_equal(actions.from_env(np.float32([2, 1])), [0, 1])
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64])
@@ -175,7 +192,6 @@ def test_integers_at_their_types_limits(dtype):
         actions = ActionMap(spaces.Box(low, high, (4,), dtype))
         found = actions.to_env(few)
         assert found.dtype == dtype and [int(value) for value in found] == [low, low + 1, low + 4, high]
-        np.testing.assert_array_equal(actions.to_env(actions.from_env(found)), found)
     whole = spaces.Box(limits.min, limits.max, (2,), dtype)
     if limits.max < 1e6:  # a byte's range is a range
         assert [int(value) for value in ActionMap(whole).to_env(np.array([-1, 1]))] == [limits.min, limits.max]
@@ -202,7 +218,6 @@ def test_what_has_no_numbers_is_no_part():
     assert actions.spec.parts == (ActionPart("discrete", 2),)
     native = actions.to_env(np.array([0, 1]))
     assert space.contains(native) and native["one"] == 1
-    np.testing.assert_array_equal(actions.from_env(native), [0, 1])
 
 
 @pytest.mark.parametrize("name", SPACES)
