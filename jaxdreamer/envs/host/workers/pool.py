@@ -20,7 +20,7 @@ from jaxdreamer.config import ConfigError
 from jaxdreamer.envs import endings
 from jaxdreamer.envs.base import Env, EnvError
 from jaxdreamer.envs.host.vector import Lanes, Place
-from jaxdreamer.envs.host.workers.process import GRACE, IDLE, RESET, STEP, Layout, Memory, Worker, WorkerFailed
+from jaxdreamer.envs.host.workers.process import GRACE, IDLE, RESET, STEP, Memory, Worker, WorkerFailed
 from jaxdreamer.types import EnvSpec, Timestep, unflatten
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,9 @@ class WorkerVectorEnv(Lanes):
                 worker.start()
             for worker in self._workers:
                 self._ready(worker)
-            self._memory = Memory.create(_layout(self.spec, len(make)))
+            entries = [(name, dtype, (len(make), *shape)) for name, (shape, dtype) in self.spec.layout.items()]
+            orders = [("command", "int8", (len(make),)), ("seed", "int64", (len(make),))]
+            self._memory = Memory(np.dtype([*entries, *orders], align=True))
             self._finalizer.detach()
             self._finalizer = weakref.finalize(self, _shut_down, self._workers, self._memory.remove)
             endings.at_once(self, self._memory.unlink)
@@ -298,8 +300,3 @@ def _pickled(make: list[Callable[[], Env]]) -> bytes:
             f"worker processes cannot be sent what makes the environment ({type(error).__name__}: {error}): make it in a "
             "function that refers to nothing open or running, or set env.workers=0"
         ) from error
-
-
-def _layout(spec: EnvSpec, lanes: int) -> Layout:
-    entries = [(name, (lanes, *shape), str(dtype)) for name, (shape, dtype) in spec.layout.items()]
-    return [*entries, ("command", (lanes,), "int8"), ("seed", (lanes,), "int64")]

@@ -34,8 +34,6 @@ IDLE, STEP, RESET = range(3)
 """Commands to a lane, obeyed when its worker advances."""
 GRACE = 5.0
 """Seconds a worker has for closing its environments."""
-Layout = list[tuple[str, tuple[int, ...], str]]
-"""Name, shape and dtype of each shared array."""
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
@@ -156,19 +154,13 @@ def _no_main() -> Iterator[None]:
 class Memory:
     """Named arrays in one block of shared memory."""
 
-    def __init__(self, block: SharedMemory, layout: Layout) -> None:
-        self._block, self.name, self.layout = block, block.name, layout
+    def __init__(self, layout: np.dtype, name: str | None = None) -> None:
+        """``layout`` is a record of the arrays; without the ``name`` of a block, a new one is made."""
+        self._block = SharedMemory(name, create=name is None, size=layout.itemsize)
+        self.name, self.layout = self._block.name, layout
         self._unlinked = False
-        self.arrays, start = {}, 0
-        for name, shape, dtype in layout:
-            self.arrays[name] = np.ndarray(shape, dtype, block.buf, start)
-            start += _aligned(self.arrays[name].nbytes)
-
-    @classmethod
-    def create(cls, layout: Layout) -> Memory:
-        """A new block."""
-        size = sum(_aligned(int(np.prod(shape)) * np.dtype(dtype).itemsize) for _, shape, dtype in layout)
-        return cls(SharedMemory(create=True, size=size), layout)
+        record = np.ndarray((), layout, self._block.buf)
+        self.arrays: dict[str, np.ndarray] = {key: record[key] for key in layout.names or ()}
 
     def remove(self) -> None:
         """Free the block for all processes; it may be gone already, and this may be called twice."""
@@ -185,10 +177,6 @@ class Memory:
             if not self._unlinked:  # somebody cleaned up: or multiprocessing would try it, and complain, at the end
                 resource_tracker.unregister(f"/{self.name}", "shared_memory")
         self._unlinked = True
-
-
-def _aligned(size: int) -> int:
-    return -(-size // 64) * 64
 
 
 # ---- in the worker process -------------------------------------------------------------------------------------------
@@ -262,7 +250,7 @@ def _serve(pipe: Any, envs: dict[int, Env], heard: _Lines, state: dict[str, str]
         answer: Any = None
         notes: list[str] = []
         if kind == "attach":
-            memory = Memory(SharedMemory(values[0]), values[1])
+            memory = Memory(values[1], values[0])
             arrays, state["error"] = memory.arrays, "failed"
         elif kind == "advance":
             for lane, env in envs.items():
