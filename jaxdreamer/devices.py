@@ -1,4 +1,4 @@
-"""The devices that jax computes on, and where it keeps what it compiles for them; a sentence where there are none."""
+"""jax's devices, with a readable error where there are none, and its cache of compiled programs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 
 
 class DeviceError(JaxdreamerError, RuntimeError):
-    """jax finds no device of the kind it was told to use."""
+    """jax finds no device of the kind that JAX_PLATFORMS names."""
 
 
 def devices() -> list[jax.Device]:
-    """What jax computes on, the first by default. Raises DeviceError; asked at the start of whatever computes."""
+    """jax's devices, the default one first. Raises DeviceError; called before anything is computed."""
     try:
         return jax.devices()
-    except (AssertionError, RuntimeError) as error:  # which of the two, and with which words, depends on the platform
+    except (AssertionError, RuntimeError) as error:  # which one depends on the platform
         asked = jax.config.values.get("jax_platforms") or ""
         reason = (str(error).splitlines() or ["jax does not say why"])[0].partition(" (set JAX_PLATFORMS")[0]
         raise DeviceError(
@@ -33,7 +33,7 @@ def devices() -> list[jax.Device]:
 
 
 def keep_compiled() -> None:
-    """Keep compiled programs between runs, unless jax was told where already.
+    """Keep compiled programs between runs, unless jax is configured to already.
 
     In ``$JAX_COMPILATION_CACHE_DIR``, or ``jaxdreamer`` in the user's cache folder; a warning where that cannot be written.
     """
@@ -46,7 +46,7 @@ def keep_compiled() -> None:
             raise PermissionError(f"{folder} cannot be written")
     except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
         logger.warning(
-            "what is compiled is not kept for the next run (%s): let JAX_COMPILATION_CACHE_DIR name a folder for it",
+            "compiled programs are not kept for the next run (%s): set JAX_COMPILATION_CACHE_DIR to a writable folder",
             error,
         )
         return
@@ -55,6 +55,6 @@ def keep_compiled() -> None:
 
 
 def how_often() -> str:
-    """How often the same program is compiled, in words."""
+    """How often a program is compiled, for the message about it."""
     kept = jax.config.values.get("jax_compilation_cache_dir") is not None
     return "once: the result is cached" if kept else "for this run"

@@ -98,7 +98,7 @@ def _versions() -> list[str]:
 
 
 def _backends() -> list[str]:
-    lines = ["environments, each tried in a process of its own:"]
+    lines = ["environments, each tried in a separate process:"]
     for record in families.records().values():
         if not record.sample:
             found = versions.installed(*record.libraries)

@@ -12,12 +12,12 @@ class TooLarge(JaxdreamerError, MemoryError):
     """What is asked for does not fit into this machine's memory; the message says how many bytes it would take."""
 
 
-def refuse_beyond_memory(what: str, nbytes: int, mend: str) -> None:
-    """TooLarge where ``nbytes`` are more than is available. ``mend`` says what to do about it."""
+def refuse_beyond_memory(what: str, nbytes: int, advice: str) -> None:
+    """TooLarge where ``nbytes`` are more than is available. ``advice`` says what to do."""
     available = available_memory()
     if nbytes > available:
         raise TooLarge(
-            f"{what} would take {human(nbytes)} ({nbytes:,} bytes), but only {human(available)} is available: {mend}"
+            f"{what} would take {human(nbytes)} ({nbytes:,} bytes), but only {human(available)} is available: {advice}"
         )
 
 

@@ -72,4 +72,4 @@ def test_programs_are_compiled_without_a_home_too_and_a_line_says_that_they_are_
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
-    assert ("what is compiled is not kept for the next run (" in caplog.text) == (home != "open")
+    assert ("compiled programs are not kept for the next run (" in caplog.text) == (home != "open")

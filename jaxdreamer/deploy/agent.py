@@ -25,7 +25,7 @@ from jaxdreamer.nets.networks import Networks
 from jaxdreamer.ops.trees import all_finite
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
-from jaxdreamer.record.stored import checkpoints_of, read_config, telling_how_to_mend, warn_if_edited
+from jaxdreamer.record.stored import checkpoints_of, naming_rewrite, read_config, warn_if_edited
 from jaxdreamer.types import Array, ArraySpec, EnvSpec, Observation, PyTree
 
 LARGE = 1e6  # of an observation: from here on it may be what overflows in the networks
@@ -57,7 +57,7 @@ def load_agent(
     """
     rundir = RunDir(logdir)
     config = read_config(rundir)
-    with telling_how_to_mend(rundir):
+    with naming_rewrite(rundir):
         spec, spaces = read_spec(rundir.spec), read_spaces(rundir.spec)
     devices()
     made = make_algorithm(config, spec, networks, make=algorithm)
@@ -78,7 +78,7 @@ class Agent:
         obs, info = env.reset()
         action = agent.act(obs, first=True)
 
-    Every lane has random numbers of its own, derived from the seed and the lane's number: what a lane does depends
+    Every lane has its own random numbers, derived from the seed and the lane's number: what a lane does depends
     neither on how many others there are nor on what they see, and lane 0 does what an agent without lanes does (up to
     the rounding of a wider matrix product).
     """
@@ -128,7 +128,7 @@ class Agent:
             raise ConfigError(f"the action is {self._actions.spec} in its space, and {self.spec.action} in the spec")
 
     def reset(self, seed: int | None = None) -> None:
-        """Forget all episodes: the next call begins new ones. A seed starts the random numbers anew."""
+        """Forget all episodes: the next call begins new ones. A seed restarts the random numbers."""
         self.state: PyTree = jax.tree.map(jnp.asarray, self.algorithm.policy.init(self._count))
         self._fresh = True
         if seed is not None:
@@ -153,7 +153,7 @@ class Agent:
 
         Raises:
             EnvError: an observation that is not what the run was trained on, or not finite, or too large for the networks;
-                the message says what was expected and found, and in which lane. The agent remembers nothing of it.
+                the message says what was expected and found, and in which lane. The agent's state is unchanged then.
         """
         arrays = self._observations(obs, self.lanes)
         _check_finite(arrays, self.lanes)
@@ -222,7 +222,7 @@ class _ObservationReader:
         self._own = None if space is None else ObservationMap(space, config.env.image_size, config.env.exclude)
         self.own = read = {} if self._own is None else self._own.spec
         self._given = {key: item for key, item in spec.obs.items() if key not in read}
-        # An observation that is no dictionary has no keys of its own: beside a frame it goes by this one.
+        # The key, beside a frame, of an observation that is no dictionary.
         self._has_keys = kind_of(space) == "Dict"
         self._key = "state" if self._has_keys or kind_of(space) == "Tuple" else next(iter(read), "state")
 

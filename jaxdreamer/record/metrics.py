@@ -37,7 +37,7 @@ class MetricsLog:
 
     Args:
         path: the JSONL file; an incomplete last line, left by a killed run, is removed.
-        sinks: further places. One that fails is dropped with one logged warning; training goes on.
+        sinks: further places. One that fails is dropped with one logged warning, and training continues.
         clock: seconds since the epoch, for ``time/unix``.
     """
 
@@ -130,7 +130,7 @@ class MetricsLog:
             try:
                 action(sink)
             except Exception as error:
-                # Whatever a logging service does, hours of training are worth more than its curve.
+                # A failing logging service must not end hours of training.
                 _log.warning("%s logging failed and is switched off for the rest of the run: %r", sink.name, error)
                 self._sinks.remove(sink)
 
@@ -227,14 +227,12 @@ def curve(records: Iterable[Mapping[str, Any]], y: str, x: str = "env_frames") -
 
 
 def _number(key: str, value: Any) -> int | float | None:
-    if value is None or isinstance(value, bool | np.bool_):
-        return None if value is None else int(value)
-    if isinstance(value, int | np.integer):
-        return int(value)
+    if value is None:
+        return None
     array = np.asarray(value)
     if array.size != 1:
         raise ValueError(f"{key}: a metric is one number, found shape {array.shape}")
-    if array.dtype.kind in "iub":
-        return int(array.item())
-    number = float(array.reshape(()).astype(np.float64))
-    return number if math.isfinite(number) else None
+    number = array.item()
+    if isinstance(number, int):
+        return int(number)  # True is 1
+    return float(number) if math.isfinite(number) else None

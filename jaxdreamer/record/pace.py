@@ -1,4 +1,4 @@
-"""How long the rest of a run will take, estimated from what its frames, updates and evaluations have cost so far."""
+"""How long the rest of a run will take, estimated from the time its frames, updates and evaluations took so far."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 
 
 class Work(NamedTuple):
-    """What is left of a run."""
+    """The remaining work of a run."""
 
     frames: int
     updates: int
-    """Those owed, and those that the frames left will bring."""
+    """Those due, and those that become due with the remaining frames."""
     evaluations: int
 
 
 class _Cost:
-    """Seconds for one of something, lately; the worst sample is left out: something was compiled in it, or loaded.
+    """Recent seconds per item, without the slowest sample, which included compiling or loading.
 
-    Kept up to date sample by sample: it is asked for at every step of a run, and drawn by another thread.
+    Updated sample by sample: it is read at every step of a run, and by the thread that draws the bar.
     """
 
     def __init__(self) -> None:
@@ -28,12 +28,12 @@ class _Cost:
         self._count = 0
         self._worst = (0.0, 1)
         self.seconds = 0.0
-        """Of the samples together."""
+        """Of all samples."""
         self.each: float | None = None
         """None before there are three."""
 
     def add(self, seconds: float, count: int) -> None:
-        """``count`` of them took so long."""
+        """Record that ``count`` items took ``seconds``."""
         sample = (seconds, count)
         self._samples.append(sample)
         self.seconds, self._count = self.seconds + seconds, self._count + count
@@ -53,7 +53,7 @@ def _each(sample: tuple[float, int]) -> float:
 
 
 class Pace:
-    """Costs of the parts of a run. A run is no steady stream of frames: most of its time may be updates not yet due."""
+    """Costs of the parts of a run: most of its time may be updates that are not due yet, so frames alone say little."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
@@ -62,7 +62,7 @@ class Pace:
         self._evaluations: deque[float] = deque(maxlen=3)
 
     def step(self, frames: int, updates: int) -> None:
-        """The run has come so far, since the last call or :meth:`pause`."""
+        """Report totals; the time since the last call or :meth:`pause` was spent on the difference."""
         last, self._last = self._last, (self._clock(), frames, updates)
         if last is None:
             return
@@ -73,15 +73,15 @@ class Pace:
             self._frames.add(seconds, int(more_frames))
 
     def pause(self) -> None:
-        """What is done from here to the next :meth:`step` is neither."""
+        """The time from here to the next :meth:`step` counts as neither."""
         self._last = None
 
     def evaluated(self, seconds: float) -> None:
-        """An evaluation took so long."""
+        """Record the duration of an evaluation."""
         self._evaluations.append(seconds)
 
     def costs(self) -> tuple[float | None, float | None]:
-        """Seconds for a frame and for an update, as far as they are known."""
+        """Seconds per frame and per update; None where unknown."""
         return self._frames.each, self._updates.each
 
     @property
@@ -90,7 +90,7 @@ class Pace:
         return self._updates.seconds
 
     def seconds(self, work: Work) -> float | None:
-        """For this much work; None before there is anything to estimate it from."""
+        """Estimated seconds for this work; None before there is anything to estimate it from."""
         frame, update = self.costs()
         if (work.updates and update is None) or (work.frames and frame is None and update is None):
             return None

@@ -41,7 +41,7 @@ def plot_curves(
 def read_curves(
     logdirs: Iterable[str | os.PathLike[str]], x: str = "env_frames", y: str = "eval/return"
 ) -> dict[str, Points]:
-    """The points of each run, by a name that tells it from the others. A folder that ``--seeds`` made gives every seed's.
+    """The points of each run, by a unique name. A folder made by ``--seeds`` stands for the runs of all seeds.
 
     Raises ConfigError where a run has no such metric; the message names those it has.
     """
@@ -97,11 +97,11 @@ def spark(values: Sequence[float]) -> str:
 
 
 def _label(name: str) -> str:
-    """A folder's name as the legend can show it: of a long one the end."""
+    """A folder's name as the legend can show it; of a long one only the end."""
     text = "".join(character if character.isprintable() else "?" for character in name)
     text = text if len(text) <= _LONGEST else f"...{text[-_LONGEST:]}"
-    text = text.replace("$", r"\$")  # or what is between two is a formula
-    return f" {text}" if text.startswith("_") else text  # or it is left out
+    text = text.replace("$", r"\$")  # otherwise text between two of them is a formula
+    return f" {text}" if text.startswith("_") else text  # otherwise matplotlib leaves it out
 
 
 def _sources(path: Path) -> list[Path]:
@@ -116,7 +116,7 @@ def _sources(path: Path) -> list[Path]:
 
 
 def _names(sources: list[Path]) -> list[str]:
-    """The name of each run's folder; with the folders above where that is not enough to tell them apart."""
+    """The name of each run's folder, with as many of the folders above as make it unique."""
     parts = [source.absolute().parent.parts for source in sources]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-depth:]) for part in parts]

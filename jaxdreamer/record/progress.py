@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a progress bar in a terminal, plain lines elsewhere."""
+"""Progress of a run on the screen: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ class Progress:
     ):
         self.console = lasting(console)
         self.doing = ""
-        """What :meth:`status` was told is going on; empty outside of it."""
+        """The text of the current :meth:`status`; empty outside of one."""
         self.advice = ""
-        """Added where the run is told to take more than a day."""
+        """Appended to the estimate of a run that will take more than a day."""
         self._total, self._every, self._clock = total_frames, every, clock
         # Rates are over the last minute or so: the mean since the start would hide a slowdown, and count compiling.
         self._history: deque[tuple[float, int, int]] = deque()
-        self._pace, self._told = Pace(clock), False
+        self._pace, self._estimated = Pace(clock), False
         self._left: Work | None = None
         self._frames = self._updates = 0
         self._note = ""
         self._returns: dict[str, float] = {}
         self._evaluating: tuple[int, int, float] | None = None  # episodes done, of how many, since when
         self._last_line = -math.inf
-        self._last_told: tuple[Any, ...] = ()
+        self._last_state: tuple[Any, ...] = ()
         self._bar: RichProgress | None = None
         self._task: Any = None
         if self.console.is_terminal:
@@ -70,15 +70,15 @@ class Progress:
         last_return: float | None = None,
         eval_return: float | None = None,
     ) -> None:
-        """Tell where the run is; cheap enough for every call of the training step.
+        """Report the run's position; cheap enough for every call of the training step.
 
         Args:
             frames: so far, as the budget counts them.
             updates: gradient updates so far.
-            left: what is left of the run, for the time left; None: no news.
-            note: what is going on, where that is neither frames nor updates as usual.
-            last_return: of the newest training episode; None: no news.
-            eval_return: mean of the newest evaluation; None: no news.
+            left: remaining work, for the time left; None: unchanged.
+            note: the current activity, where it is neither frames nor updates.
+            last_return: of the newest training episode; None: unchanged.
+            eval_return: mean of the newest evaluation; None: unchanged.
         """
         now = self._clock()
         self._frames, self._updates, self._note, self._evaluating = int(frames), int(updates), note, None
@@ -93,11 +93,11 @@ class Progress:
         self._pace.step(self._frames, self._updates)
         if left is not None:
             self._left = left
-            self._tell_span()
+            self._estimate()
         self._refresh()
 
     def evaluating(self, done: int, episodes: int) -> None:
-        """Tell how far an evaluation is; it ends with :meth:`evaluated`."""
+        """Report the progress of an evaluation; it ends with :meth:`evaluated`."""
         self._pace.pause()
         began = self._clock() if self._evaluating is None else self._evaluating[2]
         self._evaluating = (done, episodes, began)
@@ -118,27 +118,27 @@ class Progress:
             self._print_line()
 
     def _print_line(self) -> None:
-        told = (self._frames, self._updates, self._note, self._evaluating, *self._returns.values())
-        if told != self._last_told:  # else only the rates would differ
-            self._last_told = told
+        state = (self._frames, self._updates, self._note, self._evaluating, *self._returns.values())
+        if state != self._last_state:  # otherwise only the rates differ
+            self._last_state = state
             self._plain(self.line())
 
-    def _tell_span(self) -> None:
-        """Once updates have begun: what the run will take here. Who started five million frames is to know soon."""
-        if self._told or self._left is None or self._pace.learned < 3:
+    def _estimate(self) -> None:
+        """Print once, soon after learning began, how long the rest of the run will take on this machine."""
+        if self._estimated or self._left is None or self._pace.learned < 3:
             return
         frame, update = self._pace.costs()
         work, seconds = self._left, self._pace.seconds(self._left)
         if seconds is None or update is None:
             return
-        self._told = True
+        self._estimated = True
         frames = "" if frame is None else f", {work.frames:,} frames of {short(frame)}"
         rest = f"at this speed the rest takes about {in_words(seconds)}: {work.updates:,} updates of {short(update)}{frames}"
         self._plain(rest + (self.advice if seconds > 86400 else ""))
 
     def rates(self) -> tuple[float, float]:
         """Environment frames and updates per second, lately; 0 before there are two points in time."""
-        try:  # the bar is drawn by a thread of its own, status() may empty the history at any moment
+        try:  # another thread draws the bar, and status() may empty the history at any moment
             then, frames, updates = self._history[0]
         except IndexError:
             return 0.0, 0.0
@@ -151,8 +151,8 @@ class Progress:
         """The state of the run in one line of at most ``width`` characters, the most important parts of it first."""
         frame_rate, update_rate = self.rates()
         share = min(1.0, self._frames / self._total)
-        # Importance, 0 first, and text, in the order they are shown in. Frames stand still for minutes where many
-        # updates of a large model are due at once; these go on being told.
+        # (importance, 0 first; text), in the order of display. Updates are among them as frames stand still for minutes
+        # where many updates of a large model are due at once.
         parts = [(1, f"{self._frames:,}/{self._total:,} frames")]
         if width is not None:
             parts = [
@@ -201,7 +201,7 @@ class Progress:
             outcome = "done"
         finally:
             self._plain(f"{text} ... {outcome} {'in' if outcome == 'done' else 'after'} {self._clock() - began:.3g} s")
-            # Time spent here is no training time: rates start anew.
+            # Not training time: rates are measured from here on.
             self._history.clear()
             self._pace.pause()
             self.doing = ""
@@ -229,7 +229,7 @@ class Progress:
 
 
 class _Lasting:
-    """A stream whose reader may go away, a closed terminal or the end of a pipe: a run outlives it, and is not read."""
+    """A stream that ignores failed writes: a run outlives its terminal, or the reader of its pipe."""
 
     def __init__(self, stream: Any):
         self._stream = stream
@@ -249,7 +249,7 @@ class _Lasting:
 
 
 def lasting(console: Console | None = None) -> Console:
-    """The console, standard error's by default, made to outlive whoever reads it."""
+    """The console, by default on standard error, with failed writes ignored."""
     console = console or Console(stderr=True)
     if not isinstance(console.file, _Lasting):
         console.file = _Lasting(console.file)  # type: ignore[assignment]
@@ -257,13 +257,13 @@ def lasting(console: Console | None = None) -> Console:
 
 
 def say(console: Console, text: str) -> None:
-    """Print a line from any thread; whatever a folder is called, ``[red]`` and ``:smile:`` in it stay as they are."""
-    # soft_wrap: a line in a log file stays one line, however narrow rich believes the file to be.
+    """Print a line from any thread, as it is: ``[red]`` and ``:smile:`` may be part of a folder's name."""
+    # soft_wrap: a line stays one line in a log file, whatever width rich assumes.
     console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class _Line(ProgressColumn):
-    """The whole of a bar's line: what fits the terminal, instead of columns of which a narrow one loses the last."""
+    """The bar's whole line, fitted to the terminal; with rich's columns a narrow one would lose the last."""
 
     max_refresh = None
 

@@ -41,55 +41,27 @@ _held: dict[Path, Any] = {}
 
 
 class RunDir:
-    """Layout of a run folder.
+    """Layout of a run folder: the paths in it, whether or not anything is there.
 
-    ``config.json``, ``spec.json``, ``metrics.jsonl``, ``checkpoints/``, ``best/``, ``replay/``, ``videos/``, from the first
-    checkpoint on an empty ``saved`` and, while a process writes here, a locked ``lock``. Constructing it creates nothing:
-    reading a run needs no write access.
+    From the first checkpoint on there is an empty ``saved``, and a locked ``lock`` while a process writes here.
+    Constructing it creates nothing: reading a run needs no write access.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = at_home(path).absolute()
+        self.config, self.spec = self.path / "config.json", self.path / "spec.json"
+        self.metrics = self.path / "metrics.jsonl"  # one JSON object a line
+        self.checkpoints = self.path / "checkpoints"  # a folder each
+        self.best = self.path / "best"  # the train state of the best evaluation, without environments and replay
+        self.replay = self.path / "replay"  # chunk files
+        self.videos = self.path / "videos"  # pictures and films
+        self._folders = (self.checkpoints, self.best, self.replay, self.videos)
+        self._lock_file = self.path / "lock"
         self._locked = False
 
     @property
-    def config(self) -> Path:
-        """The run's configuration."""
-        return self.path / "config.json"
-
-    @property
-    def spec(self) -> Path:
-        """The environment's spec."""
-        return self.path / "spec.json"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON object a line."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """One folder a checkpoint."""
-        return self.path / "checkpoints"
-
-    @property
-    def best(self) -> Path:
-        """The train state of the best evaluation, as a checkpoint without environments and replay."""
-        return self.path / "best"
-
-    @property
-    def replay(self) -> Path:
-        """Chunk files."""
-        return self.path / "replay"
-
-    @property
-    def videos(self) -> Path:
-        """Pictures and films."""
-        return self.path / "videos"
-
-    @property
     def saved(self) -> bool:
-        """Whether a checkpoint was ever written here: one that is gone was not just never made."""
+        """Whether a checkpoint was ever written here, even if it has been deleted since."""
         return (self.path / "saved").exists()
 
     def mark_saved(self) -> None:
@@ -98,8 +70,8 @@ class RunDir:
             write_text(self.path / "saved", "")
 
     def clear(self) -> None:
-        """Delete checkpoints, replay, films and the mark of a run that is begun anew; the caller holds the lock."""
-        for folder in (self.checkpoints, self.best, self.replay, self.videos):
+        """Delete checkpoints, replay, films and the mark, to start over; the caller holds the lock."""
+        for folder in self._folders:
             for path in folder.iterdir():
                 remove(path)
         (self.path / "saved").unlink(missing_ok=True)
@@ -123,20 +95,20 @@ class RunDir:
 
     @property
     def train_command(self) -> str:
-        """What goes on with this run, ready for a shell."""
+        """The shell command that continues this run."""
         return f"jaxdreamer train --logdir {shell_word(self.path)}"
 
     def create(self) -> RunDir:
         """Make the folders.
 
-        A link in a folder's place is refused: a run that was sent by somebody may name a folder of the user's by it, where
-        files would be written and old ones deleted. The run's whole folder may be a link, which the user made.
+        A link in a folder's place is refused: in a run that somebody else made it may lead to a folder of the user's, where
+        files would be written and deleted. The run's whole folder may be a link, which the user made.
         """
-        for folder in (self.checkpoints, self.best, self.replay, self.videos):
+        for folder in self._folders:
             if folder.is_symlink():
                 raise FileUnusable(
-                    f"{folder} is a link, and a run writes to folders of its own only: put what it leads to in its place, "
-                    "or have the run's whole folder elsewhere and link that"
+                    f"{folder} is a link, but a run writes only to its own folders: replace the link by the folder it leads "
+                    "to, or keep the whole run elsewhere and link that"
                 )
             with storing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -154,7 +126,7 @@ class RunDir:
             StorageError: nothing can be written here.
         """
         self.create()
-        path = self.path / "lock"
+        path = self._lock_file
         if path.resolve() in _held:
             raise RunLocked(f"{self.path} is already being written by this process (pid {os.getpid()})")
         if fcntl is None and _writer_alive(path):
@@ -176,10 +148,10 @@ class RunDir:
     def release(self) -> None:
         """Give the lock back; nothing happens where it is not held."""
         if self._locked:
-            file = _held.pop((self.path / "lock").resolve())
+            file = _held.pop((self._lock_file).resolve())
             self._locked = False
             # Emptied, not deleted: between a delete and a close two processes could each lock a file of this name.
-            with file, storing(self.path / "lock"):
+            with file, storing(self._lock_file):
                 file.truncate(0)
 
     def __enter__(self) -> RunDir:

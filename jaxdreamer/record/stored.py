@@ -1,4 +1,4 @@
-"""What a stored run was trained with: ``config.json``, the checkpoints' own record of it, and where the two differ."""
+"""The settings of a stored run: ``config.json``, those that its checkpoints were trained with, and the difference."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
 
-__all__ = ["checkpoints_of", "read_config", "telling_how_to_mend", "trained_config", "warn_if_edited"]
+__all__ = ["checkpoints_of", "naming_rewrite", "read_config", "trained_config", "warn_if_edited"]
 
 _log = logging.getLogger("jaxdreamer")
 
@@ -62,8 +62,8 @@ def warn_if_edited(rundir: RunDir, config: Config, host: dict[str, Any]) -> None
 
 
 @contextlib.contextmanager
-def telling_how_to_mend(rundir: RunDir) -> Iterator[None]:
-    """Around the reading of ``spec.json``: an error also says what writes the file anew."""
+def naming_rewrite(rundir: RunDir) -> Iterator[None]:
+    """Around the reading of ``spec.json``: adds the command that rewrites the file to an error."""
     try:
         yield
     except JaxdreamerError as error:

@@ -61,7 +61,7 @@ def _write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
     try:
         program = package.get_ffmpeg_exe()
         command = [program, "-y", "-v", "error", *source, "-c:v", "libx264", "-pix_fmt", "yuv420p", f"file:{path}"]
-        # A process group of its own: Ctrl-C stops the training loop, which then finishes its last film.
+        # In its own process group: Ctrl-C stops the training loop, which then finishes its last film.
         group = None if os.name == "nt" else 0
         done = subprocess.run(command, input=frames.tobytes(), capture_output=True, process_group=group)
     except (RuntimeError, OSError) as error:  # no ffmpeg program
@@ -83,12 +83,12 @@ def save_image(path: str | os.PathLike[str], image: np.ndarray) -> Path:
 
 
 def open_loop_image(truth: np.ndarray, reconstruction: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """What the model saw, made of it, and dreamed on: one picture, time from left to right.
+    """Truth, reconstruction and open-loop prediction in one picture, time from left to right.
 
     Args:
         truth: [T, H, W, C], uint8, or float in [0, 1] (as all three). Of frames stacked as channels the last is shown.
-        reconstruction: [context, H, W, C], the model's picture where it was still shown the truth.
-        prediction: [T - context, H, W, C], its picture from then on, from the actions alone.
+        reconstruction: [context, H, W, C], the model's picture of the frames that it was shown.
+        prediction: [T - context, H, W, C], its prediction of the rest, from the actions alone.
 
     Returns:
         uint8 [3 H + 2, T W + 2, 3]: rows truth, model, error (0.5: none); a white line where the context ends.

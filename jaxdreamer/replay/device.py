@@ -135,7 +135,7 @@ def sample(state: DeviceReplayState, key: Array, *, length: int, batch_size: int
 
     Returns:
         Batch [T, B, ...] with T = ``length`` and B = ``batch_size``. Meaningless where :func:`can_sample` is false:
-        whoever samples asks first.
+        check it first.
     """
     choose = _choose_any if cross_episodes else _choose_allowed
     start, lane = choose(state, key, length, batch_size)
@@ -180,7 +180,7 @@ def _find(counts: Array, number: Array) -> tuple[Array, Array]:
 def _allowed(state: DeviceReplayState, length: int) -> Array:
     """bool [rows, lanes]: whether the window of ``length`` entries that ends here is in the ring, and not cut by episodes.
 
-    It is one episode's, or begins where one does: an episode shorter than a window would else never be learned from.
+    It lies in one episode, or begins where one does: otherwise episodes shorter than a window would never be sampled.
     """
     order = (jnp.arange(_rows(state)) - _oldest(state)) % _rows(state)  # 0: the oldest row
     complete = (order >= length - 1) & (order < state.filled)
@@ -247,7 +247,7 @@ def make_device_replay(
             begins with an episode shorter than itself.
         copies: rings that will exist side by side, one for each of the seeds trained in one program.
         memory_fraction: share of the device's memory that all copies together may take; of the memory available on
-            this machine where the device is the CPU. A device that does not tell its memory refuses by itself.
+            this machine where the device is the CPU. Devices that do not report their memory raise their own error.
 
     Raises:
         ReplayTooLarge: more memory asked for than that.

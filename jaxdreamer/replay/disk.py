@@ -4,8 +4,8 @@ A run that saves every few minutes writes each row once: :func:`save` stores onl
 does not cover. The manifest belongs into the checkpoint, so checkpoint and replay are from the same moment whatever
 happens in between: chunks that a killed run wrote later are in no manifest, and :func:`load` does not see them.
 
-A chunk holds the bytes of each field of its rows, one field after another by name, each in C order. Its name tells its
-rows and its checksum, so that no other content ever takes the place of a file that an older checkpoint names.
+A chunk holds the bytes of each field of its rows, one field after another by name, each in C order. Its name contains
+its rows and checksum, so that a file that an older checkpoint names is never replaced by other content.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def load(
         replay: what to fill.
         folder: where the chunk files lie.
         manifest: what :func:`save` returned.
-        drop_damaged: go on without the rows of chunks that are damaged. The rows on either side move together, and
-            where they meet one episode ends and the next begins, so that no row that is gone is ever sampled.
+        drop_damaged: skip the rows of damaged chunks. The rows on either side are joined, with an episode's end between
+            them, so that no window spans the gap.
 
     Returns:
         What was wrong with the chunks that were dropped, a sentence each. Where there are any, the rows have other

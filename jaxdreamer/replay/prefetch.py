@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -26,60 +25,59 @@ D = TypeVar("D")
 
 
 class Prefetcher(Generic[I, D]):
-    """``put(gather(indices))`` in a daemon thread, in the order of the requests.
+    """``put(gather(indices))`` in a thread, in the order of the requests.
 
     Args:
         gather: from indices to a host batch.
         put: from a host batch to what :meth:`get` returns, usually ``jax.device_put``.
-        depth: finished batches that may wait; further requests wait as indices, which cost nothing.
+        depth: batches made or being made at a time; further requests wait as indices, which cost nothing.
 
-    Only the caller draws indices, so what is sampled depends on no timing: the thread merely fetches.
+    Only the caller draws indices, so what is sampled does not depend on timing: the thread merely fetches. One thread
+    requests, gets and closes. A Prefetcher that is forgotten, or still open at exit, ends its thread.
     """
 
     def __init__(self, gather: Callable[[I], Any], put: Callable[[Any], D], depth: int = 2):
         if depth < 1:
             raise ValueError(f"depth must be at least 1, found {depth}")
-        self._shared = _Shared(depth)
-        # The thread gets no reference to self: a forgotten Prefetcher is closed when it is collected, and every one is
-        # closed before the interpreter shuts down under the thread's feet.
-        self._thread = threading.Thread(
-            target=_work, args=(self._shared, gather, put), name="replay-prefetch", daemon=True
-        )
-        self._thread.start()
-        self._finalizer = weakref.finalize(self, _stop, self._shared, self._thread)
+        self._depth = depth
+        self._make = lambda indices: put(gather(indices))  # no method: the thread must not keep this object alive
+        self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(1, thread_name_prefix="replay-prefetch")
+        self._making: deque[tuple[I, Future[D]]] = deque()
+        self._waiting: deque[I] = deque()
 
     def request(self, indices: I) -> None:
         """Queue a batch; returns at once."""
-        with self._shared.changed:
-            if self._shared.closed:
-                raise RuntimeError("the prefetcher is closed")
-            self._shared.requested.append(indices)
-            self._shared.changed.notify_all()
+        self._waiting.append(indices)
+        self._start()
+
+    def _start(self) -> None:
+        if self._pool is None:
+            raise RuntimeError("the prefetcher is closed")
+        while self._waiting and len(self._making) < self._depth:
+            indices = self._waiting.popleft()
+            self._making.append((indices, self._pool.submit(self._make, indices)))
 
     def get(self) -> D:
         """The next batch, waiting for it if need be. Raises what the thread raised, with the thread's traceback."""
-        shared = self._shared
-        with shared.changed:
-            if not (shared.ready or shared.requested or shared.error):
-                raise RuntimeError("no batch was requested: call request(indices) before get()")
-            shared.changed.wait_for(lambda: shared.ready or shared.error or shared.closed)
-            if shared.ready:
-                _, batch = shared.ready.popleft()
-                shared.changed.notify_all()
-                return batch
-            if shared.error:
-                raise shared.error
-            raise RuntimeError("the prefetcher was closed while a batch was waited for")
+        if not self._making:
+            raise RuntimeError("no batch was requested: call request(indices) before get()")
+        batch = self._making[0][1].result()
+        self._making.popleft()
+        self._start()
+        return batch
 
     @property
     def pending(self) -> list[I]:
         """Indices requested and not yet taken, oldest first. A resumed run requests them again before any other."""
-        with self._shared.changed:
-            return [indices for indices, _ in self._shared.ready] + list(self._shared.requested)
+        return [indices for indices, _ in self._making] + list(self._waiting)
 
     def close(self) -> None:
         """Stop the thread, dropping what is pending. May be called twice."""
-        self._finalizer()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._pool = None
+        self._making.clear()
+        self._waiting.clear()
 
     def __enter__(self) -> Prefetcher[I, D]:
         """Close at the end of a with statement."""
@@ -88,49 +86,6 @@ class Prefetcher(Generic[I, D]):
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
-
-
-class _Shared:
-    """What the caller and the thread both see, under ``changed``."""
-
-    def __init__(self, depth: int):
-        self.depth = depth
-        self.changed = threading.Condition()
-        self.requested: deque[Any] = deque()  # the first one stays here while the thread works on it
-        self.ready: deque[tuple[Any, Any]] = deque()
-        self.error: BaseException | None = None
-        self.closed = False
-
-
-def _work(shared: _Shared, gather: Callable[[Any], Any], put: Callable[[Any], Any]) -> None:
-    while True:
-        with shared.changed:
-            shared.changed.wait_for(lambda: shared.closed or (shared.requested and len(shared.ready) < shared.depth))
-            if shared.closed:
-                return
-            indices = shared.requested[0]
-        try:
-            batch = put(gather(indices))
-        except BaseException as error:
-            with shared.changed:
-                shared.error = error
-                shared.changed.notify_all()
-            return
-        with shared.changed:
-            shared.requested.popleft()
-            shared.ready.append((indices, batch))
-            shared.changed.notify_all()
-        del batch  # or this frame keeps a device batch alive until the next one
-
-
-def _stop(shared: _Shared, thread: threading.Thread) -> None:
-    with shared.changed:
-        shared.closed = True
-        shared.changed.notify_all()
-    if thread is not threading.current_thread():
-        thread.join(timeout=10)
-    shared.ready.clear()
-    shared.requested.clear()
 
 
 class Gatherer:

@@ -11,7 +11,7 @@ from jaxdreamer.envs.host.spaces import describe_space, read_spec
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
-from jaxdreamer.record.stored import read_config, telling_how_to_mend, trained_config
+from jaxdreamer.record.stored import naming_rewrite, read_config, trained_config
 from jaxdreamer.saving import write_json
 from jaxdreamer.types import EnvSpec
 
@@ -23,7 +23,7 @@ def load_run(logdir: str | os.PathLike[str]) -> tuple[Config, EnvSpec]:
     """The configuration and environment spec of a run."""
     rundir = RunDir(logdir)
     config = read_config(rundir)
-    with telling_how_to_mend(rundir):
+    with naming_rewrite(rundir):
         return config, read_spec(rundir.spec)
 
 

@@ -29,7 +29,7 @@ def test_layout(tmp_path):
     run = RunDir(tmp_path / "runs" / "a")
     assert not run.exists and not run.path.exists()  # looking creates nothing
     run.create()
-    assert {path.name for path in run.path.iterdir()} == {"checkpoints", "replay", "videos"}
+    assert {path.name for path in run.path.iterdir()} == {"best", "checkpoints", "replay", "videos"}
     write_json(run.config, {"seed": 1})
     assert run.exists and read_json(run.config) == {"seed": 1}
     assert (run.spec.name, run.metrics.name) == ("spec.json", "metrics.jsonl")
@@ -165,7 +165,7 @@ def test_a_folder_that_is_a_link_is_neither_written_to_nor_cleared(tmp_path, nam
     if there:
         (tmp_path / "mine").mkdir()
     (tmp_path / "run" / name).symlink_to(tmp_path / "mine")
-    with pytest.raises(FileUnusable, match=f"{name} is a link, .* have the run's whole folder elsewhere"):
+    with pytest.raises(FileUnusable, match=f"{name} is a link, .* keep the whole run elsewhere"):
         RunDir(tmp_path / "run").acquire()
     (tmp_path / "whole").mkdir()
     (tmp_path / "link").symlink_to("whole")

@@ -71,16 +71,18 @@ def test_close_ends_the_thread_even_in_the_middle():
     prefetcher = Prefetcher(lambda number: time.sleep(0.05), lambda value: value)
     for number in range(20):
         prefetcher.request(number)
+    (thread,) = prefetcher._pool._threads
     prefetcher.close()
     prefetcher.close()
-    assert not prefetcher._thread.is_alive()
+    assert not thread.is_alive()
     with pytest.raises(RuntimeError, match="closed"):
         prefetcher.request(1)
 
 
 def test_a_forgotten_one_ends_its_thread():
     prefetcher = Prefetcher(lambda number: number, lambda value: value)
-    thread = prefetcher._thread
+    prefetcher.request(1)
+    (thread,) = prefetcher._pool._threads
     del prefetcher
     gc.collect()
     thread.join(5)
