@@ -12,7 +12,7 @@ from jaxdreamer.config import ConfigError
 from jaxdreamer.envs.base import Env, EnvError
 from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.instance import as_env, check_apart
-from jaxdreamer.types import Timestep
+from jaxdreamer.types import EnvSpec, Timestep
 
 logger = logging.getLogger(__name__)
 
@@ -106,9 +106,15 @@ def play_again(env: Env, seed: int, actions: np.ndarray) -> tuple[Timestep, int]
 
 
 class Lanes:
-    """What lanes in this process and in worker processes have in common: where each is, and that calls come in order."""
+    """What all kinds of lanes have in common: where each is, and that calls come in order."""
 
-    lanes: Sequence[Place]
+    lanes: Sequence[Any]  # of Place, or of what has its needs_reset and state
+    spec: EnvSpec
+    spaces: dict[str, Any] | None
+    frame_rate: float
+    can_render: bool
+    overlaps = False
+    restarts: int | None = None
 
     def __init__(self, seed: int) -> None:
         """``seed`` is that of all lanes."""
@@ -124,6 +130,24 @@ class Lanes:
     def reset_mask(self) -> np.ndarray:
         """Bool [N]: which lanes the next step will reset."""
         return np.array([lane.needs_reset for lane in self.lanes])
+
+    def step(self, actions: np.ndarray) -> Timestep:
+        """One entry of every lane for ``actions`` float32 [N, A]."""
+        self.send(actions)
+        return self.receive()
+
+    def send(self, actions: np.ndarray) -> None:
+        """Keep a copy of the actions for :meth:`receive`: environments may do with theirs what they like."""
+        if self._sent is not None:
+            raise EnvError("send was called twice; receive comes in between")
+        actions = np.array(actions, np.float32)
+        if actions.shape != (self.num_envs, self.spec.action.size):
+            raise EnvError(f"expected actions of shape {(self.num_envs, self.spec.action.size)}, found {actions.shape}")
+        self._sent = actions
+
+    def receive(self) -> Timestep:
+        """The entries of the actions that were sent."""
+        raise NotImplementedError
 
     def abandon(self, lane: int) -> None:
         """Leave a lane's episode where it is: its next entry is a reset."""
@@ -141,12 +165,6 @@ class Lanes:
         for lane, saved in zip(self.lanes, state["lanes"]):
             lane.seed, lane.episode, lane.needs_reset = self.seed, int(saved["episode"]), True
 
-    def _keep_sent(self, actions: np.ndarray, size: int) -> np.ndarray:
-        if self._sent is not None:
-            raise EnvError("send was called twice; receive comes in between")
-        self._sent = checked(actions, self.num_envs, size)
-        return self._sent
-
     def _take_sent(self) -> np.ndarray:
         if self._sent is None:
             raise EnvError("receive was called without send before it")
@@ -158,8 +176,6 @@ class LocalVectorEnv(Lanes):
     """Lanes in this process, a :class:`~jaxdreamer.envs.base.VectorEnv`; each reset is seeded by :func:`episode_seed`."""
 
     lanes: list[Lane]
-    overlaps = False
-    restarts = None
 
     def __init__(self, make: Sequence[Callable[[], Any] | Any], seed: int = 0) -> None:
         """``make`` holds, for each lane, an environment or a function that makes one; their specs must agree."""
@@ -182,21 +198,12 @@ class LocalVectorEnv(Lanes):
             raise
         first = self.lanes[0].env
         self.spec, self.frame_rate, self.can_render = first.spec, first.frame_rate, first.can_render
-        self.spaces: dict[str, Any] | None = getattr(first, "spaces", None)
+        self.spaces = getattr(first, "spaces", None)
 
     @property
     def notes(self) -> list[str]:
         """Lines for the log, each once."""
         return list(dict.fromkeys(note for lane in self.lanes for note in getattr(lane.env, "notes", [])))
-
-    def step(self, actions: np.ndarray) -> Timestep:
-        """One entry of every lane for ``actions`` float32 [N, A]."""
-        self.send(actions)
-        return self.receive()
-
-    def send(self, actions: np.ndarray) -> None:
-        """Keep the actions for :meth:`receive`."""
-        self._keep_sent(actions, self.spec.action.size)
 
     def receive(self) -> Timestep:
         """The entries of the actions that were sent."""
@@ -229,14 +236,6 @@ class LocalVectorEnv(Lanes):
                 lane.env.close()
             except Exception as error:  # an environment's own; nothing is lost by it that was not given up here
                 logger.warning("lane %d could not be closed: %s", lane.index, error)
-
-
-def checked(actions: np.ndarray, lanes: int, size: int) -> np.ndarray:
-    """``actions`` float32 [lanes, size] as a copy: environments may do with theirs what they like. EnvError for others."""
-    actions = np.array(actions, np.float32)
-    if actions.shape != (lanes, size):
-        raise EnvError(f"expected actions of shape {(lanes, size)}, found {actions.shape}")
-    return actions
 
 
 def stack(entries: Sequence[Timestep]) -> Timestep:

@@ -42,8 +42,8 @@ from jaxdreamer.config import ConfigError, EnvConfig, Options
 from jaxdreamer.config.settings import FLOAT32, SMALLEST, setting
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.images import to_rgb
-from jaxdreamer.envs.host.vector import checked, stack
-from jaxdreamer.envs.unity.player import Lane, PlayerLanes
+from jaxdreamer.envs.host.vector import Lanes, stack
+from jaxdreamer.envs.unity.player import PlayerLanes
 from jaxdreamer.families import Backend
 from jaxdreamer.types import Observation, Timestep
 
@@ -94,22 +94,19 @@ def make_lanes(config: EnvConfig, count: int, seed: int) -> UnityVectorEnv:
     return UnityVectorEnv(config, min(count, config.num_envs), seed)
 
 
-class UnityVectorEnv:
+class UnityVectorEnv(Lanes):
     """Players side by side, a :class:`~jaxdreamer.envs.base.VectorEnv`.
 
     Lanes are the agents of the first player, then of the second, and so on. Players have no way to be brought back to a
     moment: :meth:`restore` begins new episodes.
     """
 
-    overlaps = False
-
     def __init__(self, config: EnvConfig, count: int = 1, seed: int = 0) -> None:
         """Starts ``count`` players at once; see :class:`~jaxdreamer.envs.unity.process.PlayerProcess` for its errors."""
         if not config.options.unity_file_name and count > 1:
             raise ConfigError(f"env.num_envs={count}: there is one Unity Editor; for several players build one")
-        self.config, self.seed = config, seed
-        self.agent_steps, self.notes = 0, list[str]()
-        self._sent: np.ndarray | None = None
+        super().__init__(seed)
+        self.config, self.notes = config, list[str]()
         self.players: list[PlayerLanes] = []
         lender = None if config.options.unity_file_name else next(iter(_EDITOR), None)
         if count == 1:  # in this thread, where Ctrl-C ends the wait for a player that does not connect
@@ -126,6 +123,7 @@ class UnityVectorEnv:
             raise
         if not config.options.unity_file_name and lender is None:
             _EDITOR.add(self.players[0])
+        self.lanes = [lane for player in self.players for lane in player.lanes]
         self.spec, self.spaces = first.spec, first.describable_spaces
         self.frame_rate = DECISIONS_PER_SECOND / config.action_repeat
         self._view = first
@@ -145,39 +143,13 @@ class UnityVectorEnv:
                 raise error
 
     @property
-    def lanes(self) -> list[Lane]:
-        """Of all players."""
-        return [lane for player in self.players for lane in player.lanes]
-
-    @property
-    def num_envs(self) -> int:
-        """N, the number of lanes: agents of all players."""
-        return len(self.lanes)
-
-    @property
-    def reset_mask(self) -> np.ndarray:
-        """Bool [N]: which lanes the next call of :meth:`step` will reset; a lost player's are added to them."""
-        return np.array([lane.needs_reset for lane in self.lanes])
-
-    @property
-    def restarts(self) -> int:
+    def restarts(self) -> int:  # type: ignore[override]
         """Players that were started again so far."""
         return sum(player.restarts for player in self.players)
 
-    def send(self, actions: np.ndarray) -> None:
-        """Keep the actions for :meth:`receive`."""
-        self._sent = checked(actions, self.num_envs, self.spec.action.size)
-
     def receive(self) -> Timestep:
         """The entries of the actions that were sent."""
-        if self._sent is None:
-            raise EnvError("receive was called without send before it")
-        actions, self._sent = self._sent, None
-        return self.step(actions)
-
-    def step(self, actions: np.ndarray) -> Timestep:
-        """One entry of every lane for ``actions`` float32 [N, A]; the first call resets all lanes."""
-        actions = checked(actions, self.num_envs, self.spec.action.size)
+        actions = self._take_sent()
         if not np.isfinite(actions[~self.reset_mask]).all():
             raise EnvError(f"the agent's actions are not finite: {actions}; look for nan in the losses or parameters")
         start = 0
@@ -209,10 +181,6 @@ class UnityVectorEnv:
             raise EnvError("no sensor of this behaviour is a picture: there is nothing to draw")
         return to_rgb(self.lanes[lane].obs[self._shown])
 
-    def state(self) -> dict[str, Any]:
-        """JSON-ready: the seed, the steps counted and the number of lanes, for :meth:`restore`."""
-        return {"seed": self.seed, "agent_steps": self.agent_steps, "lanes": [{} for _ in self.lanes]}
-
     def restore(self, state: dict[str, Any], actions: Any) -> list[Timestep | None]:
         """Count on from :meth:`state`. Nothing can be played again: every lane's next entry is a reset, None says so."""
         if not len(state["lanes"]) == len(actions) == self.num_envs:
@@ -221,10 +189,6 @@ class UnityVectorEnv:
         for lane in range(self.num_envs):
             self.abandon(lane)
         return [None] * self.num_envs
-
-    def abandon(self, lane: int) -> None:
-        """Leave a lane's episode where it is: its next entry is a reset."""
-        self.lanes[lane].needs_reset = True
 
     def close(self) -> None:
         """End all players."""

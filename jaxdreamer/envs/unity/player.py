@@ -41,6 +41,10 @@ class Lane:
     last: bool = False
     terminal: bool = False
 
+    def state(self) -> dict[str, int]:
+        """Nothing: a player cannot be brought back to a moment."""
+        return {}
+
 
 class PlayerLanes:
     """The lanes of one player, and the player itself, which is replaced where it is lost.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import queue
 import shutil
@@ -52,11 +53,9 @@ class PlayerProcess:
 
     def __init__(self, config: EnvConfig, seed: int, index: int = 0) -> None:
         """``index`` counts the players of one program, and is added to the worker id."""
-        self._config = config
-        self._own_logs = not config.options.unity_log_folder
-        self.log_folder = Path(
-            config.options.unity_log_folder or tempfile.mkdtemp(prefix="jaxdreamer-unity-")
-        ).absolute()
+        own = self._options = config.options
+        self._own_logs = not own.unity_log_folder
+        self.log_folder = Path(own.unity_log_folder or tempfile.mkdtemp(prefix="jaxdreamer-unity-")).absolute()
         self.log_folder.mkdir(parents=True, exist_ok=True)
         self._replies: queue.Queue[Any] = queue.Queue()
         self.pid: int | None = None
@@ -66,23 +65,17 @@ class PlayerProcess:
         self._end = weakref.finalize(self, _end, self._process, self._cleanup_folder())
         endings.at_once(self, partial(_end_at_once, weakref.ref(self)))
         threading.Thread(target=_listen, args=(self._process.stdout, self._replies), daemon=True).start()
-        settings = {
-            "file_name": str(Path(config.options.unity_file_name).absolute()) if config.options.unity_file_name else "",
-            "behavior_name": config.options.unity_behavior_name,
-            "worker_id": config.options.unity_worker_id + index,
-            "base_port": config.options.unity_base_port,
-            "no_graphics": config.options.unity_no_graphics,
-            "time_scale": config.options.unity_time_scale,
-            "quality_level": config.options.unity_quality_level,
-            "timeout_wait": config.options.unity_timeout_wait,
-            "additional_args": list(config.options.unity_additional_args),
+        settings = {name.removeprefix("unity_"): value for name, value in dataclasses.asdict(own).items()}
+        settings |= {
+            "file_name": str(Path(own.unity_file_name).absolute()) if own.unity_file_name else "",
+            "worker_id": own.unity_worker_id + index,
             "log_folder": str(self.log_folder),
             "seed": seed,
         }
         try:
             self._send({"command": "start", "settings": settings})
             # Twice: the player may take its time to connect, and again until the first decision.
-            ready, self.first = self._receive(2 * config.options.unity_timeout_wait + _STARTING_SECONDS, starting=True)
+            ready, self.first = self._receive(2 * own.unity_timeout_wait + _STARTING_SECONDS, starting=True)
             sensors = tuple((s["name"], tuple(s["shape"]), bool(s["image"])) for s in ready["sensors"])
             self.layout = Layout(sensors, int(ready["continuous"]), tuple(ready["branches"]))
             self.port, self.pid = int(ready["port"]), ready["pid"]
@@ -94,7 +87,7 @@ class PlayerProcess:
     def reset(self) -> None:
         """Begin all episodes anew; ``first`` holds the first decisions. PlayerLost."""
         self._send({"command": "reset"})
-        self.first = self._receive(self._config.options.unity_timeout_wait + _STARTING_SECONDS, starting=False)[1]
+        self.first = self._receive(self._options.unity_timeout_wait + _STARTING_SECONDS, starting=False)[1]
 
     def send_actions(self, continuous: np.ndarray, discrete: np.ndarray) -> None:
         """Ask for one exchange: float32 [n, c] and int32 [n, b], for the agents of the last steps in their order."""
@@ -102,7 +95,7 @@ class PlayerProcess:
 
     def receive_steps(self) -> dict[str, np.ndarray]:
         """The steps that :meth:`send_actions` brought, see :mod:`~jaxdreamer.envs.unity.worker`; PlayerLost."""
-        return self._receive(self._config.options.unity_timeout_wait + wire.CLOSING_SECONDS, starting=False)[1]
+        return self._receive(self._options.unity_timeout_wait + wire.CLOSING_SECONDS, starting=False)[1]
 
     def close(self) -> None:
         """End the worker, the player and its children, and remove the logs unless a folder was asked for."""
@@ -116,13 +109,12 @@ class PlayerProcess:
         self._end()
 
     def _launch(self, index: int) -> subprocess.Popen[bytes]:
-        config = self._config
-        python = config.options.unity_python or sys.executable
+        python = self._options.unity_python or sys.executable
         environment = dict(os.environ)
-        if config.options.unity_python:  # what leads this interpreter to its libraries misleads another
+        if self._options.unity_python:  # what leads this interpreter to its libraries misleads another
             for name in ("PYTHONPATH", "PYTHONHOME"):
                 environment.pop(name, None)
-        log = self.log_folder / f"worker-{config.options.unity_worker_id + index}.log"
+        log = self.log_folder / f"worker-{self._options.unity_worker_id + index}.log"
         try:
             with open(log, "ab") as file:
                 return subprocess.Popen(
@@ -159,7 +151,7 @@ class PlayerProcess:
         if isinstance(reply, Exception):
             self._process.wait(_CLOSING_SECONDS)
             if starting and "No module named 'numpy'" in self._last_lines():
-                self._raise("missing", f"{self._config.options.unity_python} cannot import numpy", None, starting)
+                self._raise("missing", f"{self._options.unity_python} cannot import numpy", None, starting)
             what = f"its worker process ended with exit code {self._process.returncode} ({reply})"
             raise PlayerLost(self._tell(what, None)) from reply
         header, arrays = reply
@@ -189,7 +181,7 @@ class PlayerProcess:
     @property
     def name(self) -> str:
         """The player's file, or the Editor."""
-        return self._config.options.unity_file_name or "in the Unity Editor"
+        return self._options.unity_file_name or "in the Unity Editor"
 
     def _tell(self, message: str, exit_code: int | None) -> str:
         code = "" if exit_code is None else f"\nexit code {exit_code}"
@@ -215,16 +207,14 @@ class PlayerProcess:
                 "that has communication API 1 (1.0 and later), or set env.unity_python to an interpreter whose "
                 "mlagents-envs belongs to the player's release"
             )
-        display = "" if self._config.options.unity_no_graphics else "\n- no display: run under xvfb-run, or set "
-        display += (
-            "" if self._config.options.unity_no_graphics else "env.unity_no_graphics=true where no sensor is an image"
-        )
+        display = "" if self._options.unity_no_graphics else "\n- no display: run under xvfb-run, or set "
+        display += "" if self._options.unity_no_graphics else "env.unity_no_graphics=true where no sensor is an image"
         return (
             "known causes:\n"
             "- an agent's Behavior Parameters: Behavior Type must be Default, not Heuristic Only or Inference Only\n"
             "- the scene has no agent with a Decision Requester, or waits for somebody to click\n"
             "- the file is no player for this system and processor, or not executable (chmod -R 755)\n"
-            f"- a slow first start: raise env.unity_timeout_wait, now {self._config.options.unity_timeout_wait} s\n"
+            f"- a slow first start: raise env.unity_timeout_wait, now {self._options.unity_timeout_wait} s\n"
             "- the player's com.unity.ml-agents and Python's mlagents-envs are of different releases" + display
         )
 

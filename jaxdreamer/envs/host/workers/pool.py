@@ -21,7 +21,7 @@ from jaxdreamer.envs import endings
 from jaxdreamer.envs.base import Env, EnvError
 from jaxdreamer.envs.host.vector import Lanes, Place
 from jaxdreamer.envs.host.workers.process import GRACE, IDLE, RESET, STEP, Memory, Worker, WorkerFailed
-from jaxdreamer.types import EnvSpec, Timestep, unflatten
+from jaxdreamer.types import Timestep, unflatten
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +35,7 @@ class WorkerVectorEnv(Lanes):
 
     lanes: list[Place]
     overlaps = True
-    spec: EnvSpec
-    spaces: dict[str, Any] | None
-    frame_rate: float
-    can_render: bool
+    restarts: int
 
     def __init__(
         self,
@@ -100,14 +97,10 @@ class WorkerVectorEnv(Lanes):
             self.close()
             raise
 
-    def step(self, actions: np.ndarray) -> Timestep:
-        """One entry of every lane for ``actions`` float32 [N, A]."""
-        self.send(actions)
-        return self.receive()
-
     def send(self, actions: np.ndarray) -> None:
         """Let every lane begin its next entry."""
-        actions = self._keep_sent(actions, self.spec.action.size)
+        super().send(actions)
+        actions = np.asarray(self._sent)
         stepped = ~self.reset_mask
         if not np.isfinite(actions[stepped]).all():
             self._take_sent()
