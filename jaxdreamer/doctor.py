@@ -12,7 +12,7 @@ import cloudpickle
 
 from jaxdreamer import __version__, families
 from jaxdreamer.devices import DeviceError, devices
-from jaxdreamer.envs.host import versions
+from jaxdreamer.envs.host import libraries
 from jaxdreamer.envs.host.drawing import gl, render
 from jaxdreamer.families import Backend
 
@@ -93,7 +93,7 @@ def _drawing() -> list[str]:
 
 def _versions() -> list[str]:
     own = [name for record in families.records().values() for name in record.libraries]
-    found = versions.installed("jax", "jaxlib", "flax", "optax", "numpy", *own)
+    found = libraries.installed("jax", "jaxlib", "flax", "optax", "numpy", *own)
     return ["versions: " + ", ".join(f"{name} {number or '(missing)'}" for name, number in found.items())]
 
 
@@ -101,7 +101,7 @@ def _backends() -> list[str]:
     lines = ["environments, each tried in a separate process:"]
     for record in families.records().values():
         if not record.sample:
-            found = versions.installed(*record.libraries)
+            found = libraries.installed(*record.libraries)
             if found and all(found.values()):
                 here = ", ".join(f"{name} {number}" for name, number in found.items())
                 lines.append(f"  {record.name}: {here} is here; there is no small task to try")

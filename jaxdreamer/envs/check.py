@@ -11,9 +11,9 @@ import numpy as np
 
 from jaxdreamer.envs.base import Env, EnvError
 from jaxdreamer.envs.host.instance import as_env, check_apart
+from jaxdreamer.envs.host.observations import ill_scaled
 from jaxdreamer.envs.host.outcome import reporting
 from jaxdreamer.envs.host.pictures import NOT_FINITE, picture_axes
-from jaxdreamer.envs.host.scale import ill_scaled
 from jaxdreamer.envs.host.vector import episode_seed
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.types import ActionSpec, ArraySpec, Timestep

@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from jaxdreamer.config import ConfigError, DrawingOptions, EnvConfig, nearest
-from jaxdreamer.envs.host import versions
+from jaxdreamer.envs.host import libraries
 from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.drawing import gl, render
 from jaxdreamer.envs.host.instance import wrap
@@ -84,7 +84,7 @@ class DMControlEnv(render.Drawn, gymnasium.Env):
         domain, task = resolve(name)
         # The seed here decides what a task is made of, where that is drawn (lqr's springs); resets have their own.
         options: dict[str, Any] = {"random": 0} if limited else {"random": 0, "time_limit": math.inf}
-        with versions.explained(f"dm_control's {domain}-{task}"):
+        with libraries.explained(f"dm_control's {domain}-{task}"):
             self._env = suite.load(domain, task, task_kwargs=options)
         self.name = f"{domain}-{task}"
         self.metadata = {**self.metadata, "render_fps": 1.0 / self._env.control_timestep()}
@@ -149,7 +149,7 @@ def _plain(name: str) -> str:
 def _suite() -> Any:
     """dm_control's suite, imported when what draws is settled: it looks for that at import."""
     with gl.settled():
-        return versions.import_family("dm_control.suite", "dmc")
+        return libraries.import_family("dm_control.suite", "dmc")
 
 
 BACKEND = Backend(

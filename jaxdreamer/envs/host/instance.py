@@ -20,7 +20,7 @@ from jaxdreamer.config import ConfigError, DrawingOptions, EnvConfig
 from jaxdreamer.envs.base import Env, EnvError, SpaceError
 from jaxdreamer.envs.host.actions import ActionMap
 from jaxdreamer.envs.host.agent_env import AgentEnv
-from jaxdreamer.envs.host.drawing.render import sized_drawing
+from jaxdreamer.envs.host.drawing.render import drawer_of
 from jaxdreamer.envs.host.images import resize, to_rgb
 from jaxdreamer.envs.host.libraries import missing_extras, warnings_logged
 from jaxdreamer.envs.host.observations import ObservationMap, found
@@ -148,8 +148,8 @@ class GymnasiumSimulator:
         self._seedable = _takes(env, "reset", "seed")
         # The options of a registered backend may say nothing about drawing.
         options = config.options if isinstance(config.options, DrawingOptions) else DrawingOptions()
-        self._draw_at, self._note = sized_drawing(env, options.render_quality, options.camera)
-        if options.camera and self._draw_at is None:
+        self._drawer = drawer_of(env, options.render_quality, options.camera)
+        if options.camera and self._drawer is None:
             raise ConfigError(
                 f"env.camera={options.camera}: {self._name} is not drawn by MuJoCo and has no cameras to choose from"
             )
@@ -203,7 +203,7 @@ class GymnasiumSimulator:
             raise EnvError(f"{self._where} of {self._name} returned no observation (None); is a `return` missing?")
         obs = {} if self._own is None else self._own(self._observation)
         if self._size is not None:
-            obs["image"] = self._frame() if self._draw_at is None else self._draw_at(self._size)
+            obs["image"] = resize(self.render(), self._size) if self._drawer is None else self._drawer.draw(self._size)
         return obs
 
     def strays(self) -> dict[str, str]:
@@ -213,8 +213,8 @@ class GymnasiumSimulator:
     def render(self) -> np.ndarray:
         """The present frame as uint8 [H, W, 3], in the environment's own size."""
         self._check_can_render("render")
-        if self._draw_at is not None:
-            return self._draw_at(None)
+        if self._drawer is not None:
+            return self._drawer.draw(None)
         if self._rendered:
             return to_rgb(self._draw())
         # Frames are arrays here, never windows: without this SDL looks for a display, and complains where there is none.
@@ -229,16 +229,13 @@ class GymnasiumSimulator:
     def notes(self) -> list[str]:
         """Lines for the log."""
         seen = [] if self._own is None else self._own.notes
-        return [*seen, *self._actions.notes, *(line for line in [self._note()] if line)]
+        drawn = self._drawer and self._drawer.drawing_note
+        return [*seen, *self._actions.notes, *([drawn] if drawn else [])]
 
     def close(self) -> None:
         """Close the instance."""
         with reporting(f"close of {self._name}"):
             getattr(self._env, "close", lambda: None)()
-
-    def _frame(self) -> np.ndarray:
-        assert self._size is not None
-        return resize(self.render(), self._size)
 
     def _draw(self) -> Any:
         old_style = not hasattr(self._env, "render_mode")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdreamer.config import ConfigError, nearest
-from jaxdreamer.envs.host import versions
+from jaxdreamer.envs.host import libraries
 from jaxdreamer.envs.host.gymnasium_env import is_model
 from jaxdreamer.files import at_home
 
@@ -41,7 +41,7 @@ def load_model(
     """
     if (xml_path is not None) + (xml_string is not None) + (binary_path is not None) != 1:
         raise ConfigError("give exactly one of xml_path, xml_string and binary_path")
-    mujoco = versions.import_family("mujoco", "mujoco")
+    mujoco = libraries.import_family("mujoco", "mujoco")
     source = xml_path if binary_path is None else binary_path
     path = Path() if source is None else at_home(source)
     if source is not None:

@@ -10,7 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 
 from jaxdreamer.config import ConfigError, EnvConfig
-from jaxdreamer.envs.host import gymnasium_env, libraries, versions
+from jaxdreamer.envs.host import gymnasium_env, libraries
 from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.drawing import gl
 from jaxdreamer.families import Backend
@@ -35,7 +35,7 @@ def make(config: EnvConfig) -> AgentEnv:
         raise ConfigError(f"env.id: {config.id} is gone{why}; use {base}-v{max(others)}")
     if config.id in gymnasium.registry and _needs_mujoco_py(config.id):
         raise ConfigError(f"env.id: {config.id} is not available, {_DEAD}; use {base}-v{max(others)}")
-    with versions.explained(f"gymnasium-robotics' {config.id}"):
+    with libraries.explained(f"gymnasium-robotics' {config.id}"):
         return gymnasium_env.make(config)
 
 
@@ -55,7 +55,7 @@ def register() -> None:
 
     # What it prints is about tasks that nobody asked for.
     with gl.settled(), libraries.warnings_logged(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        gymnasium.register_envs(versions.import_family("gymnasium_robotics", "robotics"))
+        gymnasium.register_envs(libraries.import_family("gymnasium_robotics", "robotics"))
 
 
 def _needs_mujoco_py(name: str) -> bool:

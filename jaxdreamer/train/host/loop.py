@@ -15,7 +15,7 @@ from jax import lax
 from jaxdreamer.agent.algorithm import OpenLoop
 from jaxdreamer.devices import how_often
 from jaxdreamer.envs.base import VectorEnv
-from jaxdreamer.envs.host.scale import ill_scaled
+from jaxdreamer.envs.host.observations import ill_scaled
 from jaxdreamer.files import FileUnusable, list_of, natural, number
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.pace import Work

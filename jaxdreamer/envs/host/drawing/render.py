@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import logging
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 FILM_SIZE = (240, 320)
 """Height and width of frames for films, where the task has no size of its own."""
-Draw = Callable[[tuple[int, int] | None], np.ndarray]
 
 
 class Renderer:
@@ -182,26 +181,22 @@ def camera_number(model: Any, camera: str, default: int = -1) -> int:
     return number
 
 
-def sized_drawing(env: Any, quality: str, camera: str = "") -> tuple[Draw | None, Callable[[], str | None]]:
-    """A function that draws a gymnasium instance at a given size, and one that describes the renderer once it has drawn.
+def drawer_of(env: Any, quality: str, camera: str = "") -> Drawn | _Viewer | None:
+    """What draws a gymnasium instance at any size: ``draw(size)``, and ``drawing_note`` once it has drawn.
 
-    The function is None where only the instance's own ``render`` will do: it draws by other means than MuJoCo's, or a
-    wrapper has a say in how it looks.
+    None where only the instance's own ``render`` will do: it draws by other means than MuJoCo's, or a wrapper changes how it
+    looks.
     """
-    if _wrappers_draw(env):
-        return None, lambda: None
     inner = getattr(env, "unwrapped", env)
+    if _wrappers_draw(env):
+        return None
     if isinstance(inner, Drawn):
-        return inner.draw, lambda: inner.drawing_note
-    if getattr(env, "render_mode", None) != "rgb_array":
-        return None, lambda: None
+        return inner
     # Robotics tasks keep the environment that draws in an attribute.
     owners = [inner, *(getattr(inner, "__dict__", None) or {}).values()]
     found = next((item for item in owners if hasattr(item, "mujoco_renderer") and hasattr(item, "model")), None)
-    if found is None:
-        return None, lambda: None
-    viewer = _Viewer(inner, found, quality, camera)
-    return viewer.draw, lambda: viewer.note
+    as_arrays = getattr(env, "render_mode", None) == "rgb_array"
+    return _Viewer(inner, found, quality, camera) if found is not None and as_arrays else None
 
 
 def _wrappers_draw(env: Any) -> bool:
@@ -220,7 +215,7 @@ class _Viewer:
     def __init__(self, env: Any, owner: Any, quality: str, camera: str) -> None:
         self._env, self._owner, self._quality, self._camera = env, owner, quality, camera
         self._viewer: Any = None
-        self.note: str | None = None
+        self.drawing_note: str | None = None
 
     def draw(self, size: tuple[int, int] | None) -> np.ndarray:
         """The present moment as uint8 [H, W, 3]; None is the viewer's own size."""
@@ -250,7 +245,7 @@ class _Viewer:
             _without_effects(viewer.scn)
         close_at_exit(self)
         renderer.close = self.close
-        self._viewer, self.note = viewer, describe(name, fast)
+        self._viewer, self.drawing_note = viewer, describe(name, fast)
         return viewer
 
     def close(self) -> None:
