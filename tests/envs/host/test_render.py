@@ -161,7 +161,7 @@ def test_gymnasiums_pictures_are_its_own(backend):
     frame = env.render()
     inner = env.simulator._env
     inner.unwrapped.mujoco_renderer.close()
-    env.simulator._draw_at.__self__.close()
+    env.simulator._drawer.close()
     np.testing.assert_array_equal(frame, inner.render())
     assert frame.shape == (480, 480, 3) and small.shape == (64, 64, 3)
     assert np.abs(resize(frame, (64, 64)).astype(int) - small).mean() < 25
