@@ -130,8 +130,11 @@ def checkpointer(agent: Any) -> Callable[[Moment], None]:
 
     def on_save(moment: Moment) -> None:
         nonlocal told
+        frames = (
+            moment.entries * moment.config.env.action_repeat
+        )  # as the budget counts them: total_steps names the last
         try:
-            agent.dreamer.save(Path(agent.logdir) / "ckpts" / f"{moment.env_frames}_ckpt.pt", moment.state())
+            agent.dreamer.save(Path(agent.logdir) / "ckpts" / f"{frames}_ckpt.pt", moment.state())
         except MissingExtra as error:
             if not told:
                 _log.warning("no .pt files are written, the run resumes all the same: %s", error)

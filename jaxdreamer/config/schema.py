@@ -198,29 +198,29 @@ class ReplayConfig(Settings):
 
 @dataclass(frozen=True)
 class RunConfig(Settings):
-    """Budget and cadence. Steps are agent steps unless they say frames; frames = agent steps x action_repeat."""
+    """Budget and cadence, in entries: what replay stores of each environment at every moment, an episode's reset too."""
 
     frames: int = setting(5_000_000, 1, COUNT)
-    """Budget in env frames, prefill included."""
+    """Budget: entries x action_repeat, prefill included."""
     prefill: int = setting(2500, 0, COUNT)
-    """Agent steps with random actions before learning."""
+    """Entries with random actions before learning."""
     pretrain: int = 100
     """Updates once the prefill is done."""
     train_every: int = setting(500, 1, COUNT)
-    """Agent steps between trainings, over all environments. updates / train_every is the train ratio."""
+    """Entries between trainings, over all environments. updates / train_every is the train ratio."""
     updates: int = setting(100, 1)
     """Updates each time."""
     updates_per_call: int = setting(1, 1, 100_000)
     """Most updates in one compiled call; the largest divisor of updates up to this is used. More spare small models the cost
     of calling; with large ones they hold more batches in memory and keep Ctrl-C waiting."""
     eval_every: int = setting(5000, 0, COUNT)
-    """Agent steps between evaluations. 0: only at the end."""
+    """Entries between evaluations. 0: only at the end."""
     eval_episodes: int = setting(10, 1, 100_000)
     """Noise-free episodes of each evaluation, on an environment and seeds of its own."""
     log_every: int = setting(1000, 1, COUNT)
-    """Agent steps between metric lines."""
+    """Entries between metric lines."""
     checkpoint_every: int = setting(10_000, 1, COUNT)
-    """Agent steps between checkpoints."""
+    """Entries between checkpoints."""
     keep_checkpoints: int = setting(2, 1)
     """How many checkpoints stay on disk."""
     video: bool = True
@@ -254,5 +254,5 @@ class Config(Settings):
 
     @property
     def train_ratio(self) -> float:
-        """Updates per agent step."""
+        """Updates per entry."""
         return self.run.updates / self.run.train_every

@@ -23,7 +23,7 @@ from jaxdreamer.train.evaluate import Evaluation, Play
 from jaxdreamer.train.hooks import Hooks, Moment
 from jaxdreamer.train.placement import Placement, one_device
 from jaxdreamer.train.saved import CADENCES, Saved
-from jaxdreamer.train.schedule import Every
+from jaxdreamer.train.schedule import Every, Segments
 from jaxdreamer.train.stop import StopRequested
 from jaxdreamer.train.tally import Tally
 from jaxdreamer.train.telemetry import Clock, save_open_loop, spared
@@ -69,12 +69,21 @@ class Loop(abc.ABC):
     name: ClassVar[str]
     """As in ``run.loop``; the loops' checkpoints are not each other's."""
 
-    def __init__(self, job: Job, spec: EnvSpec, play: Play, can_render: bool):
-        """``play`` evaluates; ``can_render``: whether it can draw a film."""
+    def __init__(self, job: Job, spec: EnvSpec, play: Play, *, can_render: bool, lanes: int, call: int | None = None):
+        """Before the first step.
+
+        Args:
+            job: what to do.
+            spec: of the environments.
+            play: plays evaluations.
+            can_render: whether it can draw films.
+            lanes, call: as for :class:`~jaxdreamer.train.schedule.Segments`.
+        """
         self.algorithm, self.runs, self.progress, self.hooks, self.placement = job
         self.spec, self.play, self.can_render = spec, play, can_render
         self.config = config = self.runs[0].config
         self.every = {name: Every(getattr(config.run, f"{name}_every")) for name in CADENCES}
+        self.segments = Segments(config.run, lanes, config.replay.batch_length, call=call)
         self.clock = Clock()
         self.finished_at: int | None = None
         self.ended = False  # before the budget was spent
@@ -89,21 +98,6 @@ class Loop(abc.ABC):
         self.sees_images = any(item.kind == "image" for item in spec.obs.values())
 
     # ---- what each loop does its own way -------------------------------------------------------------------------
-
-    @property
-    @abc.abstractmethod
-    def position(self) -> int:
-        """Where the run is, in what its cadences count."""
-
-    @property
-    @abc.abstractmethod
-    def in_debt(self) -> bool:
-        """Whether updates are due that were not done yet; until they are, :meth:`report` does nothing."""
-
-    @property
-    @abc.abstractmethod
-    def work(self) -> Work:
-        """What is left of the run."""
 
     @abc.abstractmethod
     def step(self) -> None:
@@ -153,6 +147,16 @@ class Loop(abc.ABC):
         return self.state_of(0)
 
     @property
+    def position(self) -> int:
+        """Where the run is, in what its cadences count: entries of all environments, resets included."""
+        return self.segments.entries
+
+    @property
+    def in_debt(self) -> bool:
+        """Whether updates are due that were not done yet; until they are, :meth:`report` does nothing."""
+        return self.segments.owed > 0
+
+    @property
     def env_frames(self) -> int:
         """Simulator steps so far; of several seeds the most."""
         return max(run.tally.agent_steps for run in self.runs) * self.config.env.action_repeat
@@ -172,18 +176,14 @@ class Loop(abc.ABC):
         """Whether the run is over: its budget is spent or a hook ended it, and no update is owed."""
         return (self.ended or self.counted >= self.config.run.frames) and not self.in_debt
 
-    def left(self, owed: int, begun: bool, prefill: int) -> Work:
-        """For :attr:`work`.
-
-        Args:
-            owed: updates that are due now. begun: whether learning has begun.
-            prefill: where it begins, in what ``position`` counts.
-        """
-        run, position = self.config.run, self.position
+    @property
+    def work(self) -> Work:
+        """What is left of the run."""
+        run, position, segments = self.config.run, self.position, self.segments
         end = -(-run.frames // self.config.env.action_repeat)
-        trainings = max(0, end - max(position, prefill)) // run.train_every
+        trainings = max(0, end - max(position, segments.prefill)) // run.train_every
         evaluations = 1 + (max(0, end - position - 1) // run.eval_every if run.eval_every else 0)
-        updates = owed + (0 if begun else run.pretrain) + trainings * run.updates
+        updates = segments.owed + (0 if segments.started >= 0 else run.pretrain) + trainings * run.updates
         return Work(max(0, run.frames - self.counted), updates, evaluations)
 
     def moment(self, index: int) -> Moment:
@@ -262,8 +262,8 @@ class Loop(abc.ABC):
         if due["checkpoint"]:
             self.save()
 
-    def show(self, owed: int, call: int = 0) -> None:
-        """Tell the progress where the run is, and how many updates are ``owed`` where a ``call`` does not do them all."""
+    def show(self) -> None:
+        """Tell the progress where the run is, and how many updates are owed."""
         returns = [run.tally.last_return for run in self.runs]
         known = [value for value in returns if value is not None]
         pretraining = "pretraining, " if self.updates < self.config.run.pretrain else ""
@@ -271,7 +271,7 @@ class Loop(abc.ABC):
             self.counted,
             self.updates,
             left=self.work,
-            note=f"{pretraining}{owed:,} updates due" if owed > call else "",
+            note=f"{pretraining}{self.segments.owed:,} updates due" if self.in_debt else "",
             last_return=float(np.mean(known)) if known else None,
         )
 
@@ -376,6 +376,7 @@ class Loop(abc.ABC):
                     "every": {name: [every.interval, every.last] for name, every in self.every.items()},
                     "finished_at": self.finished_at,
                     "ended": self.ended,
+                    "segments": self.segments.state(),
                     "tally": run.tally.state(),
                     "metrics_offset": run.metrics.offset,
                 }
@@ -422,6 +423,7 @@ class Loop(abc.ABC):
         before = saved.config["run"]
         same = [before.get(name) == getattr(self.config.run, name) for name in ("frames", "stop_at_return")]
         self.ended = saved.ended and all(same)
+        self.segments.load(saved.segments)
         self.load_parts(found, drop_damaged)
         for name, every in self.every.items():
             interval, last = saved.every[name]
@@ -439,5 +441,6 @@ class Loop(abc.ABC):
                 f"expected {expected}, found {found}"
             )
         self.set_state(start)
+        self.segments.random = False  # what was learned plays the prefill
         for run in self.runs:
             run.tally.updates, run.tally.skipped = int(start.updates), int(start.skipped)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self, get_origin, get_type_hints
 
 from jaxdreamer.files import list_of, natural, number, optional, require
+from jaxdreamer.train.schedule import Segments
 from jaxdreamer.train.tally import Tally
 
 CADENCES = ("eval", "log", "checkpoint")
@@ -19,13 +20,14 @@ class Saved:
     """What both loops keep; each adds its own. A field's annotation gives its form, see :func:`jaxdreamer.files.require`."""
 
     loop: str
-    config: dict[str, Any]
+    config: Annotated[dict[str, Any], {"run": dict}]
     every: Annotated[dict[str, list[int]], _EVERY]
     """By name: the interval, and where it was last due."""
     finished_at: Annotated[int | None, optional(natural)]
     """Where the run was when it was evaluated for the last time; None before that."""
     ended: bool
     """Whether it was over before its budget was spent."""
+    segments: Annotated[dict[str, int], Segments.FORM]
     tally: Annotated[dict[str, Any], Tally.FORM]
     metrics_offset: Annotated[int, natural]
     """Bytes of the log."""

@@ -119,7 +119,7 @@ def test_a_backend_may_bring_its_own_lanes(tmp_path):
     assert [vector.num_envs for vector in made] == [4, 6, 6]
     assert result.evaluation.returns == again.returns == [1 + 2 + 3 + 4] * 3
     lines = metrics.read(tmp_path / "run" / "metrics.jsonl")
-    assert lines[-1]["agent_steps"] == 60
+    assert lines[-1]["agent_steps"] == 60 - 4 * 3  # a fifth of all entries are resets
 
 
 @pytest.mark.parametrize(
@@ -130,24 +130,25 @@ def test_a_time_limit_is_last_without_being_terminal(make_trainer, ends, termina
     trainer.run()
     rows = trainer.replay.read_rows(0, trainer.replay.total)
     last = rows["is_last"]
-    assert last.sum() == 6
+    assert last.sum() == 5
     assert (rows["is_terminal"] == (last if terminal else False)).all()
 
 
 def test_the_three_counters_and_the_train_ratio(make_trainer):
-    """400 frames of two environments with action repeat 2, episodes of 7 simulator steps."""
+    """A budget of 200 entries, 400 frames: two environments with action repeat 2, episodes of 7 simulator steps."""
     config = tiny("frames=400", "action_repeat=2", "num_envs=2", "updates=4", "updates_per_call=4", "batch_length=4")
     trainer = make_trainer(config, truncate_at=7)
     trainer.run()
-    assert trainer.tally.agent_steps == 200 and trainer.env_frames == 400
+    assert trainer.position == 200
+    assert trainer.tally.agent_steps == 160 and trainer.env_frames == 320  # 4 steps an episode, and a reset
     raw = sum(env.raw_steps for env in trainer.raw)
     ended = int(trainer.replay.read_rows(0, trainer.replay.total)["is_last"].sum())
-    assert raw == 400 - ended  # the last repeat of each episode finds it over after one simulator step
+    assert raw == 320 - ended  # the last repeat of each episode finds it over after one simulator step
     trainings = (200 - 40) // 10
     # The pretrain's 2 updates are one call of 4: calls have one size.
     assert trainer.updates == 4 + 4 * trainings == int(trainer.state.updates)
     line = [record for record in metrics.read(trainer.rundir.metrics) if "train_ratio" in record][-1]
-    assert (line["agent_steps"], line["env_frames"]) == (200, 400)
+    assert (line["agent_steps"], line["env_frames"]) == (160, 320)
     assert line["train_ratio"] == pytest.approx(0.4)
 
 
@@ -488,7 +489,7 @@ def test_episodes_shorter_than_a_sequence_are_learned_from(tmp_path):
 def test_a_finished_run_is_evaluated_once_and_adds_no_lines_when_started_again(tmp_path):
     finished = train_agent(tiny("frames=120", "time_limit=20", "eval_every=60"), tmp_path, console=quiet())
     before = metrics.read(finished.logdir / "metrics.jsonl")
-    assert [record["env_frames"] for record in before if "eval/return" in record] == [60, 120]
+    assert [record["env_frames"] for record in before if "eval/return" in record] == [57, 114]
     assert "loss/model" in before[-2]
     again = train_agent(configs.load(finished.logdir / "config.json"), finished.logdir, console=quiet())
     assert again.evaluation.returns == finished.evaluation.returns
@@ -530,7 +531,7 @@ def test_ones_own_sink_gets_every_record_and_saves_are_told(tmp_path):
     )
     assert [record for _, record in notes.records] == metrics.read(tmp_path / "metrics.jsonl") and notes.closed
     assert all(step == record["env_frames"] for step, record in notes.records)
-    assert [frames for frames, _, _ in saves] == [50, 100, 120]
+    assert [frames for frames, _, _ in saves] == [47, 95, 114]  # entries 50, 100, 120 without their resets
     assert saves[0][1] < saves[1][1] < saves[2][1] == int(result.state.updates)
     np.testing.assert_array_equal(saves[-1][2], result.state.params["actor"]["out"]["bias"])
     assert not np.array_equal(saves[0][2], saves[-1][2])

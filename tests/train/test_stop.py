@@ -96,12 +96,12 @@ def test_a_first_ctrl_c_amid_a_compile_is_answered_at_once_and_a_second_leaves(s
     os.killpg(child.pid, signal.SIGINT)
     said = read_until(child, "stopping")[-1]
     assert time.monotonic() - asked < 2 and "saved after compiling 2 updates" in said
-    assert "Ctrl-C again leaves now, with the checkpoint at 30 frames" in said
+    assert "Ctrl-C again leaves now, with the checkpoint at 40 frames" in said
     asked = time.monotonic()
     os.killpg(child.pid, signal.SIGINT)
     rest = child.communicate(timeout=20)[1]
     assert time.monotonic() - asked < 5 and child.returncode == 130
-    assert rest.splitlines() == ["leaving now, with the checkpoint at 30 frames"]
+    assert rest.splitlines() == ["leaving now, with the checkpoint at 40 frames"]
     assert all_gone(processes, memory)
     config = configs.load(tmp_path / "run" / "config.json")
     shorter = configs.replace(config, {"run.frames": 60, "env.workers": 0})

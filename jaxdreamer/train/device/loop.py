@@ -17,13 +17,12 @@ from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.device.functional import FunctionalEnv, make_lanes
 from jaxdreamer.files import FileUnusable, natural
 from jaxdreamer.record import checkpoint
-from jaxdreamer.record.pace import Work
 from jaxdreamer.replay.device import cut, grow, make_device_replay
 from jaxdreamer.train.device.program import Carry, Plan, Report, make_program
-from jaxdreamer.train.device.segments import Segment, Segments
 from jaxdreamer.train.evaluate import MAX_BROKEN_IN_A_ROW, Play, never_finite
 from jaxdreamer.train.loop import Job, Loop, Run
 from jaxdreamer.train.saved import Saved
+from jaxdreamer.train.schedule import Segment
 from jaxdreamer.train.telemetry import Diverged, check_updates
 from jaxdreamer.types import PyTree, TrainState
 
@@ -34,8 +33,6 @@ MOST_SEGMENTS = 64  # in one call; more saves no time
 class DeviceSaved(Saved):
     """What a checkpoint of a device loop holds beside its arrays."""
 
-    segments: Annotated[dict[str, int], Segments.FORM]
-    random_prefill: bool
     replay_rows: Annotated[int, natural]
 
 
@@ -55,20 +52,21 @@ class DeviceLoop(Loop):
     name = "device"
 
     def __init__(self, job: Job, env: FunctionalEnv, play: Play):
-        super().__init__(job, env.spec, play, env.render is not None)
+        lanes = job.runs[0].config.env.num_envs
+        super().__init__(job, env.spec, play, can_render=env.render is not None, lanes=lanes)
         config, settings, self._many = self.config, self.config.env, len(self.runs) > 1
-        lanes = make_lanes(env, settings.num_envs, action_repeat=settings.action_repeat, time_limit=settings.time_limit)
+        copies = make_lanes(env, lanes, action_repeat=settings.action_repeat, time_limit=settings.time_limit)
         replay = make_device_replay(
             env.spec,
             capacity=config.replay.capacity,
-            lanes=settings.num_envs,
+            lanes=lanes,
             length=config.replay.batch_length,
             batch_size=config.replay.batch_size,
             cross_episodes=config.replay.cross_episodes,
             copies=len(self.runs),
         )
         self.progress.log(replay.size.describe())
-        program = make_program(self.algorithm, lanes, replay, cross_episodes=config.replay.cross_episodes)
+        program = make_program(self.algorithm, copies, replay, cross_episodes=config.replay.cross_episodes)
         self.traces = 0  # times the program was traced; a test holds it at one
 
         def traced(carry: Carry, plan: Plan) -> tuple[Carry, Report]:
@@ -88,12 +86,11 @@ class DeviceLoop(Loop):
             init = jax.jit(jax.vmap(program.init)) if self._many else jax.jit(program.init)
             self.carry: Carry = self.placement.put_state(init(keys if self._many else keys[0]))
         self._like: Carry = jax.eval_shape(lambda carry: self._of(carry, 0), self.carry)
-        self._make_segments()
+        self._plan_calls()
         self._unread: Report | None = None
 
-    def _make_segments(self) -> None:
+    def _plan_calls(self) -> None:
         run, lanes, length = self.config.run, self.config.env.num_envs, self.config.replay.batch_length
-        self.segments = Segments(run, lanes, length)
         updates = self.segments.rows * lanes * run.updates // run.train_every
         per_segment = max(1, min(self.segments.most, updates))
         self.per_call = min(MOST_SEGMENTS, max(1, self.segments.most // per_segment))
@@ -110,30 +107,14 @@ class DeviceLoop(Loop):
 
     # ---- the loop ------------------------------------------------------------------------------------------------
 
-    @property
-    def position(self) -> int:
-        """Entries of all lanes, the resets too."""
-        return self.segments.entries
-
-    @property
-    def work(self) -> Work:
-        """What is left of the run."""
-        return self.left(self.segments.owed, self.segments.started >= 0, self.segments.prefill)
-
-    @property
-    def in_debt(self) -> bool:
-        """Whether updates are owed: calls have an end."""
-        return self.segments.owed > 0
-
     def state_of(self, index: int) -> TrainState:
         """What one seed has learned."""
         return self._of(self.carry.train, index)
 
     def set_state(self, state: TrainState) -> None:
-        """Learn on from ``state``, which plays the prefill, too."""
+        """Learn on from ``state`` in every seed, which is copied."""
         many = lambda x: jnp.stack([x] * len(self.runs)) if self._many else jnp.copy(x)  # noqa: E731
         self.carry = self.carry._replace(train=jax.tree.map(many, state))
-        self.segments.random = False
 
     def _of(self, tree: PyTree, index: int) -> PyTree:
         return jax.tree.map(lambda x: x[index], tree) if self._many else tree
@@ -147,7 +128,7 @@ class DeviceLoop(Loop):
                 self.carry, report = call(self.carry, plan)
             self.read()
         self._unread = report
-        self.show(self.segments.owed)
+        self.show()
         self.report()
 
     def _plan(self) -> Plan:
@@ -216,9 +197,7 @@ class DeviceLoop(Loop):
         rows = int(np.max(self.placement.gather(ring.filled)))  # the seeds' lanes move in lockstep
         ring = jax.vmap(lambda one: cut(one, rows))(ring) if self._many else cut(ring, rows)
         carry = self._of(self.carry._replace(replay=ring), index)
-        return _tree(carry), DeviceSaved(
-            **common, segments=self.segments.state(), random_prefill=self.segments.random, replay_rows=rows
-        )
+        return _tree(carry), DeviceSaved(**common, replay_rows=rows)
 
     def restore(self, drop_damaged: bool = False) -> None:
         """Resume from the newest checkpoint that every seed has, undamaged; the replay is a part of it."""
@@ -247,11 +226,9 @@ class DeviceLoop(Loop):
 
     def load_parts(self, found: list[tuple[PyTree, DeviceSaved]], drop_damaged: bool) -> None:
         """Take over the seeds' carries."""
-        carries, saved = [carry for carry, _ in found], found[0][1]
+        carries = [carry for carry, _ in found]
         carry = jax.tree.map(lambda *x: jnp.stack(x), *carries) if self._many else carries[0]
         self.carry = self.placement.put_state(carry)
-        self.segments.load(saved.segments)
-        self.segments.random = saved.random_prefill
 
     def close(self) -> None:
         """Nothing was started."""

@@ -18,7 +18,6 @@ from jaxdreamer.envs.base import VectorEnv
 from jaxdreamer.envs.host.observations import ill_scaled
 from jaxdreamer.files import FileUnusable, list_of, natural, number
 from jaxdreamer.record import checkpoint
-from jaxdreamer.record.pace import Work
 from jaxdreamer.replay import disk
 from jaxdreamer.replay.host import HostReplay, Indices
 from jaxdreamer.replay.prefetch import Gatherer, Prefetcher
@@ -26,7 +25,7 @@ from jaxdreamer.train.evaluate import Play
 from jaxdreamer.train.host.collect import Collector
 from jaxdreamer.train.loop import Job, Loop, Run
 from jaxdreamer.train.saved import Saved
-from jaxdreamer.train.schedule import Every, updates_in_a_call
+from jaxdreamer.train.schedule import updates_in_a_call
 from jaxdreamer.train.scores import Running
 from jaxdreamer.train.tally import Learned, add_update, nothing_learned
 from jaxdreamer.train.telemetry import check_updates
@@ -44,10 +43,6 @@ def _lane(value: Any) -> bool:
 class HostSaved(Saved):
     """What a checkpoint of a host loop holds beside its arrays."""
 
-    train: Annotated[list[int], list_of(number, 2)]
-    owed: Annotated[int, natural]
-    pretrained: bool
-    random_prefill: bool
     broken_in_a_row: Annotated[list[int], [natural]]
     running: Annotated[dict[str, list[float]], {"returns": [number], "lengths": [natural]}]
     rng: dict[str, Any]
@@ -76,8 +71,7 @@ class HostSaved(Saved):
 class HostLoop(Loop):
     """One training run with environments on the host.
 
-    Training happens ``run.updates`` updates at a time, every ``run.train_every`` steps. Environments are brought back to
-    where they were by playing their unfinished episodes again from their seeds.
+    Environments are brought back to where they were by playing their unfinished episodes again from their seeds.
 
     Args:
         job: what to do, for one run.
@@ -88,14 +82,14 @@ class HostLoop(Loop):
     name = "host"
 
     def __init__(self, job: Job, envs: VectorEnv, play: Play):
-        super().__init__(job, envs.spec, play, envs.can_render)
-        self.envs, self.rundir, self.tally = envs, self.runs[0].rundir, self.runs[0].tally
-        config, run = self.config, self.config.run
-        self.every_train = Every(run.train_every)
+        run = job.runs[0].config.run
         self.per_call = updates_in_a_call(run.updates, run.updates_per_call)
-        # Between asking for a batch and gathering it, each lane adds at most this many entries (a reset may follow
-        # every step); windows that these would overwrite are not sampled.
-        guard = 2 * (-(-run.train_every // envs.num_envs) + 1)
+        super().__init__(job, envs.spec, play, can_render=envs.can_render, lanes=envs.num_envs, call=self.per_call)
+        self.envs, self.rundir, self.tally = envs, self.runs[0].rundir, self.runs[0].tally
+        config = self.config
+        # Between asking for a batch and gathering it, each lane adds at most this many entries; windows that these would
+        # overwrite are not sampled.
+        guard = -(-run.train_every // envs.num_envs) + 1
         self.replay = HostReplay(
             envs.spec,
             capacity=config.replay.capacity,
@@ -117,75 +111,44 @@ class HostLoop(Loop):
         self._train: Callable[..., Any] | None = None
         self._unread: Learned | None = None  # of the last call
         self.traces = 0  # times the update was traced; a test holds it at one
-        self.owed = 0  # updates due and not yet done
-        self.pretrained = False
-        self.random_prefill = True
         self._manifest: dict[str, Any] | None = None
 
     # ---- the loop ------------------------------------------------------------------------------------------------
-
-    @property
-    def position(self) -> int:
-        """Agent steps."""
-        return self.tally.agent_steps
 
     @property
     def updates(self) -> int:
         """Updates so far, those under way included."""
         return self.tally.updates + (0 if self._unread is None else self.per_call)
 
-    @property
-    def work(self) -> Work:
-        """What is left of the run."""
-        return self.left(self.owed, self.pretrained, self.config.run.prefill)
-
-    @property
-    def in_debt(self) -> bool:
-        """Whether updates are owed."""
-        return self.owed > 0
-
     def step(self) -> None:
-        """One entry of every environment, and whatever is due after it.
-
-        A stop that is asked for in the midst of many updates leaves the rest owed: the next step, that of a resumed run
-        perhaps, begins with them.
-        """
-        if not self.owed:
-            self._collect()
-        self.show(self.owed, self.per_call)
-        while self.owed and not self.stop_requested:
+        """One entry of every environment or one call of updates, or both, and whatever is due after it."""
+        begun = self.segments.started >= 0
+        segment = self.segments.next()
+        if not begun and self.segments.started >= 0:
+            self._look_at_observations()
+        if segment.rows:
+            self._collect(segment.random)
+        if segment.updates and not self.replay.can_sample:  # a part of what was there is lost
+            self.segments.wait()
+        elif segment.updates:
             self.train()
-            self.owed = max(0, self.owed - self.per_call)
-            self.show(self.owed, self.per_call)
+        self.show()
         self.report()
 
-    def _collect(self) -> None:
+    def _collect(self, random: bool) -> None:
         starting = self.collector.latest is None
+        modes = {True: "random", False: "explore"}
         with self.clock.timed("collect"):
-            self.collector.step(self.acting(0), self._mode)
+            self.collector.step(self.acting(0), modes[random])
             self.tally.agent_steps, self.tally.broken = self.collector.agent_steps, self.collector.broken.count
             if self.envs.overlaps:
                 # Decided before this step's updates, so that environments advance while those run. It depends on no
                 # clock: equal seeds give equal runs.
-                self.collector.begin(self.acting(0), self._mode)
+                self.collector.begin(self.acting(0), modes[self.segments.random_next])
         self.played(0, self.collector.ended)
         if starting:
             for note in self.envs.notes:
                 self.progress.log(note)
-        run, steps = self.config.run, self.tally.agent_steps
-        if steps < run.prefill:
-            return
-        if self.pretrained:
-            self.owed = self.every_train.count(steps) * run.updates
-        elif self.replay.can_sample:  # the prefill may be shorter than a sequence
-            self._look_at_observations()
-            self.pretrained, self.owed = True, run.pretrain
-            self.every_train.start(steps)
-
-    @property
-    def _mode(self) -> str:
-        """How actions are chosen now: by chance while replay is filled."""
-        return "random" if self.tally.agent_steps < self.config.run.prefill and self.random_prefill else "explore"
 
     def _look_at_observations(self) -> None:
         """Say which of the prefill's observations are hard to learn because of their scale."""
@@ -203,8 +166,8 @@ class HostLoop(Loop):
         return self._state
 
     def set_state(self, state: TrainState) -> None:
-        """Learn on from ``state``, which plays the prefill, too."""
-        self._state, self.random_prefill = jax.tree.map(jnp.copy, state), False
+        """Learn on from ``state``, which is copied."""
+        self._state = jax.tree.map(jnp.copy, state)
 
     def train(self) -> None:
         """One compiled call of ``per_call`` updates; its metrics are read when the next one is under way."""
@@ -288,10 +251,6 @@ class HostLoop(Loop):
         collector = self.collector
         return self._tree(), HostSaved(
             **common,
-            train=[self.every_train.interval, self.every_train.last],
-            owed=self.owed,
-            pretrained=self.pretrained,
-            random_prefill=self.random_prefill,
             broken_in_a_row=collector.broken.in_a_row.tolist(),
             running={name: value.tolist() for name, value in collector.running._asdict().items()},
             rng=dict(self.rng.bit_generator.state),
@@ -330,9 +289,6 @@ class HostLoop(Loop):
         collector.agent_steps, collector.broken.count = self.tally.agent_steps, self.tally.broken
         collector.broken.in_a_row[:] = saved.broken_in_a_row
         collector.running = Running(**{name: np.array(value) for name, value in saved.running.items()})
-        self.pretrained, self.owed, self.random_prefill = saved.pretrained, saved.owed, saved.random_prefill
-        interval, last = saved.train
-        self.every_train.start(last if interval == self.every_train.interval else self.position)
         self.rng.bit_generator.state = saved.rng
         whole = self._restore_replay(saved.replay, drop_damaged)
         self._restore_environments(saved.envs)
@@ -352,7 +308,7 @@ class HostLoop(Loop):
             self._manifest = manifest  # else rows have other numbers: all are written again
         elif not self.replay.can_sample:
             self.progress.log(f"learning waits until there is enough experience again: {self.replay.why_empty()}")
-            self.pretrained, self.owed = False, 0
+            self.segments.wait()
         return not dropped
 
     def _restore_environments(self, saved: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdreamer.config import RunConfig
-from jaxdreamer.train.device.segments import Segments
+from jaxdreamer.train.schedule import Segments
 
 
 def run_config(**changes):
@@ -93,6 +93,29 @@ def test_the_prefill_waits_for_a_whole_sequence_in_every_lane():
     while segments.next().random:
         assert segments.started < 0
     assert segments.started == 8 * 4
+
+
+@pytest.mark.parametrize(("lanes", "call"), [(3, 2), (30, 3), (64, 1)])
+def test_calls_of_one_size_are_whole_and_rows_come_one_by_one(lanes, call):
+    """As on the host: what is due and no whole call stays due, and the ratio holds."""
+    run = run_config(updates=6, pretrain=0, prefill=lanes, updates_per_call=call)
+    segments = Segments(run, lanes, call=call)
+    done = 0
+    for _ in range(3000):
+        segment = segments.next()
+        assert segment.rows in (0, 1) and segment.updates in (0, call)
+        done += segment.updates
+    assert abs(done + segments.owed - (segments.entries - segments.started) * 6 / 10) <= 6
+
+
+def test_too_little_experience_is_waited_for():
+    segments = Segments(run_config(), lanes=2, length=4, call=2)
+    while not segments.next().updates:
+        assert segments.random_next == (segments.entries < 40)
+    segments.wait()
+    assert segments.owed == 0 and not segments.random_next
+    assert segments.next() == (False, 1, 0)
+    assert segments.next() == (False, 0, 2) and segments.started == segments.entries  # pretraining again
 
 
 def test_a_changed_train_ratio_makes_up_for_nothing():
