@@ -36,13 +36,13 @@ class Independent:
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """Axes of distributions."""
-        shape = self._dist[0].shape
+        shape = self._dist.mean().shape
         return tuple(shape[: len(shape) - self._event_ndim])
 
     @property
     def event_shape(self) -> tuple[int, ...]:
         """Axes of one event."""
-        shape = self._dist[0].shape
+        shape = self._dist.mean().shape
         return tuple(shape[len(shape) - self._event_ndim :])
 
     def log_prob(self, value: Any) -> Any:

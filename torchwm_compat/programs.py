@@ -21,13 +21,11 @@ class Programs(NamedTuple):
     networks: Networks
     learner: Learner  # its functions are jitted, and update donates its state
     shapes: Any  # of the parameters
-    encode: Callable[..., Any]  # (model, raw observations) -> embed
+    encode: Callable[..., Any]  # (model, statistics, raw observations) -> embed
     decode: Callable[..., Any]  # (model, feat) -> mean image [..., C, H, W]
     observe: Callable[..., tuple[State, State]]  # (model, state, action, embed, nonterm, noises) -> (posterior, prior)
     imagine: Callable[..., State]  # (model, state, action, nonterm, noise) -> prior
-    head: Callable[
-        ..., Any
-    ]  # (params, name, feat) -> the output of the head's layers, before it becomes a distribution
+    head: Callable[..., Any]  # (params, name, feat) -> distribution, its arrays with a last axis of 1
     sample: Callable[..., Any]  # (actor, feat, key) -> action
     mode: Callable[..., Any]  # (actor, feat, key) -> action
 
@@ -60,7 +58,8 @@ def make_programs(config: Config, spec: EnvSpec) -> Programs:
         return as_state(posterior, deter, noises[1]), as_state(prior, deter, noises[0])
 
     def head(params: Any, name: str, feat: Any) -> Any:
-        return getattr(networks, name)(params["critic" if name == "critic" else "model"], feat)[0]
+        dist = getattr(networks, name)(params["critic" if name == "critic" else "model"], feat)
+        return jax.tree.map(lambda x: x[..., None], dist)
 
     return Programs(
         networks,

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdreamer import Bernoulli, Normal, UnitNormal, explore
+from jaxdreamer import Normal, UnitNormal, explore
 from torchwm_compat.arrays import answer_like, as_jax, is_tensor, tensors_or_arrays, to_float, to_numpy
 from torchwm_compat.distributions import Independent
 from torchwm_compat.programs import State
@@ -187,9 +187,8 @@ class DenseDecoder(View):
 
     def forward(self, feat: Any) -> Independent:
         """[..., stoch + deter] to a distribution with one event axis of 1."""
-        head = self._HEADS[self._name]
-        raw = self._programs.head(self._dreamer.params, head, as_jax(feat))[..., None]
-        return Independent(Bernoulli(raw) if head == "discount" else UnitNormal(raw), 1, answer_like(feat))
+        dist = self._programs.head(self._dreamer.params, self._HEADS[self._name], as_jax(feat))
+        return Independent(dist, 1, answer_like(feat))
 
 
 class ActionDecoder(View):

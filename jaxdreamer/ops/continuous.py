@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import ndtr, ndtri
 
+from jaxdreamer.ops.distribution import Distribution, distribution, f32
 from jaxdreamer.ops.transforms import gaussian_std, straight_through_clip
 
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -18,16 +18,28 @@ _TANH_LIMIT = 0.99999997
 _TRUNCATED_LIMIT = 1.0 - 1e-6
 
 
-def _f32(x: Array) -> Array:
-    return jnp.asarray(x, jnp.float32)
-
-
 def _normal_log_prob(x: Array, loc: Array, std: Array) -> Array:
     """``-((x - loc) / std)^2 / 2 - log std - log(2 pi) / 2``, elementwise."""
     return -0.5 * jnp.square((x - loc) / std) - jnp.log(std) - _HALF_LOG_2PI
 
 
-class Normal(NamedTuple):
+class _Gaussian(Distribution):
+    loc: Array
+
+    def noise(self, key: Array) -> Array:
+        """Standard normal noise for one sample, float32, the shape of loc."""
+        return jax.random.normal(key, self.loc.shape, jnp.float32)
+
+
+class _Vectors(_Gaussian):
+    @property
+    def size(self) -> int:
+        """Width n of a sample."""
+        return self.loc.shape[-1]
+
+
+@distribution
+class Normal(_Vectors):
     """Vectors of independent Gaussians; the last axis is the event and is summed in log_prob, entropy and kl.
 
     The first field is called ``loc`` because ``mean`` is a method, here as in every distribution.
@@ -36,50 +48,34 @@ class Normal(NamedTuple):
     loc: Array  # float [..., n]
     std: Array  # float [..., n], > 0
 
-    @property
-    def size(self) -> int:
-        """Width n of a sample."""
-        return self.loc.shape[-1]
-
-    def noise(self, key: Array) -> Array:
-        """Standard normal noise for one sample, float32 [..., n]."""
-        return jax.random.normal(key, self.loc.shape, jnp.float32)
-
     def from_noise(self, noise: Array) -> Array:
         """``loc + std * noise``, float32 [..., n]; gradients reach loc and std."""
-        return _f32(self.loc) + _f32(self.std) * _f32(noise)
-
-    def sample(self, key: Array) -> Array:
-        """One reparametrised sample, float32 [..., n]."""
-        return self.from_noise(self.noise(key))
-
-    def mode(self, key: Array | None = None) -> Array:
-        """``loc``, float32 [..., n]."""
-        return _f32(self.loc)
+        return f32(self.loc) + f32(self.std) * f32(noise)
 
     def mean(self) -> Array:
         """``loc``, float32 [..., n]."""
-        return _f32(self.loc)
+        return f32(self.loc)
 
     def log_prob(self, x: Array) -> Array:
         """Log-density at x [..., n], constant included, summed: float32 [...]."""
-        return jnp.sum(_normal_log_prob(_f32(x), _f32(self.loc), _f32(self.std)), axis=-1)
+        return jnp.sum(_normal_log_prob(f32(x), f32(self.loc), f32(self.std)), axis=-1)
 
     def entropy(self, key: Array | None = None) -> Array:
         """``sum(log std + log(2 pi e) / 2)``, float32 [...]."""
-        return jnp.sum(jnp.log(_f32(self.std)) + (_HALF_LOG_2PI + 0.5), axis=-1)
+        return jnp.sum(jnp.log(f32(self.std)) + (_HALF_LOG_2PI + 0.5), axis=-1)
 
     def kl(self, other: Normal) -> Array:
         """``sum(log(s_q / s_p) + (s_p^2 + (m_p - m_q)^2) / (2 s_q^2) - 1/2)``, float32 [...]; p is self, q other."""
         if self.size != other.size:
             raise ValueError(f"Normal.kl: widths differ, found {self.size} and {other.size}")
-        std, other_std = _f32(self.std), _f32(other.std)
+        std, other_std = f32(self.std), f32(other.std)
         ratio = std / other_std
-        distance = (_f32(self.loc) - _f32(other.loc)) / other_std
+        distance = (f32(self.loc) - f32(other.loc)) / other_std
         return jnp.sum(0.5 * (jnp.square(ratio) + jnp.square(distance) - 1.0) - jnp.log(ratio), axis=-1)
 
 
-class UnitNormal(NamedTuple):
+@distribution
+class UnitNormal(_Gaussian):
     """Gaussians of standard deviation 1 around a prediction: a squared error that is a likelihood.
 
     Serves scalars (``event_ndim`` 0), vectors (1) and images (3): the caller says how many last axes are one event.
@@ -87,35 +83,23 @@ class UnitNormal(NamedTuple):
 
     loc: Array  # float, any shape
 
-    def noise(self, key: Array) -> Array:
-        """Standard normal noise for one sample, float32, the shape of loc."""
-        return jax.random.normal(key, self.loc.shape, jnp.float32)
-
     def from_noise(self, noise: Array) -> Array:
         """``loc + noise``, float32."""
-        return _f32(self.loc) + _f32(noise)
-
-    def sample(self, key: Array) -> Array:
-        """One reparametrised sample, float32, the shape of loc."""
-        return self.from_noise(self.noise(key))
-
-    def mode(self, key: Array | None = None) -> Array:
-        """``loc``, float32."""
-        return _f32(self.loc)
+        return f32(self.loc) + f32(noise)
 
     def mean(self) -> Array:
         """``loc``, float32."""
-        return _f32(self.loc)
+        return f32(self.loc)
 
     def log_prob(self, x: Array, event_ndim: int = 0) -> Array:
         """``-(x - loc)^2 / 2 - log(2 pi) / 2``, summed over the last ``event_ndim`` axes.
 
         Raises ValueError where x has not exactly the shape of loc: [B] against [B, 1] would broadcast to [B, B] unseen.
         """
-        x = _f32(x)
+        x = f32(x)
         if x.shape != self.loc.shape:
             raise ValueError(f"UnitNormal.log_prob: x has shape {x.shape}, the prediction {self.loc.shape}")
-        elements = -0.5 * jnp.square(x - _f32(self.loc)) - _HALF_LOG_2PI
+        elements = -0.5 * jnp.square(x - f32(self.loc)) - _HALF_LOG_2PI
         return jnp.sum(elements, axis=tuple(range(-event_ndim, 0)))
 
     def entropy(self, key: Array | None = None, event_ndim: int = 0) -> Array:
@@ -124,28 +108,16 @@ class UnitNormal(NamedTuple):
         return jnp.sum(elements, axis=tuple(range(-event_ndim, 0)))
 
 
-class TanhNormal(NamedTuple):
+@distribution
+class TanhNormal(_Vectors):
     """``tanh`` of a Gaussian vector, in (-1, 1)^n; the last axis is summed in log_prob and entropy. V1's actor."""
 
     loc: Array  # float [..., n], of the Gaussian before tanh
     std: Array  # float [..., n], > 0, of the Gaussian before tanh
 
-    @property
-    def size(self) -> int:
-        """Width n of a sample."""
-        return self.loc.shape[-1]
-
-    def noise(self, key: Array) -> Array:
-        """Standard normal noise for one sample, float32 [..., n]."""
-        return jax.random.normal(key, self.loc.shape, jnp.float32)
-
     def from_noise(self, noise: Array) -> Array:
         """``tanh(loc + std * noise)``, float32 [..., n] in [-1, 1]; gradients reach loc and std."""
-        return jnp.tanh(_f32(self.loc) + _f32(self.std) * _f32(noise))
-
-    def sample(self, key: Array) -> Array:
-        """One reparametrised sample, float32 [..., n]."""
-        return self.from_noise(self.noise(key))
+        return jnp.tanh(f32(self.loc) + f32(self.std) * f32(noise))
 
     def _log_prob_before_tanh(self, x: Array) -> Array:
         """``log N(x) - log |dy/dx|`` with ``log |dy/dx| = log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2x))``.
@@ -153,11 +125,11 @@ class TanhNormal(NamedTuple):
         In the last form nothing cancels: ``1 - tanh(x)^2`` itself is 0 in float32 from |x| = 9 on.
         """
         log_slope = 2.0 * (math.log(2.0) - x - jax.nn.softplus(-2.0 * x))
-        return jnp.sum(_normal_log_prob(x, _f32(self.loc), _f32(self.std)) - log_slope, axis=-1)
+        return jnp.sum(_normal_log_prob(x, f32(self.loc), f32(self.std)) - log_slope, axis=-1)
 
     def sample_and_log_prob(self, key: Array) -> tuple[Array, Array]:
         """A sample [..., n] and its log-density [...], exact however close to +-1 the sample comes; both float32."""
-        x = _f32(self.loc) + _f32(self.std) * self.noise(key)
+        x = f32(self.loc) + f32(self.std) * self.noise(key)
         return jnp.tanh(x), self._log_prob_before_tanh(x)
 
     def log_prob(self, y: Array) -> Array:
@@ -165,11 +137,11 @@ class TanhNormal(NamedTuple):
 
         y is first clipped to +-0.99999997, so that +-1 itself, which tanh rounds to, has a finite value and gradient.
         """
-        return self._log_prob_before_tanh(jnp.arctanh(jnp.clip(_f32(y), -_TANH_LIMIT, _TANH_LIMIT)))
+        return self._log_prob_before_tanh(jnp.arctanh(jnp.clip(f32(y), -_TANH_LIMIT, _TANH_LIMIT)))
 
     def mode(self, key: Array | None = None) -> Array:
         """``tanh(loc)``, float32 [..., n]: the median. The density may well peak elsewhere, see :meth:`best_of`."""
-        return jnp.tanh(_f32(self.loc))
+        return jnp.tanh(f32(self.loc))
 
     def best_of(self, key: Array, samples: int = 100) -> Array:
         """The sample of highest density among many, chosen for each vector: float32 [..., n].
@@ -188,7 +160,7 @@ class TanhNormal(NamedTuple):
         """
         points = jnp.linspace(-6.0, 6.0, 101, dtype=jnp.float32)
         weights = jax.nn.softmax(-0.5 * jnp.square(points)).reshape((-1,) + (1,) * self.loc.ndim)
-        values = jax.vmap(lambda point: jnp.tanh(_f32(self.loc) + _f32(self.std) * point))(points)
+        values = jax.vmap(lambda point: jnp.tanh(f32(self.loc) + f32(self.std) * point))(points)
         return jnp.sum(jnp.broadcast_to(weights, values.shape) * values, axis=0)
 
     def entropy(self, key: Array | None = None, samples: int = 1) -> Array:
@@ -209,8 +181,8 @@ def tanh_normal_from_raw(
 
     Source: DreamerV1 (arXiv:1912.01603) section 3, "action model"; the constants are those of the authors' code.
     """
-    loc = mean_scale * jnp.tanh(_f32(raw_mean) / mean_scale)
-    std = jax.nn.softplus(_f32(raw_std) + math.log(math.expm1(init_std))) + min_std
+    loc = mean_scale * jnp.tanh(f32(raw_mean) / mean_scale)
+    std = jax.nn.softplus(f32(raw_std) + math.log(math.expm1(init_std))) + min_std
     return TanhNormal(loc, std)
 
 
@@ -230,7 +202,8 @@ def _pdf(z: Array) -> Array:
     return jnp.exp(-0.5 * jnp.square(z) - _HALF_LOG_2PI)
 
 
-class TruncatedNormal(NamedTuple):
+@distribution
+class TruncatedNormal(_Vectors):
     """Vectors of Gaussians confined to [-1, 1]; the last axis is summed in log_prob and entropy. V2's continuous actor.
 
     With ``a = (-1 - loc) / std``, ``b = (1 - loc) / std`` and ``Z = cdf(b) - cdf(a)``. Made for loc in [-1, 1] and
@@ -240,14 +213,9 @@ class TruncatedNormal(NamedTuple):
     loc: Array  # float [..., n] in [-1, 1], of the Gaussian before truncation
     std: Array  # float [..., n], > 0, of the Gaussian before truncation
 
-    @property
-    def size(self) -> int:
-        """Width n of a sample."""
-        return self.loc.shape[-1]
-
     def _edges(self) -> tuple[Array, Array, Array, Array, Array]:
         """loc, std, a, b, Z."""
-        loc, std = _f32(self.loc), _f32(self.std)
+        loc, std = f32(self.loc), f32(self.std)
         a, b = (-1.0 - loc) / std, (1.0 - loc) / std
         return loc, std, a, b, ndtr(b) - ndtr(a)
 
@@ -263,20 +231,16 @@ class TruncatedNormal(NamedTuple):
         tail: in the upper one ``cdf`` is within float32 of 1, and the sample would be coarse or infinite.
         """
         loc, std, a, b, mass = self._edges()
-        u = jnp.clip(_f32(noise), 2.0**-24, 1.0 - 2.0**-24)
+        u = jnp.clip(f32(noise), 2.0**-24, 1.0 - 2.0**-24)
         below = ndtr(a) + u * mass
         above = ndtr(-b) + (1.0 - u) * mass
         is_low = below < above
         z = _normal_quantile(jnp.where(is_low, below, above)) * jnp.where(is_low, 1.0, -1.0)
         return straight_through_clip(loc + std * z, -_TRUNCATED_LIMIT, _TRUNCATED_LIMIT)
 
-    def sample(self, key: Array) -> Array:
-        """One reparametrised sample, float32 [..., n] in +-(1 - 1e-6)."""
-        return self.from_noise(self.noise(key))
-
     def mode(self, key: Array | None = None) -> Array:
         """``clip(loc)`` to +-(1 - 1e-6), float32 [..., n]."""
-        return jnp.clip(_f32(self.loc), -_TRUNCATED_LIMIT, _TRUNCATED_LIMIT)
+        return jnp.clip(f32(self.loc), -_TRUNCATED_LIMIT, _TRUNCATED_LIMIT)
 
     def mean(self) -> Array:
         """``loc + std * (pdf(a) - pdf(b)) / Z``, float32 [..., n]."""
@@ -286,7 +250,7 @@ class TruncatedNormal(NamedTuple):
     def log_prob(self, x: Array) -> Array:
         """``sum(log N(x; loc, std) - log Z)``, float32 [...]; minus infinity outside of [-1, 1]."""
         loc, std, _, _, mass = self._edges()
-        x = _f32(x)
+        x = f32(x)
         inside = _normal_log_prob(x, loc, std) - jnp.log(mass)
         return jnp.sum(jnp.where(jnp.abs(x) <= 1.0, inside, -jnp.inf), axis=-1)
 
@@ -304,7 +268,7 @@ def truncated_normal_from_raw(raw_mean: Array, raw_std: Array) -> TruncatedNorma
 
     Source: the authors' code of DreamerV2 (arXiv:2010.02193); the paper only names the distribution.
     """
-    return TruncatedNormal(jnp.tanh(_f32(raw_mean)), gaussian_std(raw_std, "sigmoid2"))
+    return TruncatedNormal(jnp.tanh(f32(raw_mean)), gaussian_std(raw_std, "sigmoid2"))
 
 
 def bounded_normal_from_raw(raw_mean: Array, raw_std: Array, min_std: float = 0.1, max_std: float = 1.0) -> Normal:
@@ -315,5 +279,5 @@ def bounded_normal_from_raw(raw_mean: Array, raw_std: Array, min_std: float = 0.
 
     Source: the authors' code of DreamerV3 (arXiv:2301.04104), 2024.
     """
-    std = (max_std - min_std) * jax.nn.sigmoid(_f32(raw_std) + 2.0) + min_std
-    return Normal(jnp.tanh(_f32(raw_mean)), std)
+    std = (max_std - min_std) * jax.nn.sigmoid(f32(raw_std) + 2.0) + min_std
+    return Normal(jnp.tanh(f32(raw_mean)), std)

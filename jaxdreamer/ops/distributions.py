@@ -1,21 +1,14 @@
 """All distributions, and what callers do with them without knowing which they hold.
 
-Each is a NamedTuple of arrays, so it passes through jit, scan and vmap as a pytree and is built anew for every call:
-``Normal(loc, std)``. What they share:
-
-``sample(key)``, ``noise(key)``, ``from_noise(noise)``
-    ``sample(key) == from_noise(noise(key))``. Drawing the noise of a whole scan at once is cheaper than in each step.
-``mode(key=None)``, ``mean()``, ``log_prob(x)``, ``entropy(key=None)``
-    A key is taken everywhere, and needed only by :meth:`TanhNormal.entropy`: callers always pass one.
-``size``
-    Width of a sample's last axis, for those over vectors: there that axis is one event and log_prob sums it.
-
-Inputs may be of any float type; everything is computed in and returned as float32.
+Each is a frozen dataclass of arrays, so it passes through jit, scan and vmap as a pytree and is built anew for every call:
+``Normal(loc, std)``. :class:`Distribution` says what they share. ``entropy`` and ``mode`` take a key everywhere and need it
+only for :class:`TanhNormal` and what contains one: callers always pass one. Those over vectors have a ``size``, the width of
+a sample's last axis; that axis is one event, and log_prob sums it.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +24,7 @@ from jaxdreamer.ops.continuous import (
     truncated_normal_from_raw,
 )
 from jaxdreamer.ops.discrete import Bernoulli, Categoricals, OneHot, SymexpTwoHot, TwoHot
+from jaxdreamer.ops.distribution import Distribution, distribution
 
 __all__ = [
     "Bernoulli",
@@ -54,32 +48,8 @@ __all__ = [
 D = TypeVar("D")
 
 
-class Distribution(Protocol):
-    """What every distribution can do; see the module docstring."""
-
-    def sample(self, key: Array) -> Array:
-        """Draw one sample."""
-
-    def noise(self, key: Array) -> Any:
-        """Draw the noise of one sample."""
-
-    def from_noise(self, noise: Any) -> Array:
-        """Turn noise into a sample."""
-
-    def mode(self, key: Array | None = None) -> Array:
-        """The most likely sample, or the nearest thing to it that has a closed form."""
-
-    def mean(self) -> Array:
-        """The expected sample."""
-
-    def log_prob(self, x: Array) -> Array:
-        """Log-density or log-probability of x."""
-
-    def entropy(self, key: Array | None = None) -> Array:
-        """Entropy in nats."""
-
-
-class Joint(NamedTuple):
+@distribution
+class Joint(Distribution):
     """Independent distributions over vectors, side by side: hybrid actions. log_prob and entropy sum over the parts."""
 
     parts: tuple[Any, ...]  # distributions with a ``size``, one batch shape
@@ -97,10 +67,6 @@ class Joint(NamedTuple):
     def from_noise(self, noise: tuple[Any, ...]) -> Array:
         """The samples of the parts side by side, float32 [..., size]."""
         return jnp.concatenate([part.from_noise(n) for part, n in zip(self.parts, noise)], axis=-1)
-
-    def sample(self, key: Array) -> Array:
-        """One sample, float32 [..., size]."""
-        return self.from_noise(self.noise(key))
 
     def mode(self, key: Array | None = None) -> Array:
         """The modes of the parts side by side, float32 [..., size]."""

@@ -75,8 +75,8 @@ def numpy_observe(version, model, embed, action, is_first, noise):
 
 def flat(dist):
     """A distribution's parameters as one vector an entry."""
-    steps, lanes = dist[0].shape[:2]
-    return np.concatenate([np.asarray(leaf).reshape(steps, lanes, -1) for leaf in dist], axis=-1)
+    steps, lanes = dist.mean().shape[:2]
+    return np.concatenate([np.asarray(leaf).reshape(steps, lanes, -1) for leaf in jax.tree.leaves(dist)], axis=-1)
 
 
 def test_observe_equals_numpy_without_hoisting(version, model, sequence):

@@ -406,7 +406,8 @@ def fixed_noise(monkeypatch):
     latent, continuous, discrete = (
         data()[f"agent/{key}"] for key in ("latent_noise_4x6", "action_noise_cont_2", "action_noise_disc_3")
     )
-    fixed = lambda noise: lambda self, key: jnp.broadcast_to(noise, getattr(self, "loc", self[0]).shape)  # noqa: E731
+    shape = lambda dist: jax.tree.leaves(dist)[0].shape  # noqa: E731
+    fixed = lambda noise: lambda self, key: jnp.broadcast_to(noise, shape(self))  # noqa: E731
     for kind, noise in ((Categoricals, latent), (Normal, continuous), (OneHot, discrete)):
         monkeypatch.setattr(kind, "noise", fixed(jnp.asarray(noise)))
     dream = dreamer_v3.dream_ahead
