@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,8 @@ def imported(node: ast.Import | ast.ImportFrom) -> list[str]:
 
 def test_jaxdreamer_does_not_know_the_facade():
     assert not [path for path in SOURCES if any(name.startswith("torchwm") for name in imports(path))]
+
+
+def test_the_fast_lane_names_tests_that_exist():
+    named = re.findall(r"tests/[\w/.]+", (ROOT / ".ci" / "run").read_text())
+    assert len(named) > 10 and not [name for name in named if not (ROOT / name).exists()]

@@ -11,8 +11,8 @@ import pytest
 from jaxdreamer.config import EnvConfig, MissingExtra
 from jaxdreamer.envs.base import SpaceError
 from jaxdreamer.envs.host.gymnasium_env import wrap
+from tests.cli.test_cli import fails
 from tests.envs.toy import CountingEnv
-from tests.test_cli import fails
 
 ROOT = Path(__file__).resolve().parent.parent
 # Rows that a command shows: its words, and what standard error must hold.
@@ -45,11 +45,11 @@ TESTED = {
             "test_a_terminal_or_a_scheduler_that_ends_everything_finds_the_run_saved"
         ),
     },
-    "tests/test_fuzz_settings.py": {
+    "tests/config/test_fuzz_settings.py": {
         "a number past its limits": "test_a_number_past_its_limits_is_refused_by_name",
         "networks or batches larger than memory": "test_what_memory_would_not_hold_is_refused_by_name",
     },
-    "tests/test_words.py": {
+    "tests/cli/test_words.py": {
         "a flag without its value": "test_a_flag_is_not_taken_for_a_value",
     },
     "tests/envs/host/test_robotics_env.py": {
@@ -79,7 +79,7 @@ TESTED = {
         "damaged lines in `metrics.jsonl`": "test_damaged_lines_are_left_out_and_counted",
         "a link in a log's place": "test_what_is_no_file_is_neither_read_nor_written_to",
     },
-    "tests/test_cli.py": {
+    "tests/cli/test_cli.py": {
         "plotting without matplotlib": "test_train_then_evaluate_then_go_on",
     },
     "tests/envs/host/test_instance.py": {

@@ -1,4 +1,4 @@
-"""The command line, and what bad input gets: each row of the README's table."""
+"""The command line: what its commands do and print."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from jaxdreamer.config import ConfigError
 from jaxdreamer.record.plot import spark
 from jaxdreamer.train.folder import load_run
 
-README = Path(__file__).resolve().parent.parent / "README.md"
 SMALL = ["--preset", "dreamer_v1,tiny", "frames=60", "prefill=20", "train_every=10", "updates=1", "pretrain=1",
          "eval_every=0", "eval_episodes=1", "video=false"]  # fmt: skip
 
