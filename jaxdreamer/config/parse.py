@@ -70,7 +70,8 @@ def resolve_name(name: str, others: Iterable[str] = ()) -> str:
     if key in known or key in aliases:
         return aliases.get(key, key)
     hint = nearest(key, [*others, *known, *aliases])
-    raise ConfigError(f"unknown setting {shown(name)}{hint}; `jaxdreamer train --help` lists them all")
+    later = "; the options of a program's own backend are known once it is registered" if "options." in name else ""
+    raise ConfigError(f"unknown setting {shown(name)}{hint}; `jaxdreamer train --help` lists them all{later}")
 
 
 def _short(known: Iterable[str]) -> dict[str, str]:

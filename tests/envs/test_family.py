@@ -79,6 +79,12 @@ def test_every_list_and_message_has_it(walk, monkeypatch, capsys):
     assert doctor._backends()[1:] == ["  walk: pip install 'jaxdreamer[walk]'"]
 
 
+def test_a_stored_option_of_a_backend_that_is_not_registered_here_is_explained():
+    data = {"env": {"backend": "walk", "options": {"stride": 3}}}
+    with pytest.raises(ConfigError, match=r"'env\.options\.stride'.*are known once it is registered"):
+        configs.from_dict(data)
+
+
 @dataclasses.dataclass(frozen=True)
 class Clash(Options):
     """An option with the name of another setting."""

@@ -163,19 +163,15 @@ class Player:
         self._spec, self._names = specs[0], names
 
     def describe(self) -> dict[str, Any]:
-        """What the trainer must know: sensors, actions, versions, process."""
-        import mlagents_envs
-
+        """What the trainer must know: sensors, actions, port, process."""
         action = self._spec.action_spec
         process = getattr(self._env, "_process", None)
         return {
-            "behaviors": self._names,
             "sensors": [{"name": s.name, "shape": _shape(s), "image": s.axes is not None} for s in self._sensors],
             "continuous": int(action.continuous_size),
             "branches": [int(n) for n in action.discrete_branches],
             "port": self.port,
             "pid": None if process is None else process.pid,
-            "mlagents_envs": mlagents_envs.__version__,
         }
 
     def step(self, actions: dict[str, np.ndarray]) -> None:

@@ -155,9 +155,6 @@ def cast(
     return jnp.stack([packed & 255, packed >> 8 & 255, packed >> 16], -1).astype(jnp.uint8)
 
 
-# ------------------------------------------------------------------------------------------------------- poses
-
-
 def with_world(pos: Array, rot: Array) -> Poses:
     """Bodies [1 + L] of links' positions [L, 3] and quaternions [L, 4]: the world comes first."""
     w, x, y, z = jnp.moveaxis(jnp.asarray(rot, jnp.float32), -1, 0)
@@ -196,9 +193,6 @@ def _point(weights: np.ndarray, offsets: np.ndarray, bodies: Poses) -> Array:
     if not weights.any():
         return np.zeros(3, np.float32)
     return jnp.sum(weights[:, None] * (bodies.pos + rotate(bodies.rot, offsets)), 0)
-
-
-# ----------------------------------------------------------------------------------------------------- surfaces
 
 
 def _front(geoms: list[Geom], shapes: list[Shape], rays: Rays) -> tuple[Material, Hit]:
@@ -260,9 +254,6 @@ def _sky(scene: Scene, d: Vector, axes: Array) -> Vector:
     level = z / xp.maximum(xp.maximum(abs(x), abs(y)), TINY)
     index = xp.clip(xp.round((level + 1) / 2 * rows + 0.5), 0, rows + 1).astype(np.int32)
     return parts(xp.asarray(scene.sky)[index])
-
-
-# ------------------------------------------------------------------------------------------------------- light
 
 
 def _lamp(light: Light, at: tuple[Array, Array] | None, inverse: Array, eye: Array) -> Lamp:

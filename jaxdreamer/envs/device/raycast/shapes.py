@@ -52,9 +52,6 @@ class Hit(NamedTuple):
     normal: Vector
 
 
-# ------------------------------------------------------------------------------------------------- round shapes
-
-
 def place(geom: Geom, centre: Array, local: Array) -> Shape:
     """A geom whose centre [3] and axes [3, 3] are known in the camera's coordinates."""
     size = geom.size if geom.kind != SPHERE else geom.size * [1, 0, 0]  # a sphere is a capsule without length
@@ -141,9 +138,6 @@ def _solid(inside: Array, t: Array, normal: Vector) -> Hit:
     return Hit(jnp.where(inside, t, 2 * FAR), inside.astype(jnp.float32), t, normal)
 
 
-# ------------------------------------------------------------------------------------------------------- planes
-
-
 def plane(geom: Geom, shape: Shape, rays: Rays, far: float) -> tuple[Hit, Vector, tuple[Array, Array]]:
     """A rectangle: the hit, its texture's colour, and where on it that is, x and y from 0 to 1.
 
@@ -185,9 +179,6 @@ def _lower_half(u: Array, width: Array) -> Array:
         return 0.5 - jnp.abs(u - jnp.floor(u) - 0.5)
 
     return 0.5 + 0.5 * (integral(u + width / 2) - integral(u - width / 2)) / width
-
-
-# ------------------------------------------------------------------------------------------------------ vectors
 
 
 def _inside(shape: Shape, rays: Rays) -> tuple[Vector, Vector]:
