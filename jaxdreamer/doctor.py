@@ -72,10 +72,8 @@ def _machine() -> list[str]:
 
 
 def _drawing() -> list[str]:
-    if gl.missing():
-        return [
-            f"drawing: not tried; {' '.join(str(gl.missing_mujoco()).splitlines())} (classic tasks are drawn without it)"
-        ]
+    if error := gl.missing():
+        return [f"drawing: not tried; {' '.join(str(error).splitlines())} (classic tasks are drawn without it)"]
     asked = os.environ.get("MUJOCO_GL", "")
     found = [gl.probe(backend) for backend in gl.CANDIDATES]
     said = [f"  {item.backend}: {item.renderer or item.error}" for item in found]

@@ -94,10 +94,15 @@ class _Check:
             self.error(str(error))
 
     def run(self, steps: int) -> None:
-        self._check_specs()
+        if self.env.spec != self.twin.spec:
+            self.error(f"two instances differ in what they are: {self.env.spec} and {self.twin.spec}")
+        if not self.env.frame_rate > 0:
+            self.error(f"frame_rate must be above 0, found {self.env.frame_rate}")
         if self.found:  # an environment with a wrong spec cannot be played
             return
-        self._check_seeds()
+        one, *others = (self.env.reset(episode_seed(self.seed, 0, episode)).obs for episode in range(6))
+        if all(_equal(one, other) for other in others):
+            self.warn("six seeds begin with one and the same observation: an agent sees only one start")
         episode = 0
         entry, other = self._reset(episode)
         while self.done < steps:
@@ -120,17 +125,6 @@ class _Check:
         low, high = (min(self.rewards), max(self.rewards)) if self.rewards else (0.0, 0.0)
         mean = float(np.mean(self.rewards)) if self.rewards and np.isfinite([low, high]).all() else low + high
         return Report(list(self.found.values()), self.done, self.episodes, self.terminal, (low, mean, high))
-
-    def _check_specs(self) -> None:
-        if self.env.spec != self.twin.spec:
-            self.error(f"two instances differ in what they are: {self.env.spec} and {self.twin.spec}")
-        if not self.env.frame_rate > 0:
-            self.error(f"frame_rate must be above 0, found {self.env.frame_rate}")
-
-    def _check_seeds(self) -> None:
-        one, *others = (self.env.reset(episode_seed(self.seed, 0, episode)).obs for episode in range(6))
-        if all(_equal(one, other) for other in others):
-            self.warn("six seeds begin with one and the same observation: an agent sees only one start")
 
     def _check_order(self, action: np.ndarray) -> None:
         try:

@@ -57,16 +57,10 @@ class Probe:
         return bool(self.renderer)
 
 
-def missing() -> bool:
-    """Whether MuJoCo, through which everything here draws, is not installed: then no driver is to blame."""
-    return find_spec("mujoco") is None
-
-
-def missing_mujoco() -> MissingExtra:
-    """The error for that."""
-    return MissingExtra(
-        "jaxdreamer[mujoco]", "drawing by OpenGL needs the Python package mujoco, which is not installed"
-    )
+def missing() -> MissingExtra | None:
+    """The error where MuJoCo, through which everything here draws, is not installed: then no driver is to blame."""
+    why = "drawing by OpenGL needs the Python package mujoco, which is not installed"
+    return MissingExtra("jaxdreamer[mujoco]", why) if find_spec("mujoco") is None else None
 
 
 def probe(backend: str, seconds: float = _SECONDS) -> Probe:
@@ -100,8 +94,8 @@ def prepare() -> str:
         raise EnvError(f"drawing was switched off by MUJOCO_GL={chosen}; unset it to get pixels")
     if chosen:
         return chosen
-    if missing():
-        raise missing_mujoco()
+    if error := missing():
+        raise error
     failed = []
     for backend in CANDIDATES:
         found = probe(backend)
