@@ -47,7 +47,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The dictionary in a torch file, which may hold tensors and plain values only.
 
     Raises:
-        FileNotFoundError: there is none. CheckpointError: it is truncated, or holds more than weights, and is refused.
+        FileNotFoundError: no such file. CheckpointError: it is truncated, or holds more than weights, and is refused.
         MissingExtra: torch is not installed.
     """
     torch = require_torch("reading a torch checkpoint")
@@ -112,9 +112,8 @@ def check_state(
     return {name: to_numpy(state[name]).astype(np.float32) for name in expected}
 
 
-def restore(path: Any, state: TrainState, spec: EnvSpec, data: Mapping[str, Any] | None = None) -> TrainState:
+def restore(path: Any, state: TrainState, spec: EnvSpec, data: Mapping[str, Any]) -> TrainState:
     """``state`` with what the file holds put into it; a value model that is absent stays as it was, with a warning."""
-    data = read(path) if data is None else data
     entries = weights.layout(state.params, spec)
     found = weights.to_torch(state.params, spec)
     for module in [*MODULES, weights.EXTRA]:

@@ -93,7 +93,7 @@ class DreamerConfig(Fields):
         """Read a YAML file, or YAML text.
 
         Raises:
-            FileNotFoundError: ``source`` reads as a file's name, and there is none. ValueError: it holds no settings, or
+            FileNotFoundError: ``source`` is the name of a file that does not exist. ValueError: it holds no settings, or
             a key that is no field.
         """
         import yaml

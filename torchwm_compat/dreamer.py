@@ -80,7 +80,7 @@ class DreamerAgent:
         """``config``: a DreamerConfig (kept as :attr:`args`), dictionary, YAML path or text, or None; keywords override it.
 
         Raises:
-            ValueError: a keyword that is no field. ConfigError: settings that cannot be.
+            ValueError: a keyword that is no field. ConfigError: invalid settings.
         """
         self.args = as_config(config)
         self.last_latents_ref = kwargs.pop("last_latents_ref", None)
@@ -146,7 +146,7 @@ class DreamerAgent:
         ``pytorch_model.bin``, ``checkpoint.pt``, ``ckpt.pt``, then any ``*.pt``, ``*.pth``, ``*.bin``.
 
         Raises:
-            FileNotFoundError: there is none. CheckpointError: damaged, refused, or of other sizes.
+            FileNotFoundError: no checkpoint. CheckpointError: damaged, refused, or of other sizes.
             jaxdreamer's Untrusted: the stored configuration names a module or a program, and ``trust`` does not allow it.
         """
         found = pretrained.find(path, checkpoint_filename, config_filename, repo_type=repo_type, revision=revision)

@@ -10,20 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdreamer
+from torchwm_compat.aliases import public as __getattr__  # noqa: F401 - torchwm's module also has Logger and preprocess_obs
 from torchwm_compat.arrays import answer_like, as_jax
-from torchwm_compat.core import preprocess_obs
-from torchwm_compat.logger import Logger
-
-__all__ = [
-    "FreezeParameters",
-    "Logger",
-    "TwoHotEncoder",
-    "compute_return",
-    "get_parameters",
-    "preprocess_obs",
-    "symexp",
-    "symlog",
-]
 
 
 def symlog(x: Any) -> Any:

@@ -35,7 +35,7 @@ class ImageEnv:
         self._space: gymnasium.spaces.Box | None = None
         self._done = True
 
-    # ---- what there is ---------------------------------------------------------------------------------------------
+    # ---- spaces and description ------------------------------------------------------------------------------------
 
     @property
     def spec(self) -> EnvSpec:
@@ -278,7 +278,7 @@ def one_hot_choices(action: np.ndarray, spec: ActionSpec) -> np.ndarray:
 
 
 def env_config(*, image_size: Any, **settings: Any) -> EnvConfig:
-    """Settings of one environment without action repeat, checked. ConfigError for those that cannot be.
+    """Settings of one environment without action repeat, checked. ConfigError for invalid ones.
 
     Actions without bounds get [-1, 1], which is what torchwm's agents give.
     """

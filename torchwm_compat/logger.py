@@ -97,7 +97,7 @@ class Logger:
             self._jsonl.write_text("".join(kept), encoding="utf-8")
 
     def last(self, name: str) -> Any:
-        """The newest value of a metric in the JSON lines; None where there is none."""
+        """The newest value of a metric in the JSON lines, or None."""
         records = map(json.loads, reversed(self._lines()))
         return next((record[name] for record in records if name in record), None)
 

@@ -51,7 +51,7 @@ def to_jaxdreamer(args: DreamerConfig) -> Config:
     """The configuration that a DreamerConfig asks for.
 
     Raises:
-        ConfigError: a value that cannot be, by torchwm's name; or a backend or algorithm that is not offered.
+        ConfigError: an invalid value, by torchwm's name; or a backend or algorithm that is not offered.
     """
     _check_values(args)
     values: dict[str, Any] = {}
@@ -176,7 +176,7 @@ def task(args: DreamerConfig) -> str:
 
 
 def model_sources(args: Any) -> dict[str, Any]:
-    """The MuJoCo model's source among the three fields for it, by ``MuJoCoImageEnv``'s name; empty where there is none.
+    """The MuJoCo model's source among the three fields for it, by ``MuJoCoImageEnv``'s name; empty without one.
 
     Raises:
         ConfigError: more than one.

@@ -1,4 +1,4 @@
-"""torchwm's replay buffer over jaxdreamer's: what was seen, done and received, in a ring of fixed size."""
+"""torchwm's replay buffer over jaxdreamer's: observations, actions and rewards in a ring of fixed size."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ReplayBuffer:
         self.episodes += bool(done)
 
     def add(self, obs: dict[str, Any], ac: Any, rew: float, done: bool) -> None:
-        """torchwm's way in: observation, action taken there, reward, and whether the episode ended."""
+        """torchwm's entry: an observation, the action taken there, its reward, and whether the episode ended."""
         if self._pending is None:
             self.begin(obs)
         else:

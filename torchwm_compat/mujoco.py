@@ -76,7 +76,7 @@ class MuJoCoImageEnv:
         self._seed, self._first = int(seed), True
 
     def reset(self, seed: int | None = None) -> dict[str, np.ndarray]:
-        """Begin an episode; without a seed the generator goes on."""
+        """Begin an episode; without a seed the generator continues."""
         fresh = self._seed if self._first else None
         self._first = False
         obs, _ = self._env.reset(seed=fresh if seed is None else int(seed))

@@ -126,7 +126,7 @@ class Player:
 
 
 def is_terminal(done: Any, info: Any) -> bool:
-    """Whether the task itself ended, by what a four-value step tells: a time limit is none."""
+    """Whether the task itself ended, by a four-value step; at a time limit it did not."""
     info = info if isinstance(info, dict) else {}
     return bool(done) and not info.get("TimeLimit.truncated") and float(info.get("discount", 0.0)) == 0.0
 

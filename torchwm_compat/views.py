@@ -181,7 +181,7 @@ class ConvDecoder(View):
 
 
 class DenseDecoder(View):
-    """Features to a reward, a value, or the probability that the task goes on."""
+    """Features to a reward, a value, or the probability that the task continues."""
 
     _HEADS: ClassVar[dict[str, str]] = {"reward_model": "reward", "value_model": "critic", "discount_model": "discount"}
 

@@ -17,16 +17,6 @@ from jaxdreamer import EnvSpec
 Path = tuple[str, ...]
 StateDict = dict[str, np.ndarray]
 
-# torchwm's modules and where their parameters lie in jaxdreamer's tree. The order is that of torchwm's optimizers.
-MODULES: dict[str, Path] = {
-    "rssm": ("model", "rssm"),
-    "obs_encoder": ("model", "encoder"),
-    "obs_decoder": ("model", "decoder"),
-    "reward_model": ("model", "reward"),
-    "discount_model": ("model", "discount"),
-    "actor": ("actor",),
-    "value_model": ("critic",),
-}
 EXTRA = "other_parameters"
 
 
@@ -46,10 +36,10 @@ def layout(params: Any, spec: EnvSpec) -> list[Entry]:
     leaves = dict(flatten(params))
     shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
     entries: list[Entry] = []
-    for module, root in MODULES.items():
+    for module, (root, rule) in MODULES.items():
         own = _below(shapes, root)
-        named = list(_RULES[module](own, spec, shapes))
-        entries += [Entry(module, name, root + path, (), *rule) for name, path, rule in named]
+        named = list(rule(own, spec, shapes))
+        entries += [Entry(module, name, root + path, (), *pair) for name, path, pair in named]
         rest = own.keys() - {path for _, path, _ in named}
         entries += [Entry(module, "jax." + ".".join(p), root + p, (), *_SAME) for p in sorted(rest)]
     known = {entry.path for entry in entries}
@@ -68,7 +58,7 @@ def to_torch(params: Any, spec: EnvSpec) -> dict[str, StateDict]:
 
 
 def to_jax(states: Mapping[str, Mapping[str, np.ndarray]], like: Any, spec: EnvSpec) -> Any:
-    """Parameters shaped like ``like``, from state dictionaries of the same names and shapes (:func:`layout` tells them)."""
+    """Parameters shaped like ``like``, from state dictionaries with the names and shapes of :func:`layout`."""
     flat = {e.path: np.ascontiguousarray(e.to_jax(np.asarray(states[e.module][e.name]))) for e in layout(like, spec)}
     return unflatten(flat)
 
@@ -183,14 +173,15 @@ def _head(prefix: str) -> Callable[[Shapes, EnvSpec, Shapes], Named]:
     return rule
 
 
-_RULES: dict[str, Callable[[Shapes, EnvSpec, Shapes], Named]] = {
-    "rssm": _rssm,
-    "obs_encoder": _encoder,
-    "obs_decoder": _decoder,
-    "reward_model": _head("model"),
-    "discount_model": _head("model"),
-    "actor": _head("action_model"),
-    "value_model": _head("model"),
+# torchwm's modules, in the order of its optimizers: where their parameters lie in jaxdreamer's tree, and their rule.
+MODULES: dict[str, tuple[Path, Callable[[Shapes, EnvSpec, Shapes], Named]]] = {
+    "rssm": (("model", "rssm"), _rssm),
+    "obs_encoder": (("model", "encoder"), _encoder),
+    "obs_decoder": (("model", "decoder"), _decoder),
+    "reward_model": (("model", "reward"), _head("model")),
+    "discount_model": (("model", "discount"), _head("model")),
+    "actor": (("actor",), _head("action_model")),
+    "value_model": (("critic",), _head("model")),
 }
 
 
@@ -216,7 +207,7 @@ def _encoder_grid(own: Shapes, spec: EnvSpec) -> tuple[int, ...]:
 
 
 def _embed_order(shapes: Shapes, spec: EnvSpec) -> np.ndarray:
-    own = _below(shapes, MODULES["obs_encoder"])
+    own = _below(shapes, MODULES["obs_encoder"][0])
     if ("image_image", "embed", "kernel") in own or not _count(own, "image_image", "conv_"):
         return np.arange(0)
     return _channels_first(_encoder_grid(own, spec))

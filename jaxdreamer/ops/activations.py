@@ -1,4 +1,4 @@
-"""Activations by name, those whose slope is a function of their result kept that way."""
+"""Activations by name. Where the derivative is a function of the output, only the output is saved for the backward pass."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from jaxdreamer.types import Array
 
-# The function, and its slope told from its result. Differentiated, only the result has to be kept, which the layer after
-# keeps anyway; JAX's own keep the input's sign and the exponential as well: at V1's sizes 400 MB more on a CPU.
+# Each function, and its derivative as a function of the output. The backward pass then needs only the output, which the next
+# layer keeps anyway; JAX's own save the input's sign and the exponential as well: at V1's sizes 400 MB more on a CPU.
 BY_RESULT: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "linear": (lambda x: x, jnp.ones_like),
     "relu": (lambda x: jnp.maximum(x, 0), lambda y: (y > 0).astype(y.dtype)),

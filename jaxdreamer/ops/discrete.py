@@ -139,7 +139,7 @@ class Categoricals(_Choice):
 
 @distribution
 class Bernoulli(Distribution):
-    """Yes or no, for each number by itself: nothing is summed. The head that predicts whether the task goes on."""
+    """Yes or no, for each number by itself: nothing is summed. The head that predicts whether the task continues."""
 
     logits: Array  # float, any shape
 

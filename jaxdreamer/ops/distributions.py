@@ -60,7 +60,7 @@ class Joint(Distribution):
         return sum(part.size for part in self.parts)
 
     def noise(self, key: Array) -> tuple[Any, ...]:
-        """The noise of each part, from a key of its own."""
+        """The noise of each part, each from its own key."""
         keys = jax.random.split(key, len(self.parts))
         return tuple(part.noise(part_key) for part, part_key in zip(self.parts, keys))
 
@@ -88,7 +88,7 @@ class Joint(Distribution):
         return jnp.sum(jnp.stack(log_probs), axis=0)
 
     def entropy(self, key: Array | None = None) -> Array:
-        """Sum of the parts' entropies, float32 [...]; each part gets a key of its own where one is given."""
+        """Sum of the parts' entropies, float32 [...]; each part gets its own key where one is given."""
         keys = [None] * len(self.parts) if key is None else jax.random.split(key, len(self.parts))
         return jnp.sum(jnp.stack([part.entropy(part_key) for part, part_key in zip(self.parts, keys)]), axis=0)
 

@@ -66,7 +66,7 @@ def explore(
     """Explore with every part of a flat action in its own way: Gaussian noise on numbers, epsilon-greedy on choices.
 
     Args:
-        key: typed PRNG key; each part gets a key of its own.
+        key: typed PRNG key; each part gets its own key.
         action: float [..., A], the parts of ``action_spec`` side by side.
         action_spec: which numbers are what.
         gaussian: see :func:`additive_gaussian`.

@@ -24,7 +24,7 @@ def lambda_return(
     Args:
         reward: float [K+1, ...].
         value: float [K+1, ...], the critic's value of state ``k``.
-        discount: float [K+1, ...] in [0, 1], discount factor times the probability that the task goes on after ``k``.
+        discount: float [K+1, ...] in [0, 1], discount factor times the probability that the task continues after ``k``.
         td_lambda: in [0, 1]; 0 is the one-step target, 1 the discounted sum with ``v_K`` at its end.
         unroll: steps per loop iteration; by default everything up to 32 steps.
 
