@@ -1,4 +1,4 @@
-"""The command line: ``jaxdreamer train | evaluate | plot | presets | envs | check-env | doctor | help``.
+"""The command line: ``jaxdreamer train | evaluate | plot | presets | metrics | envs | check-env | doctor | help``.
 
 Each command is a function of its options, a frozen dataclass: a field there, with its text below, is an option.
 :mod:`jaxdreamer.cli.words` reads the words.
@@ -30,6 +30,11 @@ class PresetsOptions:
 
     name: str = field(default="", metadata=words.BARE)
     """Only this one, or several that stack, as in dreamer_v2,small."""
+
+
+@dataclass(frozen=True)
+class MetricsOptions:
+    """Explain the names in metrics.jsonl."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,14 @@ def _presets(options: PresetsOptions) -> int:
     return 0
 
 
+def _metrics(options: MetricsOptions) -> int:
+    del options
+    from jaxdreamer.train.metrics import NAMES
+
+    print("\n".join(f"{name}: {sentence}" for name, sentence in NAMES.items()))
+    return 0
+
+
 def _help(options: HelpOptions) -> int:
     if options.command:
         return _run(options.command, ["--help"])
@@ -121,6 +134,7 @@ COMMANDS = {
     "evaluate": Command(training.evaluate, training.EvaluateOptions),
     "plot": Command(training.plot, training.PlotOptions),
     "presets": Command(_presets, PresetsOptions),
+    "metrics": Command(_metrics, MetricsOptions),
     "envs": Command(environments.envs, environments.EnvsOptions),
     "check-env": Command(environments.check_env, environments.CheckEnvOptions, Config),
     "doctor": Command(environments.doctor, environments.DoctorOptions),

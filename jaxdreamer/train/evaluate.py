@@ -36,17 +36,18 @@ class Evaluation(NamedTuple):
         return scores | {"eval/broken_entries": self.broken}
 
 
+Watch = Callable[[int], None]
+
+
+def unwatched(done: int) -> None:
+    """Nobody waits for an evaluation's progress."""
+
+
 class Play(Protocol):
     """Plays an evaluation; compiled once for repeated ones."""
 
     def __call__(
-        self,
-        params: PyTree,
-        episodes: int,
-        *,
-        seed: int,
-        film: bool = False,
-        watch: Callable[[int], None] = lambda done: None,
+        self, params: PyTree, episodes: int, *, seed: int, film: bool = False, watch: Watch = unwatched
     ) -> Evaluation:
         """Play ``episodes`` episodes greedily.
 

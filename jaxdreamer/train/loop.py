@@ -16,28 +16,18 @@ from jaxdreamer.agent.algorithm import Algorithm, OpenLoop
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog
-from jaxdreamer.record.pace import Work
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.train.evaluate import Evaluation, Play
 from jaxdreamer.train.hooks import Hooks, Moment
 from jaxdreamer.train.placement import Placement, one_device
-from jaxdreamer.train.saved import CADENCES, Saved
+from jaxdreamer.train.saved import CADENCES, Saved, read_newest
 from jaxdreamer.train.schedule import Every, Segments
+from jaxdreamer.train.status import show
 from jaxdreamer.train.stop import StopRequested
 from jaxdreamer.train.tally import Tally
 from jaxdreamer.train.telemetry import Clock, save_open_loop, spared
 from jaxdreamer.types import EnvSpec, PyTree, TrainState
-
-_IN_WORDS = {
-    "collect": "the environments' step",
-    "sample": "the next batch",
-    "train": "the current call of updates",
-    "device": "the current call of the compiled loop",
-    "evaluate": "the current step of the evaluation",
-    "save": "writing a checkpoint",
-}
-"""By the clock's names."""
 
 
 @dataclass
@@ -176,16 +166,6 @@ class Loop(abc.ABC):
         """Whether the run is over: its budget is spent or a hook ended it, and no update is owed."""
         return (self.ended or self.counted >= self.config.run.frames) and not self.in_debt
 
-    @property
-    def work(self) -> Work:
-        """What is left of the run."""
-        run, position, segments = self.config.run, self.position, self.segments
-        end = -(-run.frames // self.config.env.action_repeat)
-        trainings = max(0, end - max(position, segments.prefill)) // run.train_every
-        evaluations = 1 + (max(0, end - position - 1) // run.eval_every if run.eval_every else 0)
-        updates = segments.owed + (0 if segments.started >= 0 else run.pretrain) + trainings * run.updates
-        return Work(max(0, run.frames - self.counted), updates, evaluations)
-
     def moment(self, index: int) -> Moment:
         """Where one seed's run is."""
         run = self.runs[index]
@@ -195,20 +175,9 @@ class Loop(abc.ABC):
             lambda: self.state_of(index),
         )  # fmt: skip
 
-    def header(self, where: str) -> list[str]:
-        """What is trained, on what, and for how long; ``where`` it is written."""
-        config, device = self.config, jax.devices()[0]
-        size = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
-        done = f"; {self.counted:,} frames are already done" if self.position else ""
-        return [
-            f"training {config.env.task} (env.backend={config.env.backend}) with {config.preset}, seed {config.seed}, on "
-            f"{device.device_kind} ({device.platform}), written to {where}",
-            f"{size:,} parameters; budget {config.run.frames:,} frames = {self.work.updates:,} updates{done}",
-        ]
-
     def under_way(self) -> str:
         """What has to end before the run can be saved, in words."""
-        return self.progress.doing or _IN_WORDS.get(self.clock.now, "the current step")
+        return self.progress.doing or self.clock.doing
 
     def kept(self) -> str:
         """What of the run is on disk, in words."""
@@ -262,19 +231,6 @@ class Loop(abc.ABC):
         if due["checkpoint"]:
             self.save()
 
-    def show(self) -> None:
-        """Tell the progress where the run is, and how many updates are owed."""
-        returns = [run.tally.last_return for run in self.runs]
-        known = [value for value in returns if value is not None]
-        pretraining = "pretraining, " if self.updates < self.config.run.pretrain else ""
-        self.progress.update(
-            self.counted,
-            self.updates,
-            left=self.work,
-            note=f"{pretraining}{self.segments.owed:,} updates due" if self.in_debt else "",
-            last_return=float(np.mean(known)) if known else None,
-        )
-
     def played(self, index: int, ended: Any) -> None:
         """Count episodes of one seed that ended; ``ended`` are their statistics."""
         if ended.episodes:
@@ -327,7 +283,7 @@ class Loop(abc.ABC):
                     self.write(index, evaluation.metrics())
                     self.hooks.on_evaluation(self.moment(index), evaluation)
         mean = float(np.mean([evaluation.mean_return for evaluation in evaluations]))
-        self.progress.update(self.counted, self.updates, left=self.work, eval_return=mean)
+        show(self, eval_return=mean)
         return evaluations
 
     def acting(self, index: int) -> PyTree:
@@ -395,24 +351,10 @@ class Loop(abc.ABC):
 
         ``drop_damaged``: without what is damaged of a replay that lies beside it.
         """
-        steps = [set(checkpoint.steps(run.rundir.checkpoints)) for run in self.runs]
-        common = sorted(set.intersection(*steps), reverse=True)
-        if not common:
-            raise ConfigError(
-                "the seeds' folders have no checkpoint in common: resume each alone, with its own --logdir: "
-                + "; ".join(f"{run.rundir.path}: {sorted(there)}" for run, there in zip(self.runs, steps))
-            )
-        reasons = []
-        for step in common:
-            try:
-                found = [self.read_parts(run, step, drop_damaged) for run in self.runs]
-            except checkpoint.CheckpointDamaged as error:
-                reasons.append(str(error))
-                if step == common[-1]:
-                    raise checkpoint.CheckpointDamaged("; ".join(reasons)) from error
-                self.progress.log(f"checkpoint {step} is damaged and skipped: {error}")
-                continue
-            break
+        folders = [run.rundir.checkpoints for run in self.runs]
+        found = read_newest(
+            folders, lambda index, step: self.read_parts(self.runs[index], step, drop_damaged), self.progress
+        )
         saved = found[0][1]
         for run, (_, one) in zip(self.runs, found):
             run.tally.load(one.tally)

@@ -30,6 +30,7 @@ from jaxdreamer.train.hooks import Hooks, joined, of_settings
 from jaxdreamer.train.loop import Job, Loop, Run
 from jaxdreamer.train.placement import Placement, one_device
 from jaxdreamer.train.size import make_trainable
+from jaxdreamer.train.status import header
 from jaxdreamer.train.stop import Signals
 from jaxdreamer.types import EnvSpec, TrainState
 
@@ -120,7 +121,7 @@ def train(
         for one, folder in zip(each, folders):
             write_json(folder.config, configs.to_dict(one))
             write_spec(folder, world.spec, world.spaces)
-        for line in loop.header(", ".join(str(folder.path) for folder in folders)):
+        for line in header(loop, ", ".join(str(folder.path) for folder in folders)):
             progress.log(line)
         with signals.saving(loop):
             evaluations = loop.run()

@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, get_origin, get_type_hints
 
+from jaxdreamer.config import ConfigError
 from jaxdreamer.files import list_of, natural, number, optional, require
+from jaxdreamer.record import checkpoint
+from jaxdreamer.record.progress import Progress
 from jaxdreamer.train.schedule import Segments
 from jaxdreamer.train.tally import Tally
 
 CADENCES = ("eval", "log", "checkpoint")
 """In the order in which they are served."""
 _EVERY = {name: list_of(number, 2) for name in CADENCES}
+
+
+def read_newest(
+    folders: Sequence[Path], read: Callable[[int, int], tuple[Any, Any]], progress: Progress
+) -> list[tuple[Any, Any]]:
+    """What ``read(index, step)`` gives for each of the ``folders``, of their newest common checkpoint that can be used.
+
+    Raises:
+        ConfigError: they have no checkpoint in common.
+        CheckpointDamaged: they have none in common that is undamaged.
+    """
+    steps = [checkpoint.steps(folder) for folder in folders]
+    common = sorted(set.intersection(*map(set, steps)), reverse=True)
+    if not common:
+        raise ConfigError(
+            "the seeds' folders have no checkpoint in common: resume each alone, with its own --logdir: "
+            + "; ".join(f"{folder.parent}: {there}" for folder, there in zip(folders, steps))
+        )
+    reasons = []
+    for step in common:
+        try:
+            return [read(index, step) for index in range(len(folders))]
+        except checkpoint.CheckpointDamaged as error:
+            reasons.append(str(error))
+            if step != common[-1]:
+                progress.log(f"checkpoint {step} is damaged and skipped: {error}")
+    raise checkpoint.CheckpointDamaged("; ".join(reasons))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,17 @@ def check_updates(worst: Mapping[str, Any], *, updates: int, agent_steps: int) -
     )
 
 
+_IN_WORDS = {
+    "collect": "the environments' step",
+    "sample": "the next batch",
+    "train": "the current call of updates",
+    "device": "the current call of the compiled loop",
+    "evaluate": "the current step of the evaluation",
+    "save": "writing a checkpoint",
+}
+"""By the clock's names."""
+
+
 class Clock:
     """Where the time goes, and how fast frames and updates come."""
 
@@ -54,6 +65,11 @@ class Clock:
         self.now = ""
         """What is being timed, by its name; empty in between."""
         self.start(0, 0)
+
+    @property
+    def doing(self) -> str:
+        """What is being timed, in words."""
+        return _IN_WORDS.get(self.now, "the current step")
 
     def start(self, frames: int, updates: int) -> None:
         """Count from here."""

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import jaxdreamer
 from jaxdreamer import config as configs
 from jaxdreamer import families
 from jaxdreamer.agent.algorithms import make_algorithm
@@ -262,43 +261,6 @@ main(sys.argv[1:])
 """
 
 
-def test_stopping_anywhere_changes_nothing(straight, tmp_path):
-    """A budget that is raised in steps, and a stop on request between two lines of the log."""
-    config = tiny("frames=420")
-
-    def stop_at(entries):
-        step = DeviceLoop.step
-
-        def watched(self):
-            step(self)
-            self.stop_requested = self.segments.entries >= entries
-
-        return watched
-
-    console = quiet()
-    for entries in (45, 130):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(DeviceLoop, "step", stop_at(entries))
-            stopped = train_agent(config, tmp_path / "run", console=console)
-        assert not stopped.finished and stopped.evaluation is None
-        host, kept = newest(tmp_path / "run")  # of the ring's 80 rows those that hold something
-        assert host["replay_rows"] == len(kept["reward"]) == host["segments"]["entries"] // 3 < 80
-    finished = train_agent(config, tmp_path / "run", console=console)
-    assert finished.finished
-    shown = console.file.getvalue()
-    assert f"resume with: jaxdreamer train --logdir {tmp_path / 'run'}" in shown.replace("\n", "")
-    assert "resumed at 141 entries, update 19" in shown, shown
-    assert_same_run(straight, tmp_path / "run")
-
-
-def test_a_finished_run_started_again_adds_nothing(straight):
-    before = contents(straight)
-    again = train_agent(configs.load(straight / "config.json"), straight, console=quiet())
-    assert again.finished and contents(straight)[2] == before[2]
-    scores = before[2][-1]
-    assert scores["eval/return"] == pytest.approx(np.mean(again.evaluation.returns))
-
-
 def test_a_damaged_checkpoint_is_passed_over(straight, tmp_path):
     import shutil
 
@@ -413,21 +375,6 @@ def test_the_lowest_seed_gives_the_settings(tmp_path):
 
 
 # ---- evaluation, loading, and ways to name what is trained on ---------------------------------------------------------
-
-
-def test_evaluating_a_run_again_gives_its_own_evaluation(straight):
-    own = metrics.read(straight / "metrics.jsonl")[-1]
-    one, two = evaluate_agent(straight), evaluate_agent(straight)
-    assert one == two and one.lengths == [17, 17, 17] and len(set(one.returns)) == 3
-    assert own["eval/return"] == np.mean(one.returns) and own["eval/return_max"] == max(one.returns)
-    assert evaluate_agent(straight, seed=5).returns != one.returns
-    assert len(evaluate_agent(straight, episodes=5).returns) == 5
-
-
-def test_a_loaded_agent_acts(straight):
-    agent = jaxdreamer.load_agent(straight)
-    ups, downs = agent.act(np.float32([1, 0, 0]), first=True), agent.act(np.float32([-1, 0, 3]), first=True)
-    assert ups.shape == (1,) and abs(ups) <= 1 and ups != downs
 
 
 def test_ones_own_functions_are_trained_on_and_drawn(tmp_path):

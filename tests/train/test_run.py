@@ -386,13 +386,6 @@ def finished(tmp_path_factory):
     return train_agent(tiny("frames=120", "time_limit=20"), logdir, console=quiet())
 
 
-def test_evaluating_a_run_again_gives_its_own_evaluation(finished):
-    again = evaluate_agent(finished.logdir)
-    assert again.returns == finished.evaluation.returns
-    assert again.lengths == [20, 20, 20]
-    assert evaluate_agent(finished.logdir, seed=5).returns != again.returns
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -484,16 +477,6 @@ def test_episodes_shorter_than_a_sequence_are_learned_from(tmp_path):
     config = tiny("frames=80", "cross_episodes=false", "eval_episodes=1")
     result = train_agent(config, tmp_path, make=lambda: wrap(CountingEnv(truncate_at=4), config.env), console=quiet())
     assert result.finished and int(result.state.updates) > 0
-
-
-def test_a_finished_run_is_evaluated_once_and_adds_no_lines_when_started_again(tmp_path):
-    finished = train_agent(tiny("frames=120", "time_limit=20", "eval_every=60"), tmp_path, console=quiet())
-    before = metrics.read(finished.logdir / "metrics.jsonl")
-    assert [record["env_frames"] for record in before if "eval/return" in record] == [57, 114]
-    assert "loss/model" in before[-2]
-    again = train_agent(configs.load(finished.logdir / "config.json"), finished.logdir, console=quiet())
-    assert again.evaluation.returns == finished.evaluation.returns
-    assert metrics.read(finished.logdir / "metrics.jsonl") == before
 
 
 class Notes:

@@ -28,6 +28,7 @@ from tests.train.test_run import TINY, quiet, tiny
 
 # What does not come back to Python for a minute, like a compile.
 SLOW = "import hashlib\ndef wait(): hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)\n"
+TOY = "from jaxdreamer import families\nfamilies.FAMILIES['toy'] = 'tests.envs.toy'\n"  # as conftest.py does
 MAIN = "import sys\nfrom jaxdreamer.cli import main\nsys.exit(main(sys.argv[1:]))\n"
 # Where a child that does not end in time was waiting.
 STACKS = "import faulthandler\nfaulthandler.dump_traceback_later(25, repeat=True, file=open({!r}, 'w'))\n"
@@ -47,7 +48,7 @@ def start(tmp_path):
 
     def begin(patch: str, *words: str) -> subprocess.Popen:
         stacks = STACKS.format(str(tmp_path / "stacks"))
-        command = [sys.executable, "-c", stacks + patch + MAIN, "train", "--preset", "dreamer_v1,tiny", "--logdir",
+        command = [sys.executable, "-c", stacks + TOY + patch + MAIN, "train", "--preset", "dreamer_v1,tiny", "--logdir",
                    str(tmp_path / "run"), *TINY, "backend=toy", "id=counting", *words]  # fmt: skip
         started.append(
             subprocess.Popen(

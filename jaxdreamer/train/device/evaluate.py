@@ -15,7 +15,15 @@ from jax import lax
 from jaxdreamer.agent.algorithm import Policy
 from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs.device.functional import FunctionalEnv, Lanes, LaneState, make_lanes
-from jaxdreamer.train.evaluate import EVAL_SEED_OFFSET, MAX_BROKEN_IN_A_ROW, Evaluation, Play, never_finite
+from jaxdreamer.train.evaluate import (
+    EVAL_SEED_OFFSET,
+    MAX_BROKEN_IN_A_ROW,
+    Evaluation,
+    Play,
+    Watch,
+    never_finite,
+    unwatched,
+)
 from jaxdreamer.types import Array, PyTree, Timestep
 
 _log = logging.getLogger("jaxdreamer")
@@ -131,12 +139,7 @@ def make_evaluate(config: EnvConfig, env: FunctionalEnv, policy: Policy) -> Play
         return jax.jit(make_film(lanes(1), policy, env.render, min(longest, FILM_STEPS)))
 
     def evaluate(
-        params: PyTree,
-        episodes: int,
-        *,
-        seed: int,
-        film: bool = False,
-        watch: Callable[[int], None] = lambda done: None,
+        params: PyTree, episodes: int, *, seed: int, film: bool = False, watch: Watch = unwatched
     ) -> Evaluation:
         key = jax.random.key(seed + EVAL_SEED_OFFSET)
         begin, advance = play(episodes)

@@ -23,6 +23,7 @@ from jaxdreamer.train.evaluate import MAX_BROKEN_IN_A_ROW, Play, never_finite
 from jaxdreamer.train.loop import Job, Loop, Run
 from jaxdreamer.train.saved import Saved
 from jaxdreamer.train.schedule import Segment
+from jaxdreamer.train.status import show
 from jaxdreamer.train.telemetry import Diverged, check_updates
 from jaxdreamer.types import PyTree, TrainState
 
@@ -128,7 +129,7 @@ class DeviceLoop(Loop):
                 self.carry, report = call(self.carry, plan)
             self.read()
         self._unread = report
-        self.show()
+        show(self)
         self.report()
 
     def _plan(self) -> Plan:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxdreamer.agent.algorithm import Policy
 from jaxdreamer.envs.base import EnvError, VectorEnv
-from jaxdreamer.train.evaluate import EVAL_SEED_OFFSET, Evaluation, Play
+from jaxdreamer.train.evaluate import EVAL_SEED_OFFSET, Evaluation, Play, Watch, unwatched
 from jaxdreamer.train.host.collect import Acting, Broken, make_act, replace_lane
 from jaxdreamer.types import Array, PyTree, Timestep
 
@@ -33,12 +33,7 @@ def make_evaluate(policy: Policy, make_envs: Callable[[int, int], VectorEnv], ke
     act = make_act(policy, "greedy")
 
     def evaluate(
-        params: PyTree,
-        episodes: int,
-        *,
-        seed: int,
-        film: bool = False,
-        watch: Callable[[int], None] = lambda done: None,
+        params: PyTree, episodes: int, *, seed: int, film: bool = False, watch: Watch = unwatched
     ) -> Evaluation:
         envs = make_envs(min(episodes, lanes), seed + EVAL_SEED_OFFSET)
         try:

@@ -27,6 +27,7 @@ from jaxdreamer.train.loop import Job, Loop, Run
 from jaxdreamer.train.saved import Saved
 from jaxdreamer.train.schedule import updates_in_a_call
 from jaxdreamer.train.scores import Running
+from jaxdreamer.train.status import show
 from jaxdreamer.train.tally import Learned, add_update, nothing_learned
 from jaxdreamer.train.telemetry import check_updates
 from jaxdreamer.types import Batch, PyTree, TrainState
@@ -132,7 +133,7 @@ class HostLoop(Loop):
             self.segments.wait()
         elif segment.updates:
             self.train()
-        self.show()
+        show(self)
         self.report()
 
     def _collect(self, random: bool) -> None:
