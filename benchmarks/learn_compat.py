@@ -61,7 +61,7 @@ def compare(obs: str, seed: int, folder: Path) -> dict:
 
     import jaxdreamer
     from torchwm_compat import DreamerAgent, DreamerConfig
-    from torchwm_compat.training import RUN
+    from torchwm_compat.agent.training import RUN
 
     start = time.perf_counter()
     agent = DreamerAgent(DreamerConfig(**SETTINGS[obs], seed=seed, logdir=str(folder / "facade")))

@@ -22,43 +22,43 @@ _HOMES = {
         "ENV_BACKEND_SPECS EnvBackendSpec MODEL_SPECS ModelSpec create_config create_model get_env_backend_spec "
         "get_model_spec list_env_backends list_envs list_models make_env"
     ),
-    "config": "DreamerConfig",
-    "core": "Dreamer DreamerV1 DreamerV2 preprocess_obs",
-    "dreamer": "DreamerAgent",
-    "dreamer_utils": "FreezeParameters compute_return",
-    "envs": (
+    "config.settings": "DreamerConfig",
+    "agent.core": "Dreamer DreamerV1 DreamerV2 preprocess_obs",
+    "agent.dreamer": "DreamerAgent",
+    "agent.dreamer_utils": "FreezeParameters compute_return",
+    "envs.image_env": (
         "BraxImageEnv DeepMindControlEnv GymImageEnv UnityMLAgentsEnv make_brax_env make_gym_env make_unity_mlagents_env"
     ),
-    "export": "export_any",
-    "logger": "Logger",
-    "memory": "ReplayBuffer",
-    "mujoco": "MuJoCoImageEnv make_mujoco_env make_mujoco_env_from_config",
-    "robotics": "list_gymnasium_robotics_envs make_robotics_env register_gymnasium_robotics_envs",
-    "views": "ActionDecoder ConvDecoder ConvEncoder DenseDecoder RSSM",
-    "wrappers": "ActionRepeat NormalizeActions TimeLimit",
+    "files.export": "export_any",
+    "agent.logger": "Logger",
+    "agent.memory": "ReplayBuffer",
+    "envs.mujoco": "MuJoCoImageEnv make_mujoco_env make_mujoco_env_from_config",
+    "envs.robotics": "list_gymnasium_robotics_envs make_robotics_env register_gymnasium_robotics_envs",
+    "networks.views": "ActionDecoder ConvDecoder ConvEncoder DenseDecoder RSSM",
+    "envs.wrappers": "ActionRepeat NormalizeActions TimeLimit",
 }
 HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 _PACKAGES = ("", "models", "configs", "envs", "memory", "vision", "utils")
 _MODULES = {
     "api": "api",
-    "models.dreamer": "dreamer",
-    "models.dreamer_v1": "core",
-    "models.dreamer_v2": "core",
-    "models.dreamer_rssm": "views",
-    "configs.dreamer_config": "config",
-    "envs.gym_env": "envs",
-    "envs.dmc": "envs",
-    "envs.mujoco_env": "mujoco",
-    "envs.robotics_env": "robotics",
-    "envs.brax_env": "envs",
-    "envs.unity_env": "envs",
-    "envs.wrappers": "wrappers",
-    "memory.dreamer_memory": "memory",
-    "vision.dreamer_encoder": "views",
-    "vision.dreamer_decoder": "views",
-    "utils.dreamer_utils": "dreamer_utils",
-    "export": "export",
+    "models.dreamer": "agent.dreamer",
+    "models.dreamer_v1": "agent.core",
+    "models.dreamer_v2": "agent.core",
+    "models.dreamer_rssm": "networks.views",
+    "configs.dreamer_config": "config.settings",
+    "envs.gym_env": "envs.image_env",
+    "envs.dmc": "envs.image_env",
+    "envs.mujoco_env": "envs.mujoco",
+    "envs.robotics_env": "envs.robotics",
+    "envs.brax_env": "envs.image_env",
+    "envs.unity_env": "envs.image_env",
+    "envs.wrappers": "envs.wrappers",
+    "memory.dreamer_memory": "agent.memory",
+    "vision.dreamer_encoder": "networks.views",
+    "vision.dreamer_decoder": "networks.views",
+    "utils.dreamer_utils": "agent.dreamer_utils",
+    "export": "files.export",
 }
 # torchwm's paths, each under both of its package's names, and the modules here that they stand for; "" for packages.
 MODULES: dict[str, str] = {

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import gymnasium
 
 from jaxdreamer import ConfigError
-from torchwm_compat.config import DreamerConfig, as_config, override
-from torchwm_compat.mapping import BACKENDS, NOT_OFFERED, is_model
+from torchwm_compat.config.mapping import BACKENDS, NOT_OFFERED, is_model
+from torchwm_compat.config.settings import DreamerConfig, as_config, override
 
 _INVALID = "Invalid config override(s)"  # torchwm's words
 
@@ -34,7 +34,9 @@ class EnvBackendSpec(NamedTuple):
 
 
 def _model(name: str, path: str, description: str, alias: str) -> ModelSpec:
-    return ModelSpec(name, f"torchwm_compat.{path}", "torchwm_compat.config:DreamerConfig", description, (alias,))
+    return ModelSpec(
+        name, f"torchwm_compat.{path}", "torchwm_compat.config.settings:DreamerConfig", description, (alias,)
+    )
 
 
 def _backend(name: str, path: str, description: str, own: str | None = None) -> EnvBackendSpec:
@@ -45,21 +47,21 @@ def _backend(name: str, path: str, description: str, own: str | None = None) -> 
 MODEL_SPECS = {
     spec.name: spec
     for spec in (
-        _model("dreamer", "dreamer:DreamerAgent", "An agent with its environments, V1 or V2.", "dreamer_agent"),
-        _model("dreamer-v1", "core:DreamerV1", "Gaussian latents, gradients through the dynamics.", "dreamerv1"),
-        _model("dreamer-v2", "core:DreamerV2", "Categorical latents, KL balancing, target critic.", "dreamerv2"),
+        _model("dreamer", "agent.dreamer:DreamerAgent", "An agent with its environments, V1 or V2.", "dreamer_agent"),
+        _model("dreamer-v1", "agent.core:DreamerV1", "Gaussian latents, gradients through the dynamics.", "dreamerv1"),
+        _model("dreamer-v2", "agent.core:DreamerV2", "Categorical latents, KL balancing, target critic.", "dreamerv2"),
     )
 }
 ENV_BACKEND_SPECS = {
     spec.name: spec
     for spec in (
         _backend("auto", "api:make_any_env", "By what the id looks like."),
-        _backend("gym", "envs:GymImageEnv", "Gymnasium, and ready environments."),
-        _backend("dmc", "envs:DeepMindControlEnv", "DeepMind Control Suite."),
-        _backend("mujoco", "mujoco:make_mujoco_env", "Gymnasium's MuJoCo tasks, MJCF and MJB models."),
-        _backend("robotics", "robotics:make_robotics_env", "Gymnasium-Robotics, and MuJoCo's old ids."),
-        _backend("brax", "envs:BraxImageEnv", "Brax, stepped from the host."),
-        _backend("unity", "envs:UnityMLAgentsEnv", "Unity ML-Agents players.", "unity_mlagents"),
+        _backend("gym", "envs.image_env:GymImageEnv", "Gymnasium, and ready environments."),
+        _backend("dmc", "envs.image_env:DeepMindControlEnv", "DeepMind Control Suite."),
+        _backend("mujoco", "envs.mujoco:make_mujoco_env", "Gymnasium's MuJoCo tasks, MJCF and MJB models."),
+        _backend("robotics", "envs.robotics:make_robotics_env", "Gymnasium-Robotics, and MuJoCo's old ids."),
+        _backend("brax", "envs.image_env:BraxImageEnv", "Brax, stepped from the host."),
+        _backend("unity", "envs.image_env:UnityMLAgentsEnv", "Unity ML-Agents players.", "unity_mlagents"),
     )
 }
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from torchwm_compat.config import DreamerConfig
-from torchwm_compat.core import Dreamer
+from torchwm_compat.agent.core import Dreamer
+from torchwm_compat.config.settings import DreamerConfig
 
 HERE = Path(__file__).resolve().parent
 # The whole set, with torchwm's own checkpoint and its default sizes, is too large for the repository.

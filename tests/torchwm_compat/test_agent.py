@@ -19,12 +19,12 @@ import jaxdreamer
 from jaxdreamer import ConfigError
 from tests.envs.toy import CountingEnv
 from tests.torchwm_compat import cases
-from torchwm_compat import dreamer as module
+from torchwm_compat.agent import dreamer as module
+from torchwm_compat.agent.dreamer import DreamerAgent
+from torchwm_compat.agent.training import RUN, Sink, instance_maker
 from torchwm_compat.arrays import has_torch
-from torchwm_compat.config import DreamerConfig
-from torchwm_compat.dreamer import DreamerAgent
-from torchwm_compat.training import RUN, Sink, instance_maker
-from torchwm_compat.views import RSSM
+from torchwm_compat.config.settings import DreamerConfig
+from torchwm_compat.networks.views import RSSM
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_evaluate_calls_what_torchwms_does(mocked, tmp_path):
 
 def test_an_export_goes_through_the_modules_function(mocked, tmp_path, monkeypatch):
     pytest.importorskip("torch")
-    from torchwm_compat import export
+    from torchwm_compat.files import export
 
     calls = {}
     monkeypatch.setattr(export, "export_model", lambda net, path, **kwargs: calls.update(net=net, **kwargs) or path)
@@ -333,6 +333,6 @@ def test_what_cannot_be_exported_is_said(trained, tmp_path):
     ):
         trained.export(tmp_path / "a", target="rssm")
     with pytest.raises(ValueError, match="example_inputs is required for ONNX export"):
-        from torchwm_compat.export import export_model
+        from torchwm_compat.files.export import export_model
 
         export_model(None, tmp_path / "a", "onnx")

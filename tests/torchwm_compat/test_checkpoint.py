@@ -11,8 +11,8 @@ import pytest
 from jaxdreamer import MissingExtra
 from tests.torchwm_compat import cases
 from torchwm_compat import arrays
-from torchwm_compat.checkpoint import CheckpointError, read
-from torchwm_compat.core import Dreamer
+from torchwm_compat.agent.core import Dreamer
+from torchwm_compat.files.checkpoint import CheckpointError, read
 
 torch = pytest.importorskip("torch")
 

@@ -18,11 +18,11 @@ import yaml
 
 from jaxdreamer import ConfigError
 from jaxdreamer import config as configs
-from torchwm_compat import mapping
-from torchwm_compat.config import DreamerConfig, as_config
-from torchwm_compat.fields import DEFAULTS as KEPT
-from torchwm_compat.fields import EXTRAS, TABLE
-from torchwm_compat.mapping import to_jaxdreamer, warn_ignored
+from torchwm_compat.config import mapping
+from torchwm_compat.config.fields import DEFAULTS as KEPT
+from torchwm_compat.config.fields import EXTRAS, TABLE
+from torchwm_compat.config.mapping import to_jaxdreamer, warn_ignored
+from torchwm_compat.config.settings import DreamerConfig, as_config
 
 # torchwm's own, as its 0.4.2 writes them.
 DEFAULTS = """

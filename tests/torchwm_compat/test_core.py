@@ -11,9 +11,9 @@ import pytest
 from jaxdreamer import ConfigError, EnvError
 from tests.torchwm_compat import cases
 from tests.torchwm_compat.cases import ACTION_SIZE, IMAGE, OldEnv, observation
-from torchwm_compat import views
-from torchwm_compat.core import Dreamer, DreamerV1, DreamerV2
-from torchwm_compat.play import is_terminal
+from torchwm_compat.agent.core import Dreamer, DreamerV1, DreamerV2
+from torchwm_compat.agent.play import is_terminal
+from torchwm_compat.networks import views
 
 
 @pytest.fixture(scope="module")
@@ -420,7 +420,7 @@ def test_no_gpu_computes_on_the_cpu():
 
 
 def test_the_replay_keeps_what_memory_holds(monkeypatch, caplog):
-    from torchwm_compat import memory
+    from torchwm_compat.agent import memory
 
     entry = 16 * 16 * 3 + 4 * ACTION_SIZE + 32
     monkeypatch.setattr(memory, "available_memory", lambda: 100 * entry)

@@ -13,9 +13,12 @@ import pytest
 from jaxdreamer import ConfigError, EnvError
 from tests.envs.toy import CountingEnv
 from tests.torchwm_compat import cases
-from torchwm_compat import api, dreamer, envs, mujoco, robotics, wrappers
-from torchwm_compat.config import DreamerConfig
-from torchwm_compat.envs import GymImageEnv
+from torchwm_compat import api
+from torchwm_compat.agent import dreamer
+from torchwm_compat.config.settings import DreamerConfig
+from torchwm_compat.envs import image_env as envs
+from torchwm_compat.envs import mujoco, robotics, wrappers
+from torchwm_compat.envs.image_env import GymImageEnv
 
 
 def test_pendulum_is_seen_and_told():

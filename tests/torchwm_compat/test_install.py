@@ -14,7 +14,7 @@ from jaxdreamer import ConfigError
 from tests.torchwm_compat import cases
 from torchwm_compat import __main__, api
 from torchwm_compat.aliases import MODULES
-from torchwm_compat.config import DreamerConfig
+from torchwm_compat.config.settings import DreamerConfig
 
 ROOT = Path(torchwm_compat.__file__).resolve().parent.parent
 PROMISED = tuple(
@@ -75,11 +75,11 @@ for name in {modules!r}:
     assert sys.modules[name] is module
     for public in getattr(module, "__all__", ()):
         assert getattr(module, public) is not None, (name, public)
-import torchwm, torchwm.api, world_models.models.dreamer, torchwm_compat.dreamer
+import torchwm, torchwm.api, world_models.models.dreamer, torchwm_compat.agent.dreamer
 assert torchwm.create_config is torchwm.api.create_config and torchwm.__version__ == torchwm_compat.__version__
-assert world_models.models.dreamer is torchwm_compat.dreamer  # patched there, patched here
-import world_models.export, torchwm_compat.export
-assert world_models.export is torchwm_compat.export
+assert world_models.models.dreamer is torchwm_compat.agent.dreamer  # patched there, patched here
+import world_models.export, torchwm_compat.files.export
+assert world_models.export is torchwm_compat.files.export
 from world_models.models.dreamer import DreamerAgent, make_env, Logger, preprocess_obs
 from world_models.configs.dreamer_config import DreamerConfig
 from world_models.vision.dreamer_decoder import ConvDecoder, DenseDecoder, ActionDecoder
@@ -87,8 +87,8 @@ from world_models.utils.dreamer_utils import FreezeParameters, TwoHotEncoder, co
 from torchwm.models.dreamer import Dreamer
 from torchwm import DreamerAgent as Agent
 assert Agent is DreamerAgent
-import torchwm_compat.envs
-assert torchwm_compat.envs.ImageEnv
+import torchwm_compat.envs.image_env
+assert torchwm_compat.envs.image_env.ImageEnv
 for other in ("world_models.models.jepa_agent", "torchwm.training", "world_models.configs.iris_config"):
     try:
         importlib.import_module(other)

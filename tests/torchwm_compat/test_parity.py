@@ -15,10 +15,11 @@ from jaxdreamer.agent import behavior, rssm  # noqa: E402
 from jaxdreamer.ops.distributions import tanh_normal_from_raw  # noqa: E402
 from jaxdreamer.ops.kl import kl_divergence  # noqa: E402
 from tests.torchwm_compat import cases  # noqa: E402
-from torchwm_compat import dreamer_utils, weights  # noqa: E402
-from torchwm_compat.checkpoint import moments  # noqa: E402
-from torchwm_compat.config import DreamerConfig  # noqa: E402
-from torchwm_compat.core import Dreamer, old_batch, preprocess_obs  # noqa: E402
+from torchwm_compat.agent import dreamer_utils  # noqa: E402
+from torchwm_compat.agent.core import Dreamer, old_batch, preprocess_obs  # noqa: E402
+from torchwm_compat.config.settings import DreamerConfig  # noqa: E402
+from torchwm_compat.files import weights  # noqa: E402
+from torchwm_compat.files.checkpoint import moments  # noqa: E402
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 SMALL = {"deter_size": 32, "stoch_size": 8, "obs_embed_size": 64, "num_units": 64, "buffer_size": 50, "batch_size": 3,

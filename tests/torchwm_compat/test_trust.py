@@ -7,11 +7,11 @@ import zipfile
 import pytest
 
 from jaxdreamer import ConfigError, Untrusted
-from torchwm_compat import checkpoint
-from torchwm_compat.checkpoint import CheckpointError
-from torchwm_compat.config import DreamerConfig
-from torchwm_compat.dreamer import DreamerAgent
-from torchwm_compat.logger import Logger
+from torchwm_compat.agent.dreamer import DreamerAgent
+from torchwm_compat.agent.logger import Logger
+from torchwm_compat.config.settings import DreamerConfig
+from torchwm_compat.files import checkpoint
+from torchwm_compat.files.checkpoint import CheckpointError
 
 torch = pytest.importorskip("torch")
 HOSTILE = {

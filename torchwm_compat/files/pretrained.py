@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from jaxdreamer import EnvConfig
 from jaxdreamer import refuse_untrusted as jaxdreamer_refuses
-from torchwm_compat import checkpoint, mapping
-from torchwm_compat.config import DreamerConfig, as_config, override
+from torchwm_compat.config import mapping
+from torchwm_compat.config.settings import DreamerConfig, as_config, override
+from torchwm_compat.files import checkpoint
 
 CANDIDATES = ("model.pt", "pytorch_model.bin", "checkpoint.pt", "ckpt.pt")
 PATTERNS = ("*.pt", "*.pth", "*.bin")

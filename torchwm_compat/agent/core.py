@@ -12,14 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdreamer import Batch, EnvError, EnvSpec, TrainState, world_model_loss
-from torchwm_compat import checkpoint, pretrained, weights
+from torchwm_compat.agent.memory import ReplayBuffer, image_spec
+from torchwm_compat.agent.play import Player
 from torchwm_compat.arrays import answer_like, as_jax, is_tensor, to_float, to_numpy
-from torchwm_compat.config import DreamerConfig, as_config, override
-from torchwm_compat.mapping import to_jaxdreamer, warn_ignored
-from torchwm_compat.memory import ReplayBuffer, image_spec
-from torchwm_compat.play import Player
-from torchwm_compat.programs import Programs, State, make_programs
-from torchwm_compat.views import RSSM, ActionDecoder, ConvDecoder, ConvEncoder, DenseDecoder, as_pixels, features
+from torchwm_compat.config.mapping import to_jaxdreamer, warn_ignored
+from torchwm_compat.config.settings import DreamerConfig, as_config, override
+from torchwm_compat.files import checkpoint, pretrained, weights
+from torchwm_compat.networks.programs import Programs, State, make_programs
+from torchwm_compat.networks.views import (
+    RSSM,
+    ActionDecoder,
+    ConvDecoder,
+    ConvEncoder,
+    DenseDecoder,
+    as_pixels,
+    features,
+)
 
 _log = logging.getLogger("torchwm_compat")
 

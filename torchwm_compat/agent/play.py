@@ -9,14 +9,14 @@ import numpy as np
 
 from jaxdreamer import EnvError
 from torchwm_compat.arrays import to_float, to_numpy
-from torchwm_compat.envs import MAX_BROKEN_IN_A_ROW, one_hot_choices
-from torchwm_compat.views import features
+from torchwm_compat.envs.image_env import MAX_BROKEN_IN_A_ROW, one_hot_choices
+from torchwm_compat.networks.views import features
 
 _log = logging.getLogger("torchwm_compat")
 
 
 class Player:
-    """Steps environments for a :class:`~torchwm_compat.core.Dreamer`."""
+    """Steps environments for a :class:`~torchwm_compat.agent.core.Dreamer`."""
 
     def __init__(self, dreamer: Any) -> None:
         self._dreamer = dreamer

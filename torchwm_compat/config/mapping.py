@@ -1,4 +1,4 @@
-"""The jaxdreamer configuration that a DreamerConfig asks for; :mod:`torchwm_compat.fields` says what each field becomes."""
+"""The jaxdreamer configuration that a DreamerConfig asks for; :mod:`.fields` says what becomes of each field."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxdreamer import Config, ConfigError, preset
-from torchwm_compat.config import DreamerConfig
-from torchwm_compat.fields import DEFAULTS, KNOWN, TABLE
-from torchwm_compat.values import mismatch
+from torchwm_compat.config.fields import DEFAULTS, KNOWN, TABLE
+from torchwm_compat.config.settings import DreamerConfig
+from torchwm_compat.config.values import mismatch
 
 _log = logging.getLogger("torchwm_compat")
 

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from torchwm_compat.fields import ALIASES, DEFAULTS, EXTRAS, KNOWN, Fields
-from torchwm_compat.values import NAMESPACES, fitted, writable
+from torchwm_compat.config.fields import ALIASES, DEFAULTS, EXTRAS, KNOWN, Fields
+from torchwm_compat.config.values import NAMESPACES, fitted, writable
 
 
 class DreamerConfig(Fields):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import jaxdreamer
-from torchwm_compat.envs import ImageEnv, env_config
+from torchwm_compat.envs.image_env import ImageEnv, env_config
 
 
 class RoboticsEnv(ImageEnv):

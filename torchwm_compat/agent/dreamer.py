@@ -17,16 +17,18 @@ from typing import Any
 import numpy as np
 
 from jaxdreamer import ConfigError, EnvSpec
-from torchwm_compat import export as export_module
-from torchwm_compat import mapping, pretrained, training
-from torchwm_compat import wrappers as env_wrapper
+from torchwm_compat.agent import training
+from torchwm_compat.agent.core import Dreamer, DreamerV1, DreamerV2
+from torchwm_compat.agent.logger import Logger
 from torchwm_compat.aliases import public as __getattr__  # noqa: F401 - torchwm's scripts import any of its names here
-from torchwm_compat.config import DreamerConfig, as_config, override
-from torchwm_compat.core import Dreamer, DreamerV1, DreamerV2
-from torchwm_compat.envs import BraxImageEnv, DeepMindControlEnv, GymImageEnv, UnityMLAgentsEnv
-from torchwm_compat.logger import Logger
-from torchwm_compat.mujoco import make_mujoco_env_from_config
-from torchwm_compat.robotics import make_robotics_env
+from torchwm_compat.config import mapping
+from torchwm_compat.config.settings import DreamerConfig, as_config, override
+from torchwm_compat.envs import wrappers as env_wrapper
+from torchwm_compat.envs.image_env import BraxImageEnv, DeepMindControlEnv, GymImageEnv, UnityMLAgentsEnv
+from torchwm_compat.envs.mujoco import make_mujoco_env_from_config
+from torchwm_compat.envs.robotics import make_robotics_env
+from torchwm_compat.files import export as export_module
+from torchwm_compat.files import pretrained
 
 _log = logging.getLogger("torchwm_compat")
 
@@ -195,7 +197,7 @@ class DreamerAgent:
     def export(
         self, path: Any, format: str = "onnx", *, target: str | None = None, example_inputs: Any = None, **kwargs: Any
     ) -> Path:
-        """Write a network for use elsewhere, see :func:`torchwm_compat.export.export_any`; the actor by default."""
+        """Write a network for use elsewhere, see :func:`torchwm_compat.files.export.export_any`; the actor by default."""
         options = {"format": format, "target": target, "example_inputs": example_inputs}
         return export_module.export_any(self, path, **options, **kwargs)
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from jaxdreamer import Normal, UnitNormal, explore
 from torchwm_compat.arrays import answer_like, as_jax, is_tensor, tensors_or_arrays, to_float, to_numpy
-from torchwm_compat.distributions import Independent
-from torchwm_compat.programs import State
+from torchwm_compat.networks.distributions import Independent
+from torchwm_compat.networks.programs import State
 
 _HARMLESS = ("to", "train", "eval", "cpu", "cuda", "requires_grad_")
 

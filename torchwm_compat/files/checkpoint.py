@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdreamer import EnvSpec, TrainState
-from torchwm_compat import weights
 from torchwm_compat.arrays import require_torch, to_numpy
-from torchwm_compat.config import DreamerConfig
-from torchwm_compat.fields import ALIASES, KNOWN
+from torchwm_compat.config.fields import ALIASES, KNOWN
+from torchwm_compat.config.settings import DreamerConfig
+from torchwm_compat.files import weights
 
 _log = logging.getLogger("torchwm_compat")
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdreamer import Config, EnvSpec, Latent, Learner, Networks, make_learner, make_networks, policy_mode
-from torchwm_compat import weights
+from torchwm_compat.files import weights
 
 State = dict[str, Any]  # torchwm's: mean, std (or logits), stoch, deter
 

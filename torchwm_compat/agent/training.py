@@ -13,9 +13,9 @@ import numpy as np
 from rich.console import Console
 
 from jaxdreamer import Config, ConfigError, Hooks, MissingExtra, Moment, Timestep, load_run, train_agent, wrap
-from torchwm_compat.envs import Kept
-from torchwm_compat.mapping import wants_films
-from torchwm_compat.values import fitted, mismatch
+from torchwm_compat.config.mapping import wants_films
+from torchwm_compat.config.values import fitted, mismatch
+from torchwm_compat.envs.image_env import Kept
 
 _log = logging.getLogger("torchwm_compat")
 

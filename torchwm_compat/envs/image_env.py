@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 
 from jaxdreamer import ActionSpec, ConfigError, EnvConfig, EnvError, EnvSpec, VectorEnv, make_vector, preset, wrap
-from torchwm_compat.wrappers import Wrapper
+from torchwm_compat.envs.wrappers import Wrapper
 
 _log = logging.getLogger("torchwm_compat")
 

@@ -11,8 +11,8 @@ import numpy as np
 
 import jaxdreamer
 from jaxdreamer import ActionPart, ActionSpec, ArraySpec, ConfigError, EnvSpec
-from torchwm_compat.envs import GymImageEnv, ImageEnv, env_config, image_space, outcome
-from torchwm_compat.mapping import is_model, model_sources
+from torchwm_compat.config.mapping import is_model, model_sources
+from torchwm_compat.envs.image_env import GymImageEnv, ImageEnv, env_config, image_space, outcome
 
 RewardFn = Callable[[Any, Any, np.ndarray, dict[str, Any]], float]
 TerminalFn = Callable[[Any, Any, dict[str, Any]], bool]

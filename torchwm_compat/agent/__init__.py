@@ -1,0 +1,1 @@
+"""DreamerAgent and Dreamer: acting, collecting, learning and logging."""

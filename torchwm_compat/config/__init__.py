@@ -1,0 +1,1 @@
+"""DreamerConfig and what its fields become in jaxdreamer."""

@@ -1,0 +1,1 @@
+"""torchwm's environments and wrappers over jaxdreamer's."""

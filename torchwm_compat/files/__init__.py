@@ -1,0 +1,1 @@
+"""torchwm's files: checkpoints, pretrained folders, exported networks."""

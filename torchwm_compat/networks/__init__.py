@@ -1,0 +1,1 @@
+"""Views of an agent's networks, and the compiled functions behind them."""
