@@ -22,7 +22,7 @@ class MissingExtra(ConfigError, ImportError):
     """A library is not installed; the last line of the message is the pip command that installs it."""
 
     def __init__(self, requirement: str, why: str) -> None:
-        """``requirement`` is what pip is given, such as ``jaxdreamer[classic]``; ``why`` says what needs it."""
+        """``requirement`` is pip's argument, such as ``jaxdreamer[classic]``; ``why`` says what needs it."""
         super().__init__(f"{why}\npip install {shlex.quote(requirement)}")
         self.requirement = requirement
 

@@ -35,7 +35,7 @@ MEND = "restore it, or choose another folder"
 
 
 class FileUnusable(JaxdreamerError, ValueError):
-    """A file that cannot be read, or does not hold what it should; the message names it."""
+    """A file that cannot be read, or has unexpected content; the message names it."""
 
 
 class FileMissing(FileUnusable):
@@ -141,12 +141,12 @@ def _decoded(path: str | os.PathLike[str], data: bytes) -> str:
 
 
 def natural(value: Any) -> bool:
-    """Whether it is an integer from 0 that fits 63 bits: a count, a size, a step."""
+    """The form of counts, sizes and steps: an integer from 0 to 2^63 - 1."""
     return type(value) is int and 0 <= value < 2**63
 
 
 def number(value: Any) -> bool:
-    """Whether it is an integer that fits 64 bits, or a float."""
+    """The form of a float, or an integer that fits 64 bits."""
     return type(value) is float or (type(value) is int and -(2**63) <= value < 2**63)
 
 

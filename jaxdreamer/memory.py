@@ -1,4 +1,4 @@
-"""How much memory there is, and a refusal for what would not fit, before it is asked for."""
+"""Available memory, and an error before an allocation that would not fit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxdreamer.errors import JaxdreamerError
 
 
 class TooLarge(JaxdreamerError, MemoryError):
-    """What is asked for does not fit into this machine's memory; the message says how many bytes it would take."""
+    """An allocation would exceed this machine's memory; the message says how many bytes it would take."""
 
 
 def refuse_beyond_memory(what: str, nbytes: int, advice: str) -> None:

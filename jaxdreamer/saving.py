@@ -34,7 +34,7 @@ class StorageError(JaxdreamerError, OSError):
     """A file that cannot be written; the message says why and what to do."""
 
 
-# What the system says, in words, and what can be done about it.
+# The system's error codes: reason and advice.
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "make room"),
     errno.EDQUOT: ("the disk quota is used up", "make room"),
@@ -65,7 +65,7 @@ def storing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def append_to(path: str | os.PathLike[str]) -> FileIO:
-    """Open an ordinary file, made where it is missing, for reading and appending. Raises FileUnusable, StorageError.
+    """Open a regular file for reading and appending; it is created where it is missing. Raises FileUnusable, StorageError.
 
     A link is refused: in a run that somebody else made it may lead to a file of the user's.
     """
@@ -118,7 +118,7 @@ def write_json(path: str | os.PathLike[str], data: Any) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, a folder with all that is in it, or a link, but not what it leads to."""
+    """Delete a file, a folder with all that is in it, or a link (its target stays)."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

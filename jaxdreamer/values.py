@@ -1,4 +1,4 @@
-"""Values of settings and options: from text, or from whatever Python holds them in, to the type each has.
+"""Values of settings and options, converted from text or from any Python value to the type each has.
 
 The types are those of the dataclasses' fields: str, int, float, bool, Path, Literal, tuples of these, and ``... | None``.
 """

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read what is printed has seen enough, as in `jaxdreamer envs | head`
+    except BrokenPipeError:  # the reader of the pipe has ended, as in `jaxdreamer envs | head`
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
         return 141

@@ -3,7 +3,7 @@
 A command's options are a frozen dataclass, as the settings are: a field is an option, its text below is the help, its type
 says what it takes (its metadata may hold ``takes``, the word that stands for the value in the help). ``--flag value``,
 ``--flag=value``, ``key=value`` and ``group.key=value`` mean the same, with dashes or underscores. A flag takes the next
-word, whatever that begins with, unless it is a flag of this command.
+word, even one that begins with a dash, unless that is a flag of this command.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class _Reader:
             word = self.pending.pop(0)
             if word in ("-h", "--help"):
                 return said._replace(help=True)
-            if word == "--":  # what follows is no flag; a setting is written as a word, too
+            if word == "--":  # no flags follow; settings may still be written as words
                 loose, self.pending = ([*loose, *self.pending], []) if self.bare else (loose, self.pending)
                 continue
             if word.startswith("-") and len(word) > 1:
@@ -123,7 +123,7 @@ class _Reader:
         raise ConfigError(f"unknown flag {shown(flag)}{nearest(f'--{name}'.replace('_', '-'), known)}; {self.see}")
 
     def _assigned(self, word: str) -> tuple[_Target, str] | None:
-        """Target and text of ``key=value``, where that is what a word is."""
+        """Target and text of a word ``key=value``; None for another word."""
         match = _ASSIGNED.fullmatch(word)
         name = match[1].replace("-", "_") if match else ""
         return (self._target(name), match[2]) if match and (self.settings or name in self.flags) else None
@@ -251,21 +251,21 @@ def _options(width: int) -> list[str]:
             backends.setdefault(kind, []).append(name)
     lines = []
     for kind, names in backends.items():
-        told = vars(kind).get("__annotations__", {})
-        if issubclass(kind, configs.Options) and told:
-            own = {item.name: item.default for item in dataclasses.fields(kind) if item.name in told}
+        defined = vars(kind).get("__annotations__", {})
+        if issubclass(kind, configs.Options) and defined:
+            own = {item.name: item.default for item in dataclasses.fields(kind) if item.name in defined}
             lines += ["", f"env, of {', '.join(names)}: {kind.__doc__}", *_listed(kind, own, "env.", width)]
     return lines
 
 
 def _listed(kind: type, defaults: Mapping[str, Any], prefix: str, width: int) -> list[str]:
     """A line or two for each field."""
-    hints, told, lines = get_type_hints(kind), documentation(kind), []
+    hints, texts, lines = get_type_hints(kind), documentation(kind), []
     about = {item.name: item.metadata for item in dataclasses.fields(kind)}
     for name, default in defaults.items():
         bare = about[name].get("bare")
         flag = name.upper() if bare else f"--{prefix}{name.replace('_', '-')}"
-        text = told[name]
+        text = texts[name]
         if prefix or (default not in (dataclasses.MISSING, None, ()) and default is not False):
             text += f" (default: {_written(default)})"
         takes = "" if bare or (hints[name] is bool and not prefix) else about[name].get("takes", _takes(hints[name]))

@@ -97,7 +97,7 @@ def _read_options(backend: str, given: Any) -> Options:
     kind = options_of(backend)
     if type(given) is kind:
         return given
-    if isinstance(given, Options):  # of the backend before this one: what was set must have a meaning here, too
+    if isinstance(given, Options):  # of another backend: what was set must exist here, too
         given = changed(given)
     if not isinstance(given, Mapping | None):
         raise ConfigError(f"env.options: expected {kind.__name__} or a mapping, found {shown(given)}")
@@ -108,7 +108,7 @@ def _read_options(backend: str, given: Any) -> Options:
             raise ConfigError(f"env.options: there is no option {shown(name)}{nearest(str(name), own)}")
         raise ConfigError(
             f"env.{name} is an option of env.backend={' or '.join(owners)}; {backend} has "
-            f"{', '.join(sorted(own)) or 'no options of its own'}"
+            f"{', '.join(sorted(own)) or 'no options'}"
         )
     return kind(**(given or {}))
 
@@ -128,6 +128,6 @@ def replace_env(env: EnvConfig, changes: Mapping[str, Any]) -> EnvConfig:
 
 
 def with_metadata(env: EnvConfig, name: str) -> dict[str, Any]:
-    """Of the settings of ``env`` whose field's metadata has ``name``: what it says, by bare name."""
+    """Metadata ``name`` of the settings of ``env`` whose field has it, by bare name."""
     fields = [*dataclasses.fields(env), *dataclasses.fields(env.options)]
     return {item.name: item.metadata[name] for item in fields if item.metadata.get(name)}

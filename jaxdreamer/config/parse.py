@@ -1,4 +1,4 @@
-"""Configurations from presets, words, files and dictionaries, and back: what is wrong is refused by its name."""
+"""Configurations from presets, words, files and dictionaries, and back; errors name the setting."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def fields(config: Config | None = None) -> dict[str, Any]:
 def resolve_name(name: str, others: Iterable[str] = ()) -> str:
     """The dotted name of a setting given with or without its group; ``env`` alone is the environment's id.
 
-    Raises ConfigError, with the nearest names, where there is none; ``others`` are what else may be meant.
+    Raises ConfigError, with the nearest names, for an unknown one; ``others`` are further names to suggest.
     """
     key = re.sub(r"(^|\.)options\.", r"\1", name.strip().replace("-", "_").lstrip("_"))
-    known = _settings()  # first, so that no backend's record is loaded for what every one has
+    known = _settings()  # first, as the options of all backends need every backend's record
     if key in known or _short(known).get(key):
         return _short(known).get(key, key)
     known = types()

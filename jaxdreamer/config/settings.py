@@ -23,12 +23,12 @@ COUNT = 2**53  # the largest count that every file format keeps exactly
 
 
 def setting(default: Any, low: float = 0, high: float | None = None, **metadata: Any) -> Any:
-    """A field of settings whose numbers lie from ``low`` to ``high``, and what else is known of it, in its metadata.
+    """A field of settings whose numbers lie between ``low`` and ``high``; both, and ``metadata``, are the field's metadata.
 
     ``high=None`` is the largest int32 or float32. A number whose field is no ``setting`` has the limits 0 and None.
-    ``free=True``: it may change within a run, as it only says where and how a simulator runs. ``path=True``: it is a path,
+    ``free=True``: it may change within a run, as it only affects where a simulator runs. ``path=True``: it is a path,
     kept absolute; ``path="command"``: it is one where it has a slash.
-    ``runs="start the program"``: what its value makes happen that needs trust in whoever wrote it.
+    ``runs="start the program"``: its value does this, so its author must be trusted.
     """
     return field(default=default, metadata=metadata | {"limits": (low, high)})
 

@@ -28,7 +28,7 @@ from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.record.stored import checkpoints_of, naming_rewrite, read_config, warn_if_edited
 from jaxdreamer.types import Array, ArraySpec, EnvSpec, Observation, PyTree
 
-LARGE = 1e6  # of an observation: from here on it may be what overflows in the networks
+LARGE = 1e6  # an observation from here on may overflow in the networks
 
 
 def load_agent(
@@ -118,7 +118,7 @@ class Agent:
         self.reset(seed)
 
     def _check_spaces(self) -> None:
-        """ConfigError where the spaces are not what the spec was made of."""
+        """ConfigError where the spaces do not match the spec."""
         for key, read in self._observations.own.items():
             if self.spec.obs.get(key) != read:
                 raise ConfigError(
@@ -152,8 +152,8 @@ class Agent:
             lanes, stacked along a leading axis like the observations.
 
         Raises:
-            EnvError: an observation that is not what the run was trained on, or not finite, or too large for the networks;
-                the message says what was expected and found, and in which lane. The agent's state is unchanged then.
+            EnvError: an observation of another space than the run's, not finite, or too large for the networks; it says
+                what was expected and found, and in which lane. The agent's state is unchanged then.
         """
         arrays = self._observations(obs, self.lanes)
         _check_finite(arrays, self.lanes)
@@ -191,7 +191,7 @@ def _programs(
 ) -> tuple[Algorithm, Callable[..., Any]]:
     """The algorithm, and its ``policy.act`` with a key for each lane: (params, state, keys [B], obs, first, mode).
 
-    It returns action, state, keys, and for each lane whether all of it is finite and was drawn from what is.
+    It returns action, state, keys, and for each lane whether these, and the distributions they were drawn from, are finite.
     """
     algorithm = make_algorithm(config, spec, networks, make=make)
     policy = algorithm.policy
@@ -201,7 +201,7 @@ def _programs(
             key, key_act = jax.random.split(key)
             state, obs = jax.tree.map(lambda x: x[None], (state, obs))
             action, state = policy.act(params, state, obs, first[None], key_act, mode=mode)
-            # Compiled, what they were drawn from is computed once.
+            # XLA merges this with the computation inside act.
             drawn_from = policy.drawn_from(params, state, obs) if policy.drawn_from else ()
             sound = all_finite((state, action, drawn_from))
             return action[0], jax.tree.map(lambda x: x[0], state), key, sound
@@ -214,8 +214,8 @@ def _programs(
 class _ObservationReader:
     """An environment's observations to the arrays of a spec, with a leading axis of lanes.
 
-    What the observation space holds is read by :class:`ObservationMap`; what else the spec asks for (a rendered frame,
-    or everything where there is no space) is given by key.
+    :class:`ObservationMap` reads the members of the observation space; the other keys of the spec (a rendered frame, or
+    every key where there is no space) are looked up by name.
     """
 
     def __init__(self, config: Config, spec: EnvSpec, space: Any) -> None:
@@ -281,7 +281,7 @@ def _read_image(key: str, spec: ArraySpec, value: Any) -> np.ndarray:
 
 
 def _check_finite(arrays: Observation, lanes: int | None) -> None:
-    """EnvError, naming key and lane, where observations [B, ...] are not finite: one of them would spoil all that follow."""
+    """EnvError, naming key and lane, where observations [B, ...] are not finite: one would spoil the state for good."""
     for key, array in arrays.items():
         bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
         if bad.size:
@@ -290,7 +290,7 @@ def _check_finite(arrays: Observation, lanes: int | None) -> None:
 
 
 def _largest(arrays: Observation) -> str:
-    """What finite observations may have led to an answer that is not."""
+    """A likely cause of an answer that is not finite, for finite observations."""
     key, size = max(
         ((key, float(np.abs(array.astype(np.float64)).max())) for key, array in arrays.items()), key=itemgetter(1)
     )

@@ -100,13 +100,13 @@ def _as_bytes(array: np.ndarray) -> memoryview:
 
 
 class _Checksummed:
-    """Reads a file from its beginning to its end, and keeps size and checksum of what was read."""
+    """Reads a file from its beginning to its end, and keeps the size and checksum of the part read so far."""
 
     def __init__(self, file: BinaryIO):
         self._file, self.size, self.crc = file, 0, 0
 
     def into(self, memory: memoryview) -> bool:
-        """Fill the memory with what comes next; False where the file ends before."""
+        """Fill the memory with the next bytes; False where the file ends before."""
         read = self._file.readinto(memory)  # type: ignore[attr-defined]
         self.size, self.crc = self.size + read, zlib.crc32(memory[:read], self.crc)
         return read == memory.nbytes

@@ -96,7 +96,7 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, host: dict[str, A
             final, replaced = _places(folder, step)
             if os.path.lexists(final):  # a folder cannot be renamed onto another, nor onto a file or a link
                 _discard(replaced)
-                final.rename(replaced)  # where it is found as long as there is no new one
+                final.rename(replaced)  # readers find it there until the new one is in place
             temporary.rename(final)
         except BaseException:
             _discard(temporary)
@@ -147,7 +147,7 @@ def restore(
         folder: the run's checkpoint folder.
         like: a tree of arrays or ``jax.ShapeDtypeStruct`` (from ``jax.eval_shape``) that gives types and shapes.
         step: this one only. None: the newest; a damaged one is skipped with a logged warning that names the file.
-        check: gets ``host`` and returns what is wrong with what it refers to (missing replay chunks, say), or None.
+        check: gets ``host`` and returns a problem of the files that it names (missing replay chunks, say), or None.
         within: paths of the subtrees to read; ``like`` has these only. Everything by default.
 
     Returns:
@@ -272,7 +272,7 @@ def _clear(folder: Path) -> None:
 
 
 def _discard(path: Path) -> None:
-    """Delete what is not needed any more; where that cannot be, it stays until the next time."""
+    """Delete a leftover; one that cannot be deleted stays until the next time."""
     with contextlib.suppress(OSError):
         remove(path)
 
@@ -319,7 +319,7 @@ class _Manifest(NamedTuple):
 def _read_manifest(path: Path, step: int) -> _Manifest:
     """Read ``manifest.json`` of the checkpoint of ``step``.
 
-    Raises CheckpointDamaged for whatever is wrong with it, and CheckpointMismatch for one of another format.
+    Raises CheckpointMismatch for one of another format, and CheckpointDamaged for every other problem.
     """
     file = path / _MANIFEST
     try:

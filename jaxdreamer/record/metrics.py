@@ -1,4 +1,4 @@
-"""Metrics: one JSON object a line, and what sinks make of it.
+"""Metrics: one JSON object a line, and further sinks.
 
 The JSONL file is part of the run's state: a checkpoint stores :attr:`MetricsLog.offset`, and a resumed run cuts the
 file there, so a killed and resumed run leaves the same lines as one that was never killed - but for the wall clock,
@@ -61,7 +61,7 @@ class MetricsLog:
 
         Args:
             scalars: by name, like ``loss/model``; Python, NumPy or jax scalars. One that is not finite is written as
-                null. Names under ``time/`` are for what depends on the wall clock.
+                null. Names under ``time/`` are for values that depend on the wall clock.
             agent_steps: decisions taken so far, over all environments.
             env_frames: simulator steps so far, the x axis of every curve.
             updates: gradient updates so far.
@@ -94,7 +94,7 @@ class MetricsLog:
     def truncate(self, offset: int, env_frames: int = 0) -> str | None:
         """Drop every record written after :attr:`offset` had this value.
 
-        Where the file is not the one that had it (it is shorter, or no line ends there), the records up to
+        Where the file has been changed since (it is shorter, or no line ends there), the records up to
         ``env_frames`` that can be read are kept, and a sentence is returned that says so.
         """
         with storing(self._path):
@@ -169,7 +169,7 @@ def _is_at(file: Any, path: Path) -> bool:
 
 
 def _until(line: bytes, env_frames: int) -> bool:
-    """Whether it is a whole record of at most so many frames."""
+    """Whether the line is a complete record of at most ``env_frames``."""
     record = _record(line)
     frames = record and record.get("env_frames")
     return line.endswith(b"\n") and isinstance(frames, int) and frames <= env_frames
@@ -203,7 +203,7 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """The record in a line; None where it is none that :meth:`MetricsLog.write` could have written."""
+    """The record in a line; None for a line that :meth:`MetricsLog.write` could not have written."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -217,7 +217,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def without_time(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record without its wall-clock values: what two equal runs have in common."""
+    """The record without its wall-clock values; two equal runs have equal ones."""
     return {key: value for key, value in record.items() if not key.startswith("time/")}
 
 

@@ -15,27 +15,12 @@ from jaxdreamer.record.metrics import curve, read
 from jaxdreamer.record.rundir import runs_of
 from jaxdreamer.saving import storing
 
-__all__ = ["Points", "draw", "plot_curves", "read_curves", "spark"]
+__all__ = ["Points", "draw", "read_curves", "spark"]
 
 Points = list[tuple[float, float]]
 SUFFIXES = (".png", ".svg", ".pdf")
 _WIDTH = 50
 _LONGEST = 60  # characters of a run's name in a picture
-
-
-def plot_curves(
-    logdirs: Iterable[str | os.PathLike[str]],
-    path: str | os.PathLike[str],
-    x: str = "env_frames",
-    y: str = "eval/return",
-) -> Path:
-    """Draw metric ``y`` over ``x``, one curve a run, into a picture file (``.png``, ``.svg``, ``.pdf``).
-
-    Raises:
-        MissingExtra: matplotlib is not installed.
-        ConfigError: a run has no such metric; the message names those it has. Or the file is no such picture.
-    """
-    return draw(read_curves(logdirs, x, y), path, x, y)
 
 
 def read_curves(

@@ -25,7 +25,7 @@ class RunLocked(JaxdreamerError, RuntimeError):
 
 
 def runs_of(path: str | os.PathLike[str]) -> list[Path]:
-    """The runs in a folder that training several seeds made, by seed; else the folder itself, whatever is in it."""
+    """The runs of several seeds in a folder, by seed; the folder itself where it holds none."""
     folder = RunDir(path).path
     seeds = [item for item in folder.glob("seed-*") if item.name[5:].isdecimal() and RunDir(item).exists]
     if RunDir(folder).exists or not seeds:
@@ -82,7 +82,7 @@ class RunDir:
         return self.config.exists()
 
     def check_exists(self) -> None:
-        """ConfigError where no run was begun here; it names the runs of several seeds where there are some."""
+        """ConfigError where there is no run; it names one of several seeds' runs inside."""
         if self.exists:
             return
         inside = runs_of(self.path)
@@ -146,7 +146,7 @@ class RunDir:
         return self
 
     def release(self) -> None:
-        """Give the lock back; nothing happens where it is not held."""
+        """Release the lock, if it is held."""
         if self._locked:
             file = _held.pop((self._lock_file).resolve())
             self._locked = False

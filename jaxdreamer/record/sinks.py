@@ -102,7 +102,7 @@ def make_sinks(
 ) -> list[Sink]:
     """The sinks of these names; one that is no name is a sink already.
 
-    ``resume_frames`` is where a resumed run continues; None starts anew, whatever an earlier run left in the folder.
+    ``resume_frames`` is where a resumed run continues; None starts over, even where the folder holds an earlier run's.
     Raises MissingExtra, with the pip line, or ConfigError.
     """
     sinks: list[Sink] = []

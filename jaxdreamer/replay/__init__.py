@@ -1,1 +1,1 @@
-"""Experience: what environments gave, kept in a ring, on disk, and ready as batches. Knows Batch, not networks."""
+"""Experience in a ring, on disk, and as batches for learning. Knows Batch, not networks."""

@@ -112,7 +112,7 @@ def cut(state: DeviceReplayState, rows: int) -> DeviceReplayState:
 
 
 def grow(state: DeviceReplayState, rows: int) -> DeviceReplayState:
-    """A ring of ``rows`` rows of what :func:`cut` returned."""
+    """The inverse of :func:`cut`: a ring of ``rows`` rows."""
 
     def pad(leaf: Array) -> Array:
         return jnp.pad(leaf, [(0, rows - leaf.shape[0])] + [(0, 0)] * (leaf.ndim - 1))
@@ -238,7 +238,7 @@ def make_device_replay(
     """Check that the ring fits, and bind this module's functions to its sizes. Nothing is allocated before ``init``.
 
     Args:
-        spec: what the environment hands over.
+        spec: of the environment.
         capacity: entries over all lanes; rounded down to a multiple of ``lanes``.
         lanes: environments stepped side by side.
         length: T, entries of every sampled window.

@@ -1,8 +1,8 @@
 """Replay on disk: immutable chunk files and a manifest that says which of them make up the replay.
 
 A run that saves every few minutes writes each row once: :func:`save` stores only the rows that the previous manifest
-does not cover. The manifest belongs into the checkpoint, so checkpoint and replay are from the same moment whatever
-happens in between: chunks that a killed run wrote later are in no manifest, and :func:`load` does not see them.
+does not cover. The manifest is part of the checkpoint, so checkpoint and replay are always of the same moment:
+chunks that a killed run wrote later are in no manifest, and :func:`load` does not see them.
 
 A chunk holds the bytes of each field of its rows, one field after another by name, each in C order. Its name contains
 its rows and checksum, so that a file that an older checkpoint names is never replaced by other content.
@@ -63,7 +63,7 @@ def save(
     """Write the rows that ``previous`` does not cover, and return the manifest (plain JSON values) of the whole.
 
     Args:
-        replay: what to save.
+        replay: to save.
         folder: where the chunk files lie; made if need be.
         previous: the manifest of the last save, or the one the run was resumed from. None: everything is written.
         chunk_bytes: no chunk is larger, unless a single row is.
@@ -102,14 +102,14 @@ def save(
 def load(
     replay: HostReplay, folder: str | os.PathLike[str], manifest: dict[str, Any], drop_damaged: bool = False
 ) -> list[str]:
-    """Make ``replay`` hold what the manifest says, and nothing else.
+    """Make ``replay`` hold the rows of the manifest, and no others.
 
     A ring of another capacity is fine: a shorter one takes the newest rows.
 
     Args:
-        replay: what to fill.
+        replay: to fill.
         folder: where the chunk files lie.
-        manifest: what :func:`save` returned.
+        manifest: from :func:`save`.
         drop_damaged: skip the rows of damaged chunks. The rows on either side are joined, with an episode's end between
             them, so that no window spans the gap.
 

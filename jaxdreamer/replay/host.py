@@ -44,7 +44,7 @@ class HostReplay:
     """Ring buffer of the newest ``capacity // lanes`` rows.
 
     Args:
-        spec: what the environment hands over.
+        spec: of the environment.
         capacity: entries over all lanes; rounded down to a multiple of ``lanes``.
         lanes: environments stepped side by side.
         length: T, entries of every sampled window.

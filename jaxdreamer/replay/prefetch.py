@@ -94,7 +94,7 @@ class Gatherer:
     Fresh memory costs a page fault for every 4 kB, which can take longer than the copy itself. But a buffer handed to
     jax is not free when the transfer call returns: the transfer may still run, and on the CPU the jax array may *be*
     that memory. In both cases jax holds a reference to the NumPy array for as long as it needs it, and so does every
-    view. A set of buffers is therefore used again only when each array's reference count is what it is at rest.
+    view. A set of buffers is therefore used again only when each array's reference count is that of an unused one.
 
     The arrays start at multiples of 64 bytes, where jax on the CPU takes them over without a copy.
 

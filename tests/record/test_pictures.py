@@ -8,7 +8,7 @@ from PIL import Image
 
 from jaxdreamer.config import ConfigError, MissingExtra
 from jaxdreamer.record.metrics import MetricsLog
-from jaxdreamer.record.plot import draw, plot_curves, read_curves
+from jaxdreamer.record.plot import draw, read_curves
 from jaxdreamer.record.video import open_loop_image, open_loop_video, save_image, save_video
 from jaxdreamer.saving import StorageError
 
@@ -90,14 +90,15 @@ def test_curves(tmp_path):
             for step in range(5):
                 scalars = {"eval/return": step**2} if step % 2 else {"loss": step}
                 log.write(scalars, agent_steps=step, env_frames=step, updates=step)
-    path = plot_curves([tmp_path / "a", tmp_path / "b" / "metrics.jsonl"], tmp_path / "plots" / "a.png")
+    curves = read_curves([tmp_path / "a", tmp_path / "b" / "metrics.jsonl"])
+    path = draw(curves, tmp_path / "plots" / "a.png")
     with Image.open(path) as image:
         assert image.size == (800, 500) and len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 10
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
     with pytest.raises(ValueError, match=r"no values of 'eval/score'.*eval/return"):
-        plot_curves([tmp_path / "a"], path, y="eval/score")
+        read_curves([tmp_path / "a"], y="eval/score")
     with pytest.raises(ValueError, match="no run folder"):
-        plot_curves([], path)
+        read_curves([])
 
 
 @pytest.mark.parametrize("channels", [2, 4, 9, 12])
@@ -149,4 +150,4 @@ def test_a_curve_is_drawn_whatever_its_folder_is_called(tmp_path, name):
     pytest.importorskip("matplotlib")
     folder = tmp_path / os.fsdecode(name)
     write_run(folder, [1, 2])
-    assert plot_curves([folder], tmp_path / "a.png").exists()  # a warning of matplotlib's is an error here
+    assert draw(read_curves([folder]), tmp_path / "a.png").exists()  # a warning of matplotlib's is an error here
