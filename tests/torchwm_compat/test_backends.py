@@ -82,8 +82,8 @@ def test_an_example_trains_evaluates_saves_reloads_and_resumes(tmp_path, name):
     assert len(rewards) == 1 and same and after > before > 0
     assert videos[0] == 1 and videos[2:] == [16, 16, 3] and latents[1:] == [1, 20]
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    # On the device resets count towards the budget too, and these episodes are a few steps long.
-    assert steps == sorted(steps) and (48 if name == "brax" else 96) <= steps[-1] <= 110
+    # Resets count towards the budget too, and some of these episodes are a few steps long.
+    assert steps == sorted(steps) and 48 <= steps[-1] <= 110
     assert len(list((folder / "ckpts").glob("*_ckpt.pt"))) >= 2
     if name == "brax":  # on the device, from end to end
         assert json.loads((folder / "jaxdreamer" / "config.json").read_text())["run"]["loop"] == "auto"
