@@ -121,7 +121,7 @@ class Progress:
         state = (self._frames, self._updates, self._note, self._evaluating, *self._returns.values())
         if state != self._last_state:  # otherwise only the rates differ
             self._last_state = state
-            self._plain(self.line())
+            self.log(self.line())
 
     def _estimate(self) -> None:
         """Print once, soon after learning began, how long the rest of the run will take on this machine."""
@@ -134,7 +134,7 @@ class Progress:
         self._estimated = True
         frames = "" if frame is None else f", {work.frames:,} frames of {short(frame)}"
         rest = f"at this speed the rest takes about {in_words(seconds)}: {work.updates:,} updates of {short(update)}{frames}"
-        self._plain(rest + (self.advice if seconds > 86400 else ""))
+        self.log(rest + (self.advice if seconds > 86400 else ""))
 
     def rates(self) -> tuple[float, float]:
         """Environment frames and updates per second, lately; 0 before there are two points in time."""
@@ -188,19 +188,19 @@ class Progress:
 
     def log(self, text: str) -> None:
         """Print a line, above the bar where there is one."""
-        self._plain(text)
+        say(self.console, text)
 
     @contextmanager
     def status(self, text: str) -> Iterator[None]:
         """Around something slow: prints ``text ...`` at once and ``text ... done in 12 s`` (or ``failed``) after."""
         began, self.doing = self._clock(), text
-        self._plain(f"{text} ...")
+        self.log(f"{text} ...")
         outcome = "failed"
         try:
             yield
             outcome = "done"
         finally:
-            self._plain(f"{text} ... {outcome} {'in' if outcome == 'done' else 'after'} {self._clock() - began:.3g} s")
+            self.log(f"{text} ... {outcome} {'in' if outcome == 'done' else 'after'} {self._clock() - began:.3g} s")
             # Not training time: rates are measured from here on.
             self._history.clear()
             self._pace.pause()
@@ -223,9 +223,6 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
-
-    def _plain(self, text: str) -> None:
-        say(self.console, text)
 
 
 class _Lasting:
