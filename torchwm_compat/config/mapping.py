@@ -85,7 +85,7 @@ def _derived(args: DreamerConfig) -> dict[str, Any]:
         # episodes are shorter than a window could not be learned.
         "replay.cross_episodes": True,
         "run.pretrain": args.update_steps,
-        "run.log_every": _agent_steps("collect_steps")(args),
+        "run.log_every": _entries("collect_steps")(args),
         "run.video": wants_films(args),
     }
     if is_v2(args):
@@ -208,8 +208,8 @@ def _repeat(args: DreamerConfig) -> int:
     return max(1, args.action_repeat)
 
 
-def _agent_steps(name: str) -> Callable[[DreamerConfig], int]:
-    """A field in environment frames, in agent steps."""
+def _entries(name: str) -> Callable[[DreamerConfig], int]:
+    """A field in environment frames, in entries."""
     return lambda args: -(-getattr(args, name) // _repeat(args))
 
 
@@ -217,7 +217,7 @@ def _capacity(args: DreamerConfig) -> int:
     """Entries of the replay: buffer_size, and no fewer than a round of training needs to sample from."""
     if args.buffer_size < 1:
         return args.buffer_size  # refused by its name
-    round_of_training = args.train_seq_len + 2 * (_agent_steps("collect_steps")(args) + 1)
+    round_of_training = args.train_seq_len + 2 * (_entries("collect_steps")(args) + 1)
     return max(args.buffer_size, 2 * args.train_seq_len, round_of_training)
 
 
@@ -255,9 +255,9 @@ _CONVERTED: dict[str, Callable[[DreamerConfig], Any]] = {
     "algo": lambda args: PRESETS[algorithm(args)],
     "use_disc_model": lambda args: bool(args.use_disc_model) or is_v2(args),
     "kl_alpha": lambda args: args.kl_alpha if is_v2(args) else None,
-    "seed_steps": _agent_steps("seed_steps"),
-    "collect_steps": _agent_steps("collect_steps"),
+    "seed_steps": _entries("seed_steps"),
+    "collect_steps": _entries("collect_steps"),
     "buffer_size": _capacity,
-    "test_interval": _agent_steps("test_interval"),
-    "checkpoint_interval": _agent_steps("checkpoint_interval"),
+    "test_interval": _entries("test_interval"),
+    "checkpoint_interval": _entries("checkpoint_interval"),
 }
