@@ -72,9 +72,9 @@ def joined(hooks: Sequence[Hooks]) -> Hooks:
     return Hooks(**{name: each(name) for name in names}, should_stop=lambda: any(one.should_stop() for one in hooks))
 
 
-def of_settings(run: RunConfig, seeds: int) -> list[Hooks]:
-    """The hooks that settings ask for, for so many seeds side by side."""
-    hooks = [keep_best()] if run.keep_best else []
+def of_settings(run: RunConfig, seeds: int, is_writer: bool) -> list[Hooks]:
+    """The hooks that settings ask for, for so many seeds side by side; only the process that writes keeps a checkpoint."""
+    hooks = [keep_best()] if run.keep_best and is_writer else []
     return hooks if run.stop_at_return is None else [*hooks, stop_at_return(run.stop_at_return, seeds)]
 
 

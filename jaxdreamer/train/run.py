@@ -112,7 +112,7 @@ def train(
                 algorithm,
                 [Run(*one) for one in zip(each, folders, logs)],
                 progress,
-                joined([*of_settings(config.run, len(each)), request.hooks]),
+                joined([*of_settings(config.run, len(each), request.placement.is_writer), request.hooks]),
                 request.placement,
             )
         )
