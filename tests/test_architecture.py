@@ -95,6 +95,18 @@ def test_importing_a_module_only_defines(path):
             assert allowed or called.endswith(".defjvp"), f"{path.name}:{node.lineno} calls {called} when imported"
 
 
+@pytest.mark.parametrize("package", ["jaxdreamer", "torchwm_compat"])
+def test_files_and_functions_fit_on_a_screen_or_few(package):
+    """At most 400 lines a file and 60 a function, docstrings included: what is longer does two things."""
+    for path in sorted((ROOT / package).rglob("*.py")):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 400, f"{path.name} has {len(text.splitlines())} lines"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = node.end_lineno - node.lineno + 1
+                assert lines <= 60, f"{path.name}: {node.name} has {lines} lines"
+
+
 def test_no_grab_bags():
     assert not [path for path in SOURCES if path.stem in ("utils", "util", "misc", "helpers", "common")]
 
