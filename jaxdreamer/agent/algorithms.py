@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from jaxdreamer.agent import dreamer, dreamer_v3
+from importlib import import_module
+
 from jaxdreamer.agent.algorithm import Algorithm, Make
 from jaxdreamer.config import Config
 from jaxdreamer.errors import ConfigError, nearest
 from jaxdreamer.nets.networks import Networks
 from jaxdreamer.types import EnvSpec
 
-ALGORITHMS: dict[str, Make] = {"dreamer": dreamer.make, "dreamer_v3": dreamer_v3.make}
+# The module whose ``make`` it is, loaded when it is used.
+ALGORITHMS = {
+    "dreamer": "jaxdreamer.agent.dreamer",
+    "dreamer_v3": "jaxdreamer.agent.dreamer_v3",
+}
 
 
 def make_algorithm(
@@ -30,4 +35,5 @@ def make_algorithm(
             f"algorithm: there is no {config.algorithm!r}{hint}; there are: {', '.join(sorted(ALGORITHMS))}. One of your "
             "own is handed to train_agent, evaluate_agent and load_agent as algorithm=..."
         )
-    return (make or ALGORITHMS[config.algorithm])(config, spec, networks)
+    make = make or import_module(ALGORITHMS[config.algorithm]).make
+    return make(config, spec, networks)
