@@ -11,6 +11,7 @@ from jax import lax
 from jaxdreamer.agent.rssm import imagine, prior_step
 from jaxdreamer.config import BehaviorConfig, Config
 from jaxdreamer.nets.networks import Networks, features
+from jaxdreamer.ops.distributions import released_gradient
 from jaxdreamer.ops.returns import discount_weights, lambda_return
 from jaxdreamer.ops.trees import select
 from jaxdreamer.types import ActionSpec, Array, Latent, Metrics, PyTree
@@ -67,8 +68,14 @@ def dream_ahead(
     """
     settings = config.behavior
     seen = (lambda feat: feat) if settings.actor_input_gradient else lax.stop_gradient
+
+    def policy(latent: Latent, k: Array) -> Array:
+        dist = networks.actor(actor, seen(features(latent)))
+        action = dist.sample(k)
+        return released_gradient(dist, action) if settings.actor_sample_gradient == "released" else action
+
     dream = imagine(
-        policy=lambda latent, k: networks.actor(actor, seen(features(latent))).sample(k),
+        policy=policy,
         step=prior_step(networks.rssm, model),
         start=lax.stop_gradient(start),
         horizon=settings.imagine_horizon,
@@ -87,12 +94,13 @@ def dream_ahead(
 
 def actor_objective(
     networks: Networks, config: Config, gradient: str, actor: PyTree, dream: Dream, key: Array
-) -> tuple[Array, Metrics]:
-    """``O_k + eta H(pi(. | z_k))`` for each dreamed action whose outcome is known: float32 [K, N], and metrics.
+) -> tuple[Array, Array, Metrics]:
+    """``O_k`` and ``H(pi(. | z_k))`` for each dreamed action whose outcome is known: float32 [K, N] each, and metrics.
 
-    O_k is ``G_{k+1}`` for *dynamics*, ``ln pi(a_k | z_k) sg(G_{k+1} - v_k)`` for *reinforce*, and for *both* the mix
-    ``rho dynamics + (1 - rho) reinforce``; k = 0 .. H - 2, as the last action's outcome is known by its value alone. A
-    dream of one step has the term k = 0 with ``G_1 := v_1``, as G_H is everywhere.
+    O_k is ``G_{k+1}`` for *dynamics*, ``ln pi(sg(a_k) | z_k) sg(G_{k+1} - v_k)`` for *reinforce*, and for *both* the mix
+    ``rho dynamics + (1 - rho) reinforce``, in which a continuous a_k carries its gradient into ln pi as well, as in the
+    released V2; k = 0 .. H - 2, as the last action's outcome is known by its value alone. A dream of one step has the term
+    k = 0 with ``G_1 := v_1``, as G_H is everywhere.
     """
     settings, horizon = config.behavior, config.behavior.imagine_horizon
     acted = max(1, horizon - 1)
@@ -105,10 +113,10 @@ def actor_objective(
         objective += (settings.actor_gradient_mix if gradient == "both" else 1.0) * gain
     if gradient != "dynamics":
         share = 1.0 - settings.actor_gradient_mix if gradient == "both" else 1.0
-        objective += share * policy.log_prob(lax.stop_gradient(dream.action[:acted])) * advantage
-    if settings.actor_entropy:
-        objective += settings.actor_entropy * entropy
-    return objective, {"imagined/advantage": jnp.mean(jnp.abs(advantage)), "actor_entropy": jnp.mean(entropy)}
+        action = dream.action[:acted] if gradient == "both" else lax.stop_gradient(dream.action[:acted])
+        objective += share * policy.log_prob(action) * advantage
+    metrics = {"imagined/advantage": jnp.mean(jnp.abs(advantage)), "actor_entropy": jnp.mean(entropy)}
+    return objective, entropy, metrics
 
 
 def behavior_loss(
@@ -153,11 +161,14 @@ def behavior_loss(
         weights = weights * (1.0 - start_terminal.astype(jnp.float32))[None]
     critic = networks.critic(trained["critic"], lax.stop_gradient(dream.feat[first:horizon]))
     critic_loss = -jnp.mean(weights * critic.log_prob(lax.stop_gradient(dream.returns[first:])))
-    objective, metrics = actor_objective(networks, config, gradient, trained["actor"], dream, key_entropy)
-    actor_loss = -jnp.mean(weights[: len(objective)] * objective)
+    objective, entropy, metrics = actor_objective(networks, config, gradient, trained["actor"], dream, key_entropy)
+    acted, eta = weights[: len(objective)], config.behavior.actor_entropy
+    actor_loss = -jnp.mean(acted * (objective + eta * entropy if eta else objective))
     return actor_loss + critic_loss, {
         "loss/actor": actor_loss,
         "loss/critic": critic_loss,
+        "actor/return_term": jnp.mean(acted * objective),
+        "actor/entropy_bonus": eta * jnp.mean(acted * entropy),
         "imagined/reward": jnp.mean(dream.reward),
         "imagined/value": jnp.mean(dream.value),
         "imagined/return": jnp.mean(dream.returns),

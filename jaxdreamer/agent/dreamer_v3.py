@@ -168,6 +168,7 @@ def behavior_loss(
     return actor_loss + critic_loss, {
         "loss/actor": actor_loss,
         "loss/critic": critic_loss,
+        "actor/return_term": by_return,
         "actor/entropy_bonus": by_entropy,
         "actor_entropy": jnp.mean(entropy),
         "imagined/value": jnp.mean(dream.value),

@@ -1,6 +1,7 @@
 """The presets, as data: only what differs from the defaults in `schema.py`, or from what a size is stacked upon.
 
-The defaults are V1's constants, but for an agent step of one simulator step and sequences that may cross episodes.
+The defaults are V1's constants, but for an agent step of one simulator step, sequences that may cross episodes and Adam in
+its usual form.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ _V2: dict[str, Any] = {
     "loss.discount_loss_coeff": 1.0,
     "loss.mask_first_action": True,
     "behavior.actor_gradient": "auto",
+    "behavior.actor_sample_gradient": "released",
     "behavior.returns_from_start": True,
     "behavior.target_critic_every": 100,
     "behavior.update_order": "sequential",
     "behavior.exploration_noise": 0.0,
+    "optimizer.kind": "keras_adam",
     "optimizer.adam_epsilon": 1e-5,
     "optimizer.weight_decay": 1e-6,
     "replay.capacity": 2_000_000,
@@ -126,7 +129,7 @@ _SMALL: dict[str, Any] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     # danijar/dreamer's released settings.
-    "dreamer_v1": {"env.action_repeat": 2, "replay.cross_episodes": False},
+    "dreamer_v1": {"env.action_repeat": 2, "optimizer.kind": "keras_adam", "replay.cross_episodes": False},
     # danijar/dreamerv2, dmc_vision and dmc_proprio.
     "dreamer_v2": {
         **_V2,
@@ -186,7 +189,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "loss.reward_scale": 0.1,
         # Straight-through gradients where V2 would use REINFORCE: steadier on CartPole-v1.
         "behavior.actor_gradient": "dynamics",
+        "behavior.actor_sample_gradient": "exact",
         "behavior.actor_entropy": 3e-3,
+        "optimizer.kind": "adam",
         "optimizer.model_learning_rate": 1e-3,
         "optimizer.actor_learning_rate": 1e-4,
         "optimizer.critic_learning_rate": 3e-4,

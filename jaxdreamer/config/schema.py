@@ -95,7 +95,8 @@ class LossConfig(Settings):
     free_nats_per: Literal["mean", "state"] = "mean"
     """Whether free_nats is of the mean KL (V1, V2), or of every single state's (V3)."""
     kl_balance: float | None = setting(None, 0, 1)
-    """Share of the KL's gradient that trains the prior (V2: 0.8). none: V1's plain KL."""
+    """Share of the KL's gradient that trains the prior (V2: 0.8). none: V1's plain KL. (The released V2 reads exactly 0.5 as
+    another loss: kl_balance=none with free_nats_per=state.)"""
     reward_loss_coeff: float = 1.0
     """Weight of the reward term."""
     discount_loss_coeff: float = 10.0
@@ -126,6 +127,9 @@ class BehaviorConfig(Settings):
     """How the actor learns. auto: reinforce where every action is a choice, dynamics elsewhere."""
     actor_gradient_mix: float = setting(0.1, 0, 1)
     """Share of the dynamics gradient in both."""
+    actor_sample_gradient: Literal["exact", "released"] = "exact"
+    """How a sample of truncated_normal depends on its mean and deviation: exactly; or as in the released V2, like a sample
+    of an unbounded Normal, with gradients 3 to 4 times as large, beside which the entropy bonus weighs that much less."""
     actor_entropy: float = 0.0
     """Weight of the entropy bonus."""
     actor_input_gradient: bool = False
@@ -160,8 +164,9 @@ class BehaviorConfig(Settings):
 class OptimizerConfig(Settings):
     """The optimizer of each of the three parts."""
 
-    kind: Literal["adam", "laprop"] = "adam"
-    """Adam (V1, V2), or LaProp (V3), which scales gradients before it averages them."""
+    kind: Literal["adam", "keras_adam", "laprop"] = "adam"
+    """Adam; Keras' (V1, V2), which adds epsilon before the bias correction; or LaProp (V3), which scales gradients before
+    it averages them."""
 
     model_learning_rate: float = setting(6e-4, SMALLEST)
     """World model."""

@@ -6,7 +6,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.scipy.special import ndtr, ndtri
 
 from jaxdreamer.ops.distribution import Distribution, distribution, f32
@@ -147,10 +147,10 @@ class TanhNormal(_Vectors):
         """The sample of highest density among many, chosen for each vector: float32 [..., n].
 
         This is how V1 acts in evaluation (the authors' code; no closed form exists for the mode of a wide TanhNormal).
+        Densities are those of :meth:`log_prob`, which clips: samples that are rounded to +-1 score alike.
         """
-        keys = jax.random.split(key, samples)
-        candidates, log_probs = jax.vmap(self.sample_and_log_prob)(keys)
-        best = jnp.argmax(log_probs, axis=0)[None, ..., None]
+        candidates = jax.vmap(self.sample)(jax.random.split(key, samples))
+        best = jnp.argmax(jax.vmap(self.log_prob)(candidates), axis=0)[None, ..., None]
         return jnp.take_along_axis(candidates, best, axis=0)[0]
 
     def mean(self) -> Array:
@@ -237,6 +237,16 @@ class TruncatedNormal(_Vectors):
         is_low = below < above
         z = _normal_quantile(jnp.where(is_low, below, above)) * jnp.where(is_low, 1.0, -1.0)
         return straight_through_clip(loc + std * z, -_TRUNCATED_LIMIT, _TRUNCATED_LIMIT)
+
+    def as_if_unbounded(self, x: Array) -> Array:
+        """A sample x [..., n] with the gradients of an unbounded Normal's: ``dx/dloc = 1``, ``dx/dstd = (x - loc) / std``.
+
+        The exact ones, those of :meth:`from_noise`, are smaller: near a bound a sample hardly moves.
+        Source: TensorFlow Probability's truncated normal, and so the authors' code of DreamerV2.
+        """
+        loc, std = f32(self.loc), f32(self.std)
+        linear = loc + std * lax.stop_gradient((x - loc) / std)
+        return lax.stop_gradient(x) + (linear - lax.stop_gradient(linear))
 
     def mode(self, key: Array | None = None) -> Array:
         """``clip(loc)`` to +-(1 - 1e-6), float32 [..., n]."""

@@ -76,8 +76,8 @@ class OneHot(_Choice):
         return jax.nn.softmax(f32(self.logits), axis=-1)
 
     def log_prob(self, x: Array) -> Array:
-        """``sum_c x_c log p_c`` at a one-hot x [..., C]: float32 [...]. Differentiable in x too."""
-        return jnp.sum(f32(x) * jax.nn.log_softmax(f32(self.logits), axis=-1), axis=-1)
+        """``sum_c x_c log p_c`` at a one-hot x [..., C], a constant: float32 [...]."""
+        return jnp.sum(lax.stop_gradient(f32(x)) * jax.nn.log_softmax(f32(self.logits), axis=-1), axis=-1)
 
     def entropy(self, key: Array | None = None) -> Array:
         """``-sum_c p_c log p_c``, float32 [...] in [0, log C]."""

@@ -8,6 +8,7 @@ a sample's last axis; that axis is one event, and log_prob sums it.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, TypeVar
 
 import jax
@@ -40,6 +41,7 @@ __all__ = [
     "UnitNormal",
     "bounded_normal_from_raw",
     "policy_mode",
+    "released_gradient",
     "stop_gradient",
     "tanh_normal_from_raw",
     "truncated_normal_from_raw",
@@ -96,6 +98,20 @@ class Joint(Distribution):
 def stop_gradient(dist: D) -> D:
     """The same distribution as a constant."""
     return jax.tree.map(lax.stop_gradient, dist)
+
+
+def released_gradient(dist: Any, action: Array) -> Array:
+    """The same sample of ``dist`` [..., size] with the gradient that the released V2 gives to it.
+
+    That of a :class:`TruncatedNormal` is :meth:`TruncatedNormal.as_if_unbounded`; all others have their own.
+    """
+    if isinstance(dist, TruncatedNormal):
+        return dist.as_if_unbounded(action)
+    if isinstance(dist, Joint):
+        ends = list(itertools.accumulate(part.size for part in dist.parts))
+        pieces = jnp.split(action, ends[:-1], axis=-1)
+        return jnp.concatenate([released_gradient(part, x) for part, x in zip(dist.parts, pieces)], axis=-1)
+    return action
 
 
 def policy_mode(dist: Any, key: Array) -> Array:

@@ -27,6 +27,9 @@ NAMES = {
     "loss/discount": "its term of the predicted end of episodes, likewise",
     "loss/kl": "its divergence between posterior and prior, with free nats, weighted",
     "loss/actor": "actor loss on dreamed sequences, with the entropy bonus",
+    "actor/return_term": "part of minus the actor loss that the returns make; with the entropy bonus it is all of it",
+    "actor/entropy_bonus": "its other part, the weighted entropy; where it outweighs the return term, the policy "
+    "stays random",
     "loss/critic": "critic loss on dreamed sequences: minus the log-likelihood of their lambda-returns",
     "kl": "divergence between posterior and prior in nats",
     "*_entropy": "entropy in nats of the actor, the prior or the posterior",

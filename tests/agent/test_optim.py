@@ -12,7 +12,7 @@ from jaxdreamer.config import OptimizerConfig
 PARAMS = {"a": np.array([1.0, -2.0, 0.5], np.float32), "b": np.array([[3.0]], np.float32)}
 
 
-def numpy_adam(params, gradients, rate, epsilon, clip, decay):
+def numpy_adam(params, gradients, rate, epsilon, clip, decay, kind):
     """Two moments, both corrected for their start at zero; the decay is a factor of its own."""
     params = {name: x.astype(np.float64) for name, x in params.items()}
     first = dict.fromkeys(params, 0.0)
@@ -23,17 +23,23 @@ def numpy_adam(params, gradients, rate, epsilon, clip, decay):
             g = g.astype(np.float64) * min(1.0, clip / norm)
             first[name] = 0.9 * first[name] + 0.1 * g
             second[name] = 0.999 * second[name] + 0.001 * g**2
-            mean, variance = first[name] / (1 - 0.9**step), second[name] / (1 - 0.999**step)
-            params[name] = (1 - decay) * params[name] - rate * mean / (np.sqrt(variance) + epsilon)
+            mean, correction = first[name] / (1 - 0.9**step), np.sqrt(1 - 0.999**step)
+            if kind == "keras_adam":
+                move = correction * mean / (np.sqrt(second[name]) + epsilon)
+            else:
+                move = mean / (np.sqrt(second[name]) / correction + epsilon)
+            params[name] = (1 - decay) * params[name] - rate * move
     return params
 
 
+@pytest.mark.parametrize("kind", ["adam", "keras_adam"])
 @pytest.mark.parametrize("part", ["model", "actor", "critic"])
 @pytest.mark.parametrize(("clip", "decay"), [(100.0, 0.0), (0.5, 0.0), (0.5, 0.01)])
-def test_three_steps_equal_numpy(part, clip, decay):
+def test_three_steps_equal_numpy(part, clip, decay, kind):
     rates = {"model": 0.1, "actor": 0.02, "critic": 0.003}
     config = OptimizerConfig(
         **{f"{name}_learning_rate": rate for name, rate in rates.items()},
+        kind=kind,
         adam_epsilon=1e-2,
         grad_clip_norm=clip,
         weight_decay=decay,
@@ -45,7 +51,7 @@ def test_three_steps_equal_numpy(part, clip, decay):
     for gradient in gradients:
         updates, state = optimizer.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
-    expected = numpy_adam(PARAMS, gradients, rates[part], 1e-2, clip, decay)
+    expected = numpy_adam(PARAMS, gradients, rates[part], 1e-2, clip, decay, kind)
     for name in PARAMS:
         np.testing.assert_allclose(params[name], expected[name], rtol=1e-5)
 

@@ -87,6 +87,8 @@ def _derived(args: DreamerConfig) -> dict[str, Any]:
         "run.pretrain": args.update_steps,
         "run.log_every": _entries("collect_steps")(args),
         "run.video": wants_films(args),
+        "behavior.actor_sample_gradient": "exact",
+        "optimizer.kind": "adam",
     }
     if is_v2(args):
         values["model.classes"] = args.num_categories
