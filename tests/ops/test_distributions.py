@@ -131,3 +131,21 @@ def test_policy_mode_is_the_best_of_100_for_tanh_normal_and_the_mode_for_others(
     np.testing.assert_array_equal(action[..., :4], joint.parts[0].mode())
     assert (np.asarray(action[..., 4:8]) != np.asarray(joint.parts[1].mode())).any()
     np.testing.assert_array_equal(action[..., 8:], joint.parts[2].mode())
+
+
+def test_the_released_gradient_is_that_of_an_unbounded_normal_and_leaves_choices_alone():
+    loc, std, logits = jnp.array([0.4, -0.7]), jnp.array([0.5, 1.3]), jnp.array([0.2, -0.1, 0.5])
+    noise = (jnp.array([0.3, 0.8]), jnp.array([0.1, 0.9, 0.0]))
+
+    def action(released, loc, std, logits):
+        dist = ds.Joint((ds.TruncatedNormal(loc, std), ds.OneHot(logits)))
+        sample = dist.from_noise(noise)
+        return ds.released_gradient(dist, sample) if released else sample
+
+    exact, released = (action(flag, loc, std, logits) for flag in (False, True))
+    np.testing.assert_array_equal(exact, released)
+    of_loc, of_std, of_logits = jax.jacobian(action, (1, 2, 3))(True, loc, std, logits)
+    np.testing.assert_allclose(of_loc[:2], np.eye(2), rtol=1e-6)
+    np.testing.assert_allclose(of_std[:2], np.diag((exact[:2] - loc) / std), rtol=1e-5)
+    np.testing.assert_allclose(of_logits, jax.jacobian(action, 3)(False, loc, std, logits), rtol=1e-6)
+    assert (np.diag(jax.jacobian(action, 1)(False, loc, std, logits)) < 0.9).all()
