@@ -40,7 +40,7 @@ else:
 AnyArray = Any  # numpy's on the host, jax's on the device and while tracing: the containers below are used for both
 PyTree = Any
 Observation = dict[str, AnyArray]
-_OBS = "obs/"
+_GROUPS = ("obs/", "kept/")
 _DTYPES = {"image": "uint8", "vector": "float32", "discrete": "int32"}
 _MOST_KEYS = 4096
 _FORM = {
@@ -148,7 +148,7 @@ class EnvSpec:
         """Shape and dtype of each array of one entry, by the names of :func:`flatten`; without a lane axis."""
         single, flag = np.dtype(np.float32), np.dtype(bool)
         return {
-            **{f"{_OBS}{key}": (item.shape, np.dtype(item.dtype)) for key, item in self.obs.items()},
+            **{f"obs/{key}": (item.shape, np.dtype(item.dtype)) for key, item in self.obs.items()},
             "action": ((self.action.size,), single),
             "reward": ((), single),
             **dict.fromkeys(("is_first", "is_last", "is_terminal"), ((), flag)),
@@ -207,25 +207,27 @@ class Batch(NamedTuple):
     is_first: AnyArray  # bool [T, B]
     is_last: AnyArray  # bool [T, B]
     is_terminal: AnyArray  # bool [T, B]
-    initial: Latent | None = None  # [B, ...], the latent before the first entry, where replay keeps it; else zeros
+    # per name: [T, B, ...], what the algorithm remembered when entry t was collected, where it asks for that
+    kept: dict[str, AnyArray] = {}  # noqa: RUF012  (nobody writes into it)
 
 
 Entries = TypeVar("Entries", Timestep, Batch)
 
 
 def flatten(entries: Timestep | Batch) -> dict[str, AnyArray]:
-    """The arrays by name: ``obs/<key>`` for each observation, and the other fields under their own names.
-
-    ``Batch.initial`` is of a whole sequence and not of its entries; it is left out.
-    """
-    named = {f"{_OBS}{key}": value for key, value in entries.obs.items()}
-    return named | {name: getattr(entries, name) for name in entries._fields if name not in ("obs", "initial")}
+    """The arrays by name: ``obs/<key>`` and ``kept/<key>``, and the other fields under their own names."""
+    named = entries._asdict()
+    groups = {prefix: named.pop(prefix[:-1], {}) for prefix in _GROUPS}
+    return {prefix + key: value for prefix, group in groups.items() for key, value in group.items()} | named
 
 
 def unflatten(kind: type[Entries], named: Mapping[str, AnyArray]) -> Entries:
     """What :func:`flatten` took apart; arrays that are no field of ``kind`` are ignored."""
-    obs = {name.removeprefix(_OBS): value for name, value in named.items() if name.startswith(_OBS)}
-    return kind(obs, **{name: named[name] for name in kind._fields if name not in ("obs", "initial")})
+    groups = {
+        prefix[:-1]: {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
+        for prefix in _GROUPS
+    }
+    return kind(**{name: groups[name] if name in groups else named[name] for name in kind._fields})
 
 
 class PolicyState(NamedTuple):

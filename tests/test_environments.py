@@ -16,7 +16,7 @@ import pytest
 
 from jaxdreamer import cli
 from jaxdreamer import config as configs
-from jaxdreamer.agent.algorithm import Policy
+from jaxdreamer.agent.algorithm import Algorithm, Policy
 from jaxdreamer.envs import episode_seed, make_env, make_vector
 from jaxdreamer.ops.exploration import random_action
 from jaxdreamer.replay.host import HostReplay
@@ -70,7 +70,7 @@ def test_episodes_through_workers_into_replay(command, models):
         lambda count: jnp.zeros((count, 1)),
         lambda params, state, obs, first, key, mode: (random_action(key, envs.spec.action, len(first)), state),
     )
-    collector = Collector(envs, policy, replay, jax.random.key(0))
+    collector = Collector(envs, Algorithm(None, None, policy, None), replay, jax.random.key(0))
     try:
         for _ in range(2 * (limit + 1)):
             collector.step(None, "random")

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -28,6 +29,18 @@ def nothing_to_show(params: PyTree, batch: Batch, *, context: int, key: Array) -
     """The open loop of an algorithm without a model that predicts observations."""
     del params, batch, context, key
     return OpenLoop({}, {}, {})
+
+
+def nothing_to_keep(state: PyTree) -> dict[str, Array]:
+    """What an algorithm keeps of its policy's state that learns from entries alone."""
+    del state
+    return {}
+
+
+def kept_layout(algorithm: Algorithm) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shape and dtype of what an algorithm keeps with one entry, by name."""
+    shapes = jax.eval_shape(lambda: algorithm.keep(algorithm.policy.init(1)))
+    return {key: (item.shape[1:], np.dtype(item.dtype)) for key, item in shapes.items()}
 
 
 class Policy(NamedTuple):
@@ -58,6 +71,9 @@ class Algorithm(NamedTuple):
     acting: Callable[[PyTree, PyTree], PyTree]  # (state.params, state.aux) -> the params that ``policy`` acts with
     # (acting params, batch [T, B, ...], *, context, key) -> what the model predicts beside what happened
     open_loop: Callable[..., OpenLoop] = nothing_to_show
+    # the policy's state after it decided on an action -> what replay keeps with the entry that the action leads to, leaves
+    # [B, ...]; it comes back as ``Batch.kept``
+    keep: Callable[[PyTree], dict[str, Array]] = nothing_to_keep
 
 
 Make = Callable[..., Algorithm]

@@ -7,7 +7,7 @@ from functools import partial
 from jaxdreamer.agent.algorithm import Algorithm
 from jaxdreamer.agent.learner import make_learner
 from jaxdreamer.agent.open_loop import open_loop
-from jaxdreamer.agent.policy import acting, make_policy
+from jaxdreamer.agent.policy import acting, keeping, make_policy
 from jaxdreamer.config import Config
 from jaxdreamer.nets.networks import Networks, make_networks
 from jaxdreamer.types import EnvSpec
@@ -23,4 +23,5 @@ def make(config: Config, spec: EnvSpec, networks: Networks | None = None) -> Alg
         policy=make_policy(config, spec, networks),
         acting=acting,
         open_loop=partial(open_loop, networks),
+        keep=keeping(config),
     )

@@ -19,7 +19,7 @@ from jaxdreamer.agent.algorithm import Algorithm, commit, descend, fresh
 from jaxdreamer.agent.behavior import track_critic
 from jaxdreamer.agent.open_loop import open_loop
 from jaxdreamer.agent.optim import make_optimizers
-from jaxdreamer.agent.policy import acting, make_policy
+from jaxdreamer.agent.policy import acting, keeping, make_policy
 from jaxdreamer.agent.rssm import imagine, prior_step
 from jaxdreamer.agent.world_model import world_model_loss
 from jaxdreamer.config import BehaviorConfig, Config
@@ -77,7 +77,8 @@ def make(config: Config, spec: EnvSpec, networks: Networks | None = None) -> Alg
             aux={"target_critic": target, "statistics": statistics, "returns": returns},
         )
 
-    return Algorithm(init, update, make_policy(config, spec, networks), acting, partial(open_loop, networks))
+    policy = make_policy(config, spec, networks)
+    return Algorithm(init, update, policy, acting, partial(open_loop, networks), keeping(config))
 
 
 def total_loss(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdreamer.agent.algorithm import OpenLoop
-from jaxdreamer.agent.rssm import imagine, observe, prior_step
+from jaxdreamer.agent.rssm import first_latent, imagine, observe, prior_step
 from jaxdreamer.nets.networks import Networks, features
 from jaxdreamer.ops.transforms import float_to_image
 from jaxdreamer.types import Array, Batch, Observation, PyTree
@@ -28,7 +28,9 @@ def open_loop(networks: Networks, params: PyTree, batch: Batch, *, context: int,
     model, truth = params["model"], networks.prepare(params["statistics"], batch.obs)
     seen, action, is_first = jax.tree.map(lambda x: x[:context], (truth, batch.action, batch.is_first))
     embed = networks.encode(model, seen)
-    latent, _, _ = observe(networks.rssm, model, embed=embed, action=action, is_first=is_first, key=key_observe)
+    sequence = {"embed": embed, "action": action, "is_first": is_first}
+    initial = first_latent(networks.rssm, batch.kept)
+    latent, _, _ = observe(networks.rssm, model, **sequence, key=key_observe, initial=initial)
     # imagine() asks its policy for the action at each step: here that is a tape, and the position travels as a counter.
     last = jax.tree.map(lambda x: x[-1], latent)
     step = prior_step(networks.rssm, model)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import get_args
 
 import jax
 import jax.numpy as jnp
 
-from jaxdreamer.agent.algorithm import Mode, Policy
-from jaxdreamer.agent.rssm import forget
+from jaxdreamer.agent.algorithm import Mode, Policy, nothing_to_keep
+from jaxdreamer.agent.rssm import forget, keep_latent
 from jaxdreamer.config import Config
 from jaxdreamer.nets.networks import Networks, features, make_networks
 from jaxdreamer.ops.distributions import policy_mode
@@ -19,6 +21,13 @@ from jaxdreamer.types import Array, EnvSpec, Latent, Observation, PolicyState, P
 def acting(params: PyTree, aux: PyTree) -> PyTree:
     """What Dreamer acts with: ``{"model", "actor", "statistics"}``."""
     return {"model": params["model"], "actor": params["actor"], "statistics": aux["statistics"]}
+
+
+def keeping(config: Config) -> Callable[[PolicyState], dict[str, Array]]:
+    """What replay keeps of the policy's state, see ``replay.context``."""
+    if config.replay.context == "none":
+        return nothing_to_keep
+    return partial(keep_latent, config.model.classes)
 
 
 def make_policy(config: Config, spec: EnvSpec, networks: Networks | None = None) -> Policy:

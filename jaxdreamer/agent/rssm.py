@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdreamer.nets.networks import RSSMFunctions
-from jaxdreamer.types import Array, Imagined, Latent, PyTree
+from jaxdreamer.types import Array, Imagined, Latent, PolicyState, PyTree
 
 
 def forget(latent: Latent, action: Array, is_first: Array) -> tuple[Latent, Array]:
@@ -21,6 +21,31 @@ def forget(latent: Latent, action: Array, is_first: Array) -> tuple[Latent, Arra
     # Chosen, not multiplied: 0 * NaN would carry a broken state over every reset.
     wipe = lambda x: jnp.where(is_first[..., None], jnp.zeros_like(x), x)  # noqa: E731
     return jax.tree.map(wipe, latent), wipe(action)
+
+
+def keep_latent(classes: int, state: PolicyState) -> dict[str, Array]:
+    """What replay keeps of the latent that the next entry is reached from; :func:`first_latent` reads it.
+
+    ``deter`` float32 [B, D], and ``stoch``: of a categorical latent the chosen classes, uint8 (int32 from 256 classes on)
+    [B, G]; number C stands for the zeros that there are before any observation.
+    """
+    deter, stoch = state.latent
+    if classes:
+        groups = stoch.reshape(*stoch.shape[:-1], -1, classes)
+        chosen = jnp.where(groups.any(axis=-1), jnp.argmax(groups, axis=-1), classes)
+        stoch = chosen.astype(jnp.uint8 if classes < 256 else jnp.int32)
+    return {"deter": deter, "stoch": stoch}
+
+
+def first_latent(rssm: RSSMFunctions, kept: dict[str, Array]) -> Latent | None:
+    """The latent [B, ...] before the first entry of sequences, from ``Batch.kept``; None where nothing was kept."""
+    if not kept:
+        return None
+    deter, stoch = kept["deter"][0], kept["stoch"][0]
+    if jnp.issubdtype(stoch.dtype, jnp.integer):
+        classes = rssm.initial(()).stoch.shape[-1] // stoch.shape[-1]
+        stoch = jax.nn.one_hot(stoch, classes).reshape(*stoch.shape[:-1], -1)
+    return Latent(deter, stoch)
 
 
 def observe(

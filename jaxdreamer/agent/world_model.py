@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxdreamer.agent.rssm import observe
+from jaxdreamer.agent.rssm import first_latent, observe
 from jaxdreamer.config import Config
 from jaxdreamer.nets.networks import Networks, features
 from jaxdreamer.ops.distributions import UnitNormal
@@ -56,10 +56,12 @@ def world_model_loss(
     Source: DreamerV1 (arXiv:1912.01603) eq. 10; DreamerV2 (arXiv:2010.02193) eq. 2 and algorithm 2.
     """
     loss = config.loss
-    is_first = batch.is_first.at[0].set(True) if loss.mask_first_action else batch.is_first
+    initial = first_latent(networks.rssm, batch.kept)
+    masked = loss.mask_first_action and initial is None
+    is_first = batch.is_first.at[0].set(True) if masked else batch.is_first
     targets = networks.prepare(networks.statistics if statistics is None else statistics, batch.obs)
     sequence = {"embed": networks.encode(params, targets), "action": batch.action, "is_first": is_first}
-    latent, posterior, prior = observe(networks.rssm, params, **sequence, key=key, initial=batch.initial)
+    latent, posterior, prior = observe(networks.rssm, params, **sequence, key=key, initial=initial)
     feat = features(latent)
 
     terms: Metrics = {}  # an observation may bear any name, "reward" too: its term has a prefix of its own

@@ -106,6 +106,7 @@ _V3: dict[str, Any] = {
     "replay.capacity": 1_000_000,
     "replay.batch_size": 16,
     "replay.batch_length": 64,
+    "replay.context": "collected",
     "run.pretrain": 0,
 }
 

@@ -196,6 +196,8 @@ class ReplayConfig(Settings):
     """Sequences per update, B."""
     batch_length: int = setting(50, 1)
     """Entries per sequence, T. 1: every entry stands alone, so nothing is learned of what leads to what."""
+    context: Literal["none", "collected"] = "none"
+    """The latent that a sequence begins from: zeros, or what the agent had there when it collected the entry (V3)."""
     cross_episodes: bool = True
     """Let a sequence run over an episode's end into the next (the state is reset there). Off, as V1 and V2 sample: only
     one that begins with an episode shorter than a sequence."""

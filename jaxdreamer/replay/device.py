@@ -22,7 +22,7 @@ from jax import lax
 
 from jaxdreamer.config import ConfigError
 from jaxdreamer.memory import available_memory
-from jaxdreamer.replay.layout import RingSize, bytes_by_field, check_row, rows_for
+from jaxdreamer.replay.layout import Layout, RingSize, bytes_by_field, check_row, rows_for
 from jaxdreamer.types import Array, Batch, EnvSpec, Timestep, flatten, unflatten
 
 _INT32_MAX = 2**31 - 1
@@ -43,20 +43,22 @@ class DeviceReplay(NamedTuple):
     """What :func:`make_device_replay` binds."""
 
     init: Callable[[], DeviceReplayState]
-    add: Callable[[DeviceReplayState, Timestep, Array], DeviceReplayState]
+    add: Callable[..., DeviceReplayState]  # (state, timestep, action, kept)
     close: Callable[[DeviceReplayState, Array], DeviceReplayState]
     can_sample: Callable[[DeviceReplayState], Array]
     sample: Callable[[DeviceReplayState, Array], Batch]
     size: RingSize
 
 
-def init(spec: EnvSpec, *, rows: int, lanes: int) -> DeviceReplayState:
-    """An empty ring."""
-    made = {key: jnp.zeros((rows, lanes, *shape), dtype) for key, (shape, dtype) in spec.layout.items()}
+def init(layout: Layout, *, rows: int, lanes: int) -> DeviceReplayState:
+    """An empty ring of entries of that layout, by the names of :func:`jaxdreamer.types.flatten`."""
+    made = {key: jnp.zeros((rows, lanes, *shape), dtype) for key, (shape, dtype) in layout.items()}
     return DeviceReplayState(unflatten(Batch, made), jnp.zeros((rows, lanes), jnp.int32), jnp.int32(0), jnp.int32(0))
 
 
-def add(state: DeviceReplayState, timestep: Timestep, action: Array) -> DeviceReplayState:
+def add(
+    state: DeviceReplayState, timestep: Timestep, action: Array, kept: dict[str, Array] | None = None
+) -> DeviceReplayState:
     """Append one row; over the oldest one where the ring is full.
 
     Args:
@@ -64,11 +66,12 @@ def add(state: DeviceReplayState, timestep: Timestep, action: Array) -> DeviceRe
         timestep: arrays with a leading lane axis.
         action: float32 [lanes, A], what led to ``timestep``. On reset entries it is stored as zero, and so is the
             reward.
+        kept: per name [lanes, ...], for :attr:`Batch.kept`.
 
     Raises:
         ValueError: when traced, for a key, shape or dtype that is not the ring's.
     """
-    row = jax.tree.map(jnp.asarray, Batch(action=action, **timestep._asdict()))
+    row = jax.tree.map(jnp.asarray, Batch(action=action, kept=kept or {}, **timestep._asdict()))
     check_row(flatten(row), flatten(state.entries))
     first = row.is_first
     row = row._replace(action=jnp.where(first[:, None], 0, row.action), reward=jnp.where(first, 0, row.reward))
@@ -234,6 +237,7 @@ def make_device_replay(
     cross_episodes: bool,
     copies: int = 1,
     memory_fraction: float = 0.8,
+    kept: Layout | None = None,
 ) -> DeviceReplay:
     """Check that the ring fits, and bind this module's functions to its sizes. Nothing is allocated before ``init``.
 
@@ -248,6 +252,7 @@ def make_device_replay(
         copies: rings that will exist side by side, one for each of the seeds trained in one program.
         memory_fraction: share of the device's memory that all copies together may take; of the memory available on
             this machine where the device is the CPU. Devices that do not report their memory raise their own error.
+        kept: shape and dtype of what :attr:`Batch.kept` holds of one entry, by name.
 
     Raises:
         ReplayTooLarge: more memory asked for than that.
@@ -256,14 +261,15 @@ def make_device_replay(
     rows = rows_for(capacity=capacity, lanes=lanes, length=length, cross_episodes=cross_episodes)
     if rows * lanes > _MOST_ENTRIES:
         raise ConfigError(f"replay.capacity {capacity}: a replay on the device holds at most {_MOST_ENTRIES} entries")
-    sizes = bytes_by_field(spec.layout, rows * lanes) | {"age": rows * lanes * 4}
+    layout = spec.layout | {f"kept/{key}": item for key, item in (kept or {}).items()}
+    sizes = bytes_by_field(layout, rows * lanes) | {"age": rows * lanes * 4}
     device = jax.local_devices()[0]
     size = RingSize(sizes, rows, lanes, "host" if device.platform == "cpu" else device.device_kind, copies)
     available = _memory_of(device)
     if available is not None:
         size.refuse_if_too_large(available, memory_fraction)
     return DeviceReplay(
-        init=functools.partial(init, spec, rows=rows, lanes=lanes),
+        init=functools.partial(init, layout, rows=rows, lanes=lanes),
         add=add,
         close=close,
         can_sample=functools.partial(can_sample, length=length, cross_episodes=cross_episodes),

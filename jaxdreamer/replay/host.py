@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdreamer.config import ConfigError
 from jaxdreamer.memory import available_memory
-from jaxdreamer.replay.layout import ReplayTooLarge, RingSize, bytes_by_field, check_row, rows_for
+from jaxdreamer.replay.layout import Layout, ReplayTooLarge, RingSize, bytes_by_field, check_row, rows_for
 from jaxdreamer.types import Batch, EnvSpec, Timestep, flatten, unflatten
 
 __all__ = ["HostReplay", "Indices", "ReplayTooLarge"]
@@ -53,6 +53,7 @@ class HostReplay:
         guard: rows that may be added between :meth:`sample_indices` and :meth:`gather`. Windows touching rows which
             the next ``guard`` additions overwrite are not sampled.
         memory_fraction: share of the available memory that the ring may take.
+        kept: shape and dtype of what :attr:`Batch.kept` holds of one entry, by name.
 
     Raises:
         ReplayTooLarge: more memory asked for than ``memory_fraction`` of what is available.
@@ -69,13 +70,15 @@ class HostReplay:
         cross_episodes: bool,
         guard: int = 0,
         memory_fraction: float = 0.8,
+        kept: Layout | None = None,
     ):
         self.spec, self.lanes, self.length = spec, int(lanes), int(length)
         self.cross_episodes, self.guard = cross_episodes, int(guard)
         self.rows_max = rows_for(
             capacity=capacity, lanes=self.lanes, length=self.length, cross_episodes=cross_episodes, guard=self.guard
         )
-        self.layout = spec.layout | {"episode": ((), np.dtype(np.int64))}  # of one entry, as read_rows names them
+        self._entry = spec.layout | {f"kept/{key}": item for key, item in (kept or {}).items()}
+        self.layout = self._entry | {"episode": ((), np.dtype(np.int64))}  # of one entry, as read_rows names them
         layout = self.layout | {"valid": ((), np.dtype(bool))}
         sizes = bytes_by_field(layout, self.rows_max * self.lanes)
         self.size = RingSize(sizes, self.rows_max, self.lanes, "host")
@@ -144,19 +147,20 @@ class HostReplay:
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
-    def add(self, timestep: Timestep, action: Any) -> None:
+    def add(self, timestep: Timestep, action: Any, kept: dict[str, Any] | None = None) -> None:
         """Append one row.
 
         Args:
             timestep: arrays with a leading lane axis.
             action: float32 [lanes, A], what led to ``timestep``. On reset entries it is stored as zero, and so is the
                 reward.
+            kept: per name [lanes, ...], for :attr:`Batch.kept`.
 
         Raises:
             ValueError: a shape, dtype or value that is not the spec's, or an entry that follows an episode's end
                 without being a reset.
         """
-        values = self._checked(timestep, action)
+        values = self._checked(Batch(action=action, kept=kept or {}, **timestep._asdict()))
         row, first = self._total, values["is_first"]
         if row > self.oldest:
             lost = np.flatnonzero(self._newest("is_last") & ~first)
@@ -196,9 +200,8 @@ class HostReplay:
         episode, first = self._arrays["episode"], self._arrays["is_first"]
         return first[start] | (episode[start] == episode[end])
 
-    def _checked(self, timestep: Timestep, action: Any) -> dict[str, np.ndarray]:
-        row = flatten(Batch(action=action, **timestep._asdict()))
-        values = {key: np.asarray(value) for key, value in row.items()}
+    def _checked(self, row: Batch) -> dict[str, np.ndarray]:
+        values = {key: np.asarray(value) for key, value in flatten(row).items()}
         check_row(values, {key: array for key, array in self._arrays.items() if key != "episode"})
         for key, value in values.items():
             with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused below
@@ -319,7 +322,7 @@ class HostReplay:
     def buffers(self, count: int, groups: int | None = None) -> dict[str, np.ndarray]:
         """Uninitialised arrays for :meth:`gather`'s ``out``; ``count`` as many windows as the indices hold."""
         shape = (groups, self.length, count // groups) if groups else (self.length, count)
-        return {key: np.empty((*shape, *inner), dtype) for key, (inner, dtype) in self.spec.layout.items()}
+        return {key: np.empty((*shape, *inner), dtype) for key, (inner, dtype) in self._entry.items()}
 
     # ---- persistence: `disk.py` writes and reads the rows --------------------------------------------------------
 

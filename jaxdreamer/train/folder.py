@@ -16,7 +16,7 @@ from jaxdreamer.saving import write_json
 from jaxdreamer.types import EnvSpec
 
 # A run's stored experience and parameters mean nothing under another value of these.
-FIXED = ("seed", "algorithm", "env.", "model.", "replay.capacity")
+FIXED = ("seed", "algorithm", "env.", "model.", "replay.capacity", "replay.context")
 
 
 def load_run(logdir: str | os.PathLike[str]) -> tuple[Config, EnvSpec]:

@@ -395,7 +395,7 @@ def agent(name):
     batch = Batch(
         {key: jnp.asarray(d[key][1:]) for key in SPECS[name].obs}, jnp.asarray(action), jnp.asarray(d["reward"][1:]),
         *(jnp.asarray(d[key][1:]) for key in ("is_first", "is_last", "is_terminal")),
-        initial=Latent(jnp.asarray(d["dyn/deter"][0]), jnp.asarray(d["dyn/stoch"][0].reshape(2, -1))),
+        kept={"deter": jnp.asarray(d["dyn/deter"][:-1]), "stoch": jnp.asarray(d["dyn/stoch"][:-1].reshape(4, 2, -1))},
     )  # fmt: skip
     return networks, state, batch
 

@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from jaxdreamer import config as configs
-from jaxdreamer.agent.policy import make_policy
+from jaxdreamer.agent.algorithms import make_algorithm
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.gymnasium_env import wrap
 from jaxdreamer.envs.host.vector import LocalVectorEnv
@@ -52,7 +52,7 @@ def test_what_is_not_finite_ends_its_episode_and_is_not_stored(where):
     env = type("Case", (Spoilt,), {"where": where})
     envs = LocalVectorEnv([wrap(env(), CONFIG.env) for _ in range(2)])
     replay = HostReplay(envs.spec, capacity=200, lanes=2, length=4, cross_episodes=True)
-    collector = Collector(envs, make_policy(CONFIG, envs.spec), replay, jax.random.key(0))
+    collector = Collector(envs, make_algorithm(CONFIG, envs.spec), replay, jax.random.key(0))
     for _ in range(20):
         collector.step(None, "random")
     rows = replay.read_rows(0, replay.total)
@@ -70,5 +70,5 @@ def test_a_picture_that_is_never_finite_stops_collecting(caplog):
     envs = LocalVectorEnv([wrap(env(), CONFIG.env)])
     replay = HostReplay(envs.spec, capacity=200, lanes=1, length=4, cross_episodes=True)
     with pytest.raises(EnvError, match=r"environment 0 gave .* not finite 20 times in a row.*: reward nan$"):
-        Collector(envs, make_policy(CONFIG, envs.spec), replay, jax.random.key(0)).step(None, "random")
+        Collector(envs, make_algorithm(CONFIG, envs.spec), replay, jax.random.key(0)).step(None, "random")
     assert "observation 'image' holds numbers that are not finite" in caplog.text

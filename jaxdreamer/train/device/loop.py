@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdreamer.agent.algorithm import OpenLoop
+from jaxdreamer.agent.algorithm import OpenLoop, kept_layout
 from jaxdreamer.config import ConfigError
 from jaxdreamer.devices import how_often
 from jaxdreamer.envs.base import EnvError
@@ -65,6 +65,7 @@ class DeviceLoop(Loop):
             batch_size=config.replay.batch_size,
             cross_episodes=config.replay.cross_episodes,
             copies=len(self.runs),
+            kept=kept_layout(self.algorithm),
         )
         self.progress.log(replay.size.describe())
         program = make_program(self.algorithm, copies, replay, cross_episodes=config.replay.cross_episodes)

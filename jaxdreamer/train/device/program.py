@@ -146,7 +146,7 @@ def _make_row(algorithm: Algorithm, lanes: Lanes, replay: DeviceReplay) -> Calla
             timestep=timestep,
             acting=acting,
             # A reset without an end before it: the episode broke off at its newest entry.
-            replay=replay.add(replay.close(carry.replay, timestep.is_first), timestep, action),
+            replay=replay.add(replay.close(carry.replay, timestep.is_first), timestep, action, algorithm.keep(acting)),
             running=running,
             ended=merge(carry.ended, ended, jnp),
             agent_steps=carry.agent_steps + jnp.sum(~timestep.is_first, dtype=jnp.int32),

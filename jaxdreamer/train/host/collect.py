@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdreamer.agent.algorithm import Policy
+from jaxdreamer.agent.algorithm import Algorithm, Policy
 from jaxdreamer.envs.base import EnvError, VectorEnv
 from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.train.evaluate import MAX_BROKEN_IN_A_ROW
@@ -43,8 +43,9 @@ class Collector:
     last good entry, and nothing that is not finite reaches replay or the world model. Such entries are counted.
     """
 
-    def __init__(self, envs: VectorEnv, policy: Policy, replay: HostReplay, key: Array):
-        self.envs, self._replay = envs, replay
+    def __init__(self, envs: VectorEnv, algorithm: Algorithm, replay: HostReplay, key: Array):
+        self.envs, self._replay, self._keep = envs, replay, algorithm.keep
+        policy = algorithm.policy
         self._acts = {mode: make_act(policy, mode) for mode in ("random", "explore")}
         self.acting = Acting(jax.tree.map(jnp.asarray, policy.init(envs.num_envs)), key)
         self.running = Running.none(envs.num_envs)
@@ -68,7 +69,7 @@ class Collector:
             # A reset without an end before it: the environment broke off, and its episode ends at its last entry.
             for lane in np.flatnonzero(timestep.is_first & ~np.asarray(self.latest.is_last)):
                 self._replay.close_episode(int(lane))
-        self._replay.add(timestep, action)
+        self._replay.add(timestep, action, self._keep(self.acting.policy))
         self.running, self.ended = count_entry(self.running, timestep)
         self.latest = timestep
         return timestep

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdreamer.agent.algorithm import OpenLoop
+from jaxdreamer.agent.algorithm import OpenLoop, kept_layout
 from jaxdreamer.devices import how_often
 from jaxdreamer.envs.base import VectorEnv
 from jaxdreamer.envs.host.observations import ill_scaled
@@ -98,12 +98,13 @@ class HostLoop(Loop):
             length=config.replay.batch_length,
             cross_episodes=config.replay.cross_episodes,
             guard=guard,
+            kept=kept_layout(self.algorithm),
         )
         self.progress.log(self.replay.size.describe())
         key_learner, key_act, _ = jax.random.split(jax.random.key(config.seed), 3)  # the third is the evaluations'
         with self.progress.status("building the networks"):
             self._state = self.placement.put_state(jax.jit(self.algorithm.init)(key_learner))
-        self.collector = Collector(envs, self.algorithm.policy, self.replay, key_act)
+        self.collector = Collector(envs, self.algorithm, self.replay, key_act)
         self.rng = np.random.default_rng(np.random.SeedSequence((config.seed, 0x5EED)))
         self.prefetch = Prefetcher(Gatherer(self.replay, groups=self.per_call), self.placement.put_batch)
         self._open_loop = jax.jit(
