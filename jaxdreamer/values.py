@@ -59,6 +59,8 @@ def convert(kind: Any, name: str, value: Any) -> Any:
         return found
     if get_origin(inner) is tuple:
         kinds = get_args(inner)
+        if isinstance(value, str) and kinds[0] in (int, float):  # a size is written so in YAML and Python too
+            value = _numbers(value)
         if not isinstance(value, list | tuple) or (kinds[-1] is not Ellipsis and len(value) != len(kinds)):
             raise _wrong(kind, name, value)
         return tuple(convert(kinds[0], name, item) for item in value)

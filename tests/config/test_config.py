@@ -70,6 +70,7 @@ def test_values_of_other_libraries_become_plain_ones_however_a_configuration_is_
     assert type(config.seed) is int and type(config.preset) is str
     assert hash(config) == hash(configs.from_dict(json.loads(json.dumps(configs.to_dict(config)))))
     assert configs.LossConfig(kl_balance=Decimal("0.5")).kl_balance == 0.5
+    assert configs.EnvConfig(image_size="48x64").image_size == (48, 64)
     with pytest.raises(ConfigError, match="image_size: expected 2 of int, as in 64x64, found 64"):
         configs.EnvConfig(image_size=64)
     with pytest.raises(ConfigError, match=r"env: expected EnvConfig, found \{'id': 'x'\}"):
