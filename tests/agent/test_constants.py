@@ -62,7 +62,7 @@ V1 = {
     "optimizer.critic_learning_rate": 8e-5, "optimizer.adam_epsilon": 1e-7, "optimizer.grad_clip_norm": 100.0,
     "optimizer.grad_clip_ratio": 0.0, "optimizer.warmup": 0, "optimizer.weight_decay": 0.0,
     "replay.capacity": 1_000_000,  # theirs has no limit: a run has 2.5 million entries at most
-    "replay.batch_size": 50, "replay.batch_length": 50, "replay.cross_episodes": False,
+    "replay.batch_size": 50, "replay.batch_length": 50, "replay.cross_episodes": False, "replay.context": "none",
     "run.frames": 5_000_000, "run.prefill": 2500, "run.pretrain": 100, "run.train_every": 500, "run.updates": 100,
 }  # fmt: skip
 V2 = V1 | {
@@ -108,6 +108,7 @@ V3 = {
     "optimizer.grad_clip_ratio": 0.3, "optimizer.warmup": 1000, "optimizer.weight_decay": 0.0,
     "replay.capacity": 1_000_000,  # theirs 5 million
     "replay.batch_size": 16, "replay.batch_length": 64, "replay.cross_episodes": True,
+    "replay.context": "collected",  # theirs is also refreshed by what learning makes of it
     "run.frames": 1_000_000,
     "run.prefill": 1088,  # learning begins with 16 * 64 sequences of 65 entries
     "run.pretrain": 0, "run.train_every": 2, "run.updates": 1,

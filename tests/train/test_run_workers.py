@@ -130,7 +130,7 @@ def test_pixels_of_the_suite_through_workers_into_replay(make_trainer):
     pytest.importorskip("dm_control")
     from jaxdreamer.envs import make_env
 
-    config = tiny("frames=140", "num_envs=2", "workers=2", "backend=dmc", "id=cartpole-balance", "obs=both",
+    config = tiny("frames=152", "num_envs=2", "workers=2", "backend=dmc", "id=cartpole-balance", "obs=both",
                   "image_size=16x16", "time_limit=15", "action_repeat=2", "prefill=20")  # fmt: skip
     trainer = make_trainer(config, None)
     trainer.run()

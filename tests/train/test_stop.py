@@ -31,7 +31,11 @@ SLOW = "import hashlib\ndef wait(): hashlib.pbkdf2_hmac('sha256', b'', b'', 10**
 TOY = "from jaxdreamer import families\nfamilies.FAMILIES['toy'] = 'tests.envs.toy'\n"  # as conftest.py does
 MAIN = "import sys\nfrom jaxdreamer.cli import main\nsys.exit(main(sys.argv[1:]))\n"
 # Where a child that does not end in time was waiting.
-STACKS = "import faulthandler\nfaulthandler.dump_traceback_later(25, repeat=True, file=open({!r}, 'w'))\n"
+STACKS = (
+    "import faulthandler, signal\n"
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # the tests may have been started under nohup
+    "faulthandler.dump_traceback_later(25, repeat=True, file=open({!r}, 'w'))\n"
+)
 COMPILING = (
     SLOW + "from jaxdreamer.train.host.loop import HostLoop\n"
     "def compile(self, batch):\n"
