@@ -38,6 +38,11 @@ def track_critic(settings: BehaviorConfig, updates: Array, critic: PyTree, targe
     return select(updates % settings.target_critic_every == 0, moved, target)
 
 
+def starts(settings: BehaviorConfig, sequences: Any) -> Any:
+    """Where dreams start from: the last ``imagine_last`` entries of sequences [T, B, ...], or all of them (0)."""
+    return jax.tree.map(lambda x: x[-settings.imagine_last :], sequences)
+
+
 class Dream(NamedTuple):
     """Sequences dreamed under the policy, and what the model and the critic make of them. Entry 0 is the real posterior."""
 

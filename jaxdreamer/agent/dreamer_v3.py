@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdreamer.agent.algorithm import Algorithm, commit, descend, fresh
-from jaxdreamer.agent.behavior import track_critic
+from jaxdreamer.agent.behavior import actor_gradient, starts, track_critic
 from jaxdreamer.agent.open_loop import open_loop
 from jaxdreamer.agent.optim import make_optimizers
 from jaxdreamer.agent.policy import acting, keeping, make_policy
@@ -29,13 +29,13 @@ from jaxdreamer.types import Array, Batch, EnvSpec, Latent, Metrics, PyTree, Tra
 
 
 class Dream(NamedTuple):
-    """Sequences dreamed under the policy, all constants: V3's actor learns by REINFORCE. Entry 0 is the real posterior."""
+    """Sequences dreamed under the policy. Entry 0 is the real posterior. All but the returns are constants."""
 
     feat: Array  # float32 [H + 1, N, F]
     action: Array  # float32 [H, N, A]; action[k] leads from entry k to entry k + 1
     value: Array  # float32 [H + 1, N], the critic's
     weight: Array  # float32 [H, N], how much entry k counts
-    returns: Array  # float32 [H, N], of entry k, the reward on arriving there excluded
+    returns: Array  # float32 [H, N], of entry k, the reward on arriving there excluded; they depend on live parameters
 
 
 def make(config: Config, spec: EnvSpec, networks: Networks | None = None) -> Algorithm:
@@ -86,13 +86,19 @@ def total_loss(
 ) -> tuple[Array, tuple[Range, Metrics]]:
     """The loss of :func:`make`, the range of returns after it, and metrics. ``aux``: as in the train state."""
     model_loss, output = world_model_loss(networks, config, params["model"], batch, key_model, aux["statistics"])
-    constants = lax.stop_gradient(params)
-    dream = dream_ahead(networks, config, constants, output.latent, batch.is_terminal, key_behavior)
-    returns = track_returns(config.behavior, aux["returns"], dream.returns)
+    gradient = actor_gradient(config, networks.spec.action)
+    dreaming = lax.stop_gradient(params)
+    if gradient != "reinforce":  # which needs nothing from the dream: constants spare its whole backward pass
+        dreaming = dreaming | {"actor": params["actor"]}
+    last = partial(starts, config.behavior)
+    latent, batch = last(output.latent), last(batch)
+    dream = dream_ahead(networks, config, dreaming, latent, batch.is_terminal, key_behavior)
+    returns = track_returns(config.behavior, aux["returns"], lax.stop_gradient(dream.returns))
     target = aux["target_critic"]
-    behavior, metrics = behavior_loss(networks, config, params, dream, target, returns)
+    behavior, metrics = behavior_loss(networks, config, params, dream, target, returns, gradient=gradient)
+    boot = lax.stop_gradient(dream.returns[0])
     replayed, more = replay_value_loss(
-        networks, config, params["critic"], batch, latent=output.latent, boot=dream.returns[0], target_critic=target
+        networks, config, params["critic"], batch, latent=latent, boot=boot, target_critic=target
     )
     return model_loss + behavior + replayed, (returns, output.metrics | metrics | more)
 
@@ -100,18 +106,19 @@ def total_loss(
 def dream_ahead(
     networks: Networks, config: Config, params: PyTree, latent: Latent, is_terminal: Array | None, key: Array
 ) -> Dream:
-    """Dream z_0 .. z_H from every posterior: ``G_k = r_{k+1} + d_{k+1} ((1 - lambda) v_{k+1} + lambda G_{k+1})``.
+    """Dream z_0 .. z_H from each posterior: ``G_k = r_{k+1} + d_{k+1} ((1 - lambda) v_{k+1} + lambda G_{k+1})``.
 
     ``G_H := v_H``, ``w_k = prod_{j <= k} d_j``. The discount d, predicted by its head, contains gamma; of z_0 it is the
     data's, ``gamma (1 - is_terminal)``, as in the code of 2024 (that of 2025 predicts it too: ``is_terminal`` None).
 
     Args:
-        params: constants. latent: [T, B, ...]. is_terminal: bool [T, B].
+        params: constants, but for the actor's where its gradient is to flow through the dream.
+        latent: [T, B, ...]. is_terminal: bool [T, B].
     """
     settings = config.behavior
     start = jax.tree.map(lambda x: lax.stop_gradient(x.reshape(-1, x.shape[-1])), latent)
     dream = imagine(
-        policy=lambda z, k: networks.actor(params["actor"], features(z)).sample(k),
+        policy=lambda z, k: networks.actor(params["actor"], lax.stop_gradient(features(z))).sample(k),
         step=prior_step(networks.rssm, params["model"]),
         start=start,
         horizon=settings.imagine_horizon,
@@ -129,7 +136,7 @@ def dream_ahead(
     weight, returns = weigh(reward, value, discount, settings.td_lambda)
     if networks.discount is None:  # gamma is no probability: the start counts in full
         weight = weight / settings.discount
-    return lax.stop_gradient(Dream(feat, dream.action, value, weight, returns))
+    return lax.stop_gradient(Dream(feat, dream.action, value, weight, returns))._replace(returns=returns)
 
 
 def weigh(reward: Array, value: Array, discount: Array, td_lambda: float) -> tuple[Array, Array]:
@@ -146,12 +153,21 @@ def track_returns(settings: BehaviorConfig, returns_range: Range, returns: Array
 
 
 def behavior_loss(
-    networks: Networks, config: Config, params: PyTree, dream: Dream, target_critic: PyTree, returns: Range
+    networks: Networks,
+    config: Config,
+    params: PyTree,
+    dream: Dream,
+    target_critic: PyTree,
+    returns: Range,
+    *,
+    gradient: str,
 ) -> tuple[Array, Metrics]:
     """Actor and critic on a dream; k = 0 .. H - 1, means over k and N.
 
-    ``L_actor = mean[ -w_k ( ln pi(a_k | z_k) (G_k - v_k) / S + eta H(pi(. | z_k)) ) ]`` with ``S = max(limit, high - low)``
-    of the range of returns; ``L_critic = mean[ -w_k ( ln p(G_k | z_k) + c ln p(v'_k | z_k) ) ]``, v' the target critic's.
+    ``L_actor = mean[ -w_k ( O_k + eta H(pi(. | z_k)) ) ]``, where O_k is ``ln pi(a_k | z_k) sg(G_k - v_k) / S`` for
+    *reinforce*, ``G_k / S`` for *dynamics*, as V3 had it in 2023 for continuous actions, and for *both* the mix
+    ``rho dynamics + (1 - rho) reinforce``. ``S = max(limit, high - low)`` of the range of returns.
+    ``L_critic = mean[ -w_k ( ln p(sg(G_k) | z_k) + c ln p(v'_k | z_k) ) ]``, v' the target critic's.
     """
     settings = config.behavior
     feat = dream.feat[:-1]
@@ -159,13 +175,20 @@ def behavior_loss(
     critic = networks.critic(params["critic"], feat)
     slow = lax.stop_gradient(networks.critic(target_critic, feat).mode())
     scale = jnp.maximum(settings.return_limit, returns.high - returns.low)
-    advantage = (dream.returns - dream.value[:-1]) / scale
+    outcome = lax.stop_gradient(dream.returns)
+    advantage = (outcome - dream.value[:-1]) / scale
+    share = {"reinforce": 0.0, "dynamics": 1.0, "both": settings.actor_gradient_mix}[gradient]
+    objective = jnp.zeros_like(advantage)
+    if gradient != "reinforce":
+        objective += share * dream.returns / scale
+    if gradient != "dynamics":
+        objective += (1.0 - share) * policy.log_prob(dream.action) * advantage
     entropy = policy.entropy(None)
-    by_return = jnp.mean(dream.weight * policy.log_prob(dream.action) * advantage)
+    by_return = jnp.mean(dream.weight * objective)
     by_entropy = settings.actor_entropy * jnp.mean(dream.weight * entropy)
     actor_loss = -(by_return + by_entropy)
     held_back = settings.target_critic_coeff * critic.log_prob(slow)
-    critic_loss = -jnp.mean(dream.weight * (critic.log_prob(dream.returns) + held_back))
+    critic_loss = -jnp.mean(dream.weight * (critic.log_prob(outcome) + held_back))
     return actor_loss + critic_loss, {
         "loss/actor": actor_loss,
         "loss/critic": critic_loss,
@@ -173,8 +196,8 @@ def behavior_loss(
         "actor/entropy_bonus": by_entropy,
         "actor_entropy": jnp.mean(entropy),
         "imagined/value": jnp.mean(dream.value),
-        "imagined/return": jnp.mean(dream.returns),
-        "imagined/return_std": jnp.std(dream.returns),
+        "imagined/return": jnp.mean(outcome),
+        "imagined/return_std": jnp.std(outcome),
         "imagined/return_scale": scale,
         "imagined/advantage": jnp.mean(jnp.abs(advantage)),
         "imagined/discount": jnp.mean(dream.weight[-1]),

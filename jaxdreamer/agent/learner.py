@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdreamer.agent.algorithm import commit, descend, fresh
-from jaxdreamer.agent.behavior import behavior_loss, track_critic
+from jaxdreamer.agent.behavior import behavior_loss, starts, track_critic
 from jaxdreamer.agent.optim import make_optimizers
 from jaxdreamer.agent.world_model import world_model_loss
 from jaxdreamer.config import Config
@@ -54,6 +54,7 @@ def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None
 
         model, model_state, output, norms = descend(optimizers, model_loss, {"model": old["model"]}, state.optimizers)
 
+        start, terminal = starts(config.behavior, (output.latent, batch.is_terminal))
         valued_by = aux["target_critic"] if config.behavior.target_critic_every else old["critic"]
 
         def loss(params: PyTree) -> Any:
@@ -64,8 +65,8 @@ def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None
                 params,
                 model=(model if config.behavior.update_order == "sequential" else old)["model"],
                 target_critic=lax.stop_gradient(valued_by),
-                start=jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), output.latent),
-                start_terminal=batch.is_terminal.reshape(-1),
+                start=jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), start),
+                start_terminal=terminal.reshape(-1),
                 key=key_behavior,
             )
 

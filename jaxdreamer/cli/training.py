@@ -67,6 +67,8 @@ class EvaluateOptions:
     """Save a film of the first episode there: .gif, or .mp4 with the extra `video`."""
     best: bool = False
     """Play the best checkpoint, of a run that was trained with run.keep_best, instead of the newest."""
+    sample: bool = False
+    """Act by samples of the policy instead of by its most likely actions."""
     trust: bool = False
     """Let the run import the modules and start the programs that its config.json names."""
 
@@ -191,9 +193,8 @@ def evaluate(options: EvaluateOptions) -> int:
         if several:
             print(f"{run.name}:")
             film = film and film.with_stem(f"{film.stem}-{run.name}")
-        result = evaluate_agent(
-            run, episodes=options.episodes, seed=options.seed, film=film, best=options.best, trust=options.trust
-        )
+        asked: Any = {name: getattr(options, name) for name in ("episodes", "seed", "best", "sample", "trust")}
+        result = evaluate_agent(run, film=film, **asked)
         for index, (total, length) in enumerate(zip(result.returns, result.lengths)):
             print(f"episode {index}: return {total:.2f}, {length} steps")
         scores = result.metrics()

@@ -139,6 +139,8 @@ def _validate(config: Config) -> Config:
     presets_of(config.preset)
     if config.model.classes == 1:
         raise ConfigError("model.classes must be 0 (Gaussian latent) or at least 2, found 1")
+    if config.replay.online and not config.replay.cross_episodes:
+        raise ConfigError("replay.online gives out sequences that cross episodes: it needs replay.cross_episodes=true")
     per_env = config.replay.capacity // config.env.num_envs
     if per_env < 2 * config.replay.batch_length:
         raise ConfigError(

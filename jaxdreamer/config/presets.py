@@ -107,6 +107,7 @@ _V3: dict[str, Any] = {
     "replay.batch_size": 16,
     "replay.batch_length": 64,
     "replay.context": "collected",
+    "replay.online": True,
     "run.pretrain": 0,
 }
 
@@ -173,6 +174,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "env.action_repeat": 2,
         "run.frames": 1_000_000,
         "run.prefill": 1088,
+        "run.prefill_policy": "agent",
         "run.train_every": 2,
         "run.updates": 1,
     },

@@ -119,6 +119,8 @@ class BehaviorConfig(Settings):
 
     imagine_horizon: int = setting(15, 1, 100_000)
     """Steps dreamed from each posterior state, H. 1: the return is the reward and the next state's value."""
+    imagine_last: int = 0
+    """Dream only from this many last entries of each sequence, whose states know the most of the past. 0: from all."""
     discount: float = setting(0.99, 0, 1)
     """gamma."""
     td_lambda: float = setting(0.95, 0, 1)
@@ -198,6 +200,8 @@ class ReplayConfig(Settings):
     """Entries per sequence, T. 1: every entry stands alone, so nothing is learned of what leads to what."""
     context: Literal["none", "collected"] = "none"
     """The latent that a sequence begins from: zeros, or what the agent had there when it collected the entry (V3)."""
+    online: bool = False
+    """Learn from every sequence once as soon as it is complete, before others are drawn (V3). Needs cross_episodes."""
     cross_episodes: bool = True
     """Let a sequence run over an episode's end into the next (the state is reset there). Off, as V1 and V2 sample: only
     one that begins with an episode shorter than a sequence."""
@@ -210,7 +214,9 @@ class RunConfig(Settings):
     frames: int = setting(5_000_000, 1, COUNT)
     """Budget: entries x action_repeat, prefill included."""
     prefill: int = setting(2500, 0, COUNT)
-    """Entries with random actions before learning."""
+    """Entries before learning."""
+    prefill_policy: Literal["random", "agent"] = "random"
+    """Who acts during the prefill: chance, or the agent as it is before it has learned anything (V3)."""
     pretrain: int = 100
     """Updates once the prefill is done."""
     train_every: int = setting(500, 1, COUNT)
@@ -224,6 +230,9 @@ class RunConfig(Settings):
     """Entries between evaluations. 0: only at the end."""
     eval_episodes: int = setting(10, 1, 100_000)
     """Noise-free episodes of each evaluation, on an environment and seeds of its own."""
+    eval_sampled: int = setting(0, 0, 100_000)
+    """Episodes of each evaluation played beside these with sampled actions. Where they return far more, or far less, the
+    most likely action is no good summary of the policy. 0: none, as train/return tells much of it."""
     log_every: int = setting(1000, 1, COUNT)
     """Entries between metric lines."""
     checkpoint_every: int = setting(10_000, 1, COUNT)

@@ -37,6 +37,8 @@ class DeviceReplayState(NamedTuple):
     age: Array  # int32 [rows, lanes], entries since the lane's episode began: 0 at is_first; stops at 2**31 - 1
     position: Array  # int32 [], where the next row goes
     filled: Array  # int32 [], rows that hold something
+    begun: Array  # int32 [], rows since the online queue's last window was complete
+    unseen: Array  # int32 [], complete windows of the online queue that no batch has held
 
 
 class DeviceReplay(NamedTuple):
@@ -46,18 +48,25 @@ class DeviceReplay(NamedTuple):
     add: Callable[..., DeviceReplayState]  # (state, timestep, action, kept)
     close: Callable[[DeviceReplayState, Array], DeviceReplayState]
     can_sample: Callable[[DeviceReplayState], Array]
-    sample: Callable[[DeviceReplayState, Array], Batch]
+    sample: Callable[[DeviceReplayState, Array], Batch]  # (state, key)
+    seen: Callable[[DeviceReplayState], DeviceReplayState]  # after each batch that was learned from
     size: RingSize
 
 
 def init(layout: Layout, *, rows: int, lanes: int) -> DeviceReplayState:
     """An empty ring of entries of that layout, by the names of :func:`jaxdreamer.types.flatten`."""
     made = {key: jnp.zeros((rows, lanes, *shape), dtype) for key, (shape, dtype) in layout.items()}
-    return DeviceReplayState(unflatten(Batch, made), jnp.zeros((rows, lanes), jnp.int32), jnp.int32(0), jnp.int32(0))
+    counts = [jnp.int32(0) for _ in range(4)]
+    return DeviceReplayState(unflatten(Batch, made), jnp.zeros((rows, lanes), jnp.int32), *counts)
 
 
 def add(
-    state: DeviceReplayState, timestep: Timestep, action: Array, kept: dict[str, Array] | None = None
+    state: DeviceReplayState,
+    timestep: Timestep,
+    action: Array,
+    kept: dict[str, Array] | None = None,
+    *,
+    length: int,
 ) -> DeviceReplayState:
     """Append one row; over the oldest one where the ring is full.
 
@@ -67,6 +76,7 @@ def add(
         action: float32 [lanes, A], what led to ``timestep``. On reset entries it is stored as zero, and so is the
             reward.
         kept: per name [lanes, ...], for :attr:`Batch.kept`.
+        length: T, entries of a window of the online queue.
 
     Raises:
         ValueError: when traced, for a key, shape or dtype that is not the ring's.
@@ -82,11 +92,17 @@ def add(
     def put(leaf: Array, new: Array) -> Array:
         return _put(leaf, new, state.position)
 
+    filled = jnp.minimum(state.filled + 1, _rows(state))
+    begun = (state.begun + 1) % length
+    lanes = state.age.shape[1]
+    unseen = state.unseen + jnp.where(begun == 0, lanes, 0)
     return DeviceReplayState(
         entries=jax.tree.map(put, state.entries, row),
         age=put(state.age, age),
         position=(state.position + 1) % _rows(state),
-        filled=jnp.minimum(state.filled + 1, _rows(state)),
+        filled=filled,
+        begun=begun,
+        unseen=jnp.minimum(unseen, (filled - begun) // length * lanes),
     )
 
 
@@ -130,11 +146,16 @@ def can_sample(state: DeviceReplayState, *, length: int, cross_episodes: bool) -
     return _allowed(state, length).any()
 
 
-def sample(state: DeviceReplayState, key: Array, *, length: int, batch_size: int, cross_episodes: bool) -> Batch:
+def sample(
+    state: DeviceReplayState, key: Array, *, length: int, batch_size: int, cross_episodes: bool, online: bool = False
+) -> Batch:
     """Windows of one lane's consecutive entries, each allowed one equally likely, independently, with replacement.
 
     A window lies within the rows the ring holds, so never across the place where the next row goes. Without
     ``cross_episodes`` it also lies within one episode, or begins with one that is shorter than a window.
+
+    With ``online`` the oldest windows of the online queue come first, see :meth:`HostReplay.next_indices`; :func:`seen` then
+    takes them out.
 
     Returns:
         Batch [T, B, ...] with T = ``length`` and B = ``batch_size``. Meaningless where :func:`can_sample` is false:
@@ -142,8 +163,25 @@ def sample(state: DeviceReplayState, key: Array, *, length: int, batch_size: int
     """
     choose = _choose_any if cross_episodes else _choose_allowed
     start, lane = choose(state, key, length, batch_size)
+    if online:
+        start, lane = _prefer_unseen(state, start, lane, length)
     rows = (start[None] + jnp.arange(length)[:, None]) % _rows(state)
     return jax.tree.map(lambda leaf: leaf.at[rows, lane].get(mode="clip"), state.entries)
+
+
+def seen(state: DeviceReplayState, *, batch_size: int) -> DeviceReplayState:
+    """The ring after a batch of :func:`sample` with ``online``: what it took from the queue is gone from there."""
+    return state._replace(unseen=jnp.maximum(state.unseen - batch_size, 0))
+
+
+def _prefer_unseen(state: DeviceReplayState, start: Array, lane: Array, length: int) -> tuple[Array, Array]:
+    """Windows of the online queue in place of as many drawn ones: the queue ends with the newest complete window."""
+    lanes = state.age.shape[1]
+    number = jnp.arange(len(start))
+    behind = state.unseen - 1 - number  # windows that come after it
+    first = state.position - state.begun - (behind // lanes + 1) * length + 2 * _rows(state)
+    waits = number < state.unseen
+    return jnp.where(waits, first, start), jnp.where(waits, lanes - 1 - behind % lanes, lane)
 
 
 def _choose_any(state: DeviceReplayState, key: Array, length: int, count: int) -> tuple[Array, Array]:
@@ -235,6 +273,7 @@ def make_device_replay(
     length: int,
     batch_size: int,
     cross_episodes: bool,
+    online: bool = False,
     copies: int = 1,
     memory_fraction: float = 0.8,
     kept: Layout | None = None,
@@ -249,6 +288,7 @@ def make_device_replay(
         batch_size: B, windows of a sampled batch.
         cross_episodes: whether any window may run over an episode's end into the next episode, or only one that
             begins with an episode shorter than itself.
+        online: whether batches prefer the windows of the online queue.
         copies: rings that will exist side by side, one for each of the seeds trained in one program.
         memory_fraction: share of the device's memory that all copies together may take; of the memory available on
             this machine where the device is the CPU. Devices that do not report their memory raise their own error.
@@ -270,10 +310,13 @@ def make_device_replay(
         size.refuse_if_too_large(available, memory_fraction)
     return DeviceReplay(
         init=functools.partial(init, layout, rows=rows, lanes=lanes),
-        add=add,
+        add=functools.partial(add, length=length),
         close=close,
         can_sample=functools.partial(can_sample, length=length, cross_episodes=cross_episodes),
-        sample=functools.partial(sample, length=length, batch_size=batch_size, cross_episodes=cross_episodes),
+        sample=functools.partial(
+            sample, length=length, batch_size=batch_size, cross_episodes=cross_episodes, online=online
+        ),
+        seen=functools.partial(seen, batch_size=batch_size),
         size=size,
     )
 

@@ -36,7 +36,7 @@ FORM = {
     "lanes": natural,
     "spec": dict,
     "oldest": natural,
-    "state": {"total": natural, "first": natural, "closed": [list_of(natural, 2)]},
+    "state": {**dict.fromkeys(("total", "first", "online", "length"), natural), "closed": [list_of(natural, 2)]},
     "chunks": [
         {
             "file": lambda value: isinstance(value, str) and _NAME.fullmatch(value) is not None,

@@ -96,6 +96,7 @@ class HostReplay:
         self._writing = 0  # rows added or being added; ahead of _total while add() overwrites the oldest row
         self._first = 0  # rows before this one were never here (a ring restored from a shorter one)
         self._episode_start = np.zeros(self.lanes, np.int64)
+        self._online = 0  # windows that next_indices has given out
         self._closed: list[tuple[int, int]] = []
         self._valid_count = 0
 
@@ -246,9 +247,7 @@ class HostReplay:
     # ---- reading -------------------------------------------------------------------------------------------------
 
     def sample_indices(self, rng: np.random.Generator, count: int) -> Indices:
-        """Draw ``count`` windows, each valid one equally likely, independently and with replacement.
-
-        The result depends only on the generator and on the replay's content.
+        """``count`` windows, each valid one equally likely, independently, with replacement: by generator and content alone.
 
         Raises:
             ReplayEmpty: there is no valid window; the message says why.
@@ -277,6 +276,19 @@ class HostReplay:
             starts.append(low + start)
             lanes.append(lane)
         return Indices(np.concatenate(starts), np.concatenate(lanes))
+
+    def next_indices(self, rng: np.random.Generator, count: int) -> Indices:
+        """The oldest windows of the online queue, then :meth:`sample_indices` for the rest of ``count``.
+
+        Window n of the queue begins at row ``n // lanes * length`` of lane ``n % lanes``. Each is given out once, or lost.
+        """
+        self._online = max(self._online, -(-self._lower(self._total) // self.length) * self.lanes)
+        ready = self._total // self.length * self.lanes - self._online
+        window = self._online + np.arange(max(0, min(ready, count)))
+        self._online += len(window)
+        rest = self.sample_indices(rng, count - len(window))
+        start = np.concatenate([window // self.lanes * self.length, rest.start])
+        return Indices(start, np.concatenate([window % self.lanes, rest.lane]))
 
     def why_empty(self) -> str:
         """Why :meth:`sample_indices` cannot draw anything now, and what to do."""
@@ -341,7 +353,8 @@ class HostReplay:
     def state(self) -> dict[str, Any]:
         """Everything but the rows themselves, ready for JSON."""
         self._closed = [(row, lane) for row, lane in self._closed if row >= self.oldest]
-        return {"total": self._total, "first": self._first, "closed": [list(item) for item in self._closed]}
+        counters = {"total": self._total, "first": self._first, "online": self._online, "length": self.length}
+        return counters | {"closed": [list(item) for item in self._closed]}
 
     def load_state(self, state: dict[str, Any], seams: Sequence[int] = ()) -> None:
         """Take over counters from :meth:`state`, for rows that :meth:`write_rows` has put in place.
@@ -350,6 +363,10 @@ class HostReplay:
         """
         self._total = self._writing = int(state["total"])
         self._first = int(state["first"])
+        same = (
+            state["length"] == self.length and not seams
+        )  # else nobody knows which windows were given out: none waits
+        self._online = int(state["online"]) if same else self._total // self.length * self.lanes
         self._closed = [(int(row), int(lane)) for row, lane in state["closed"]]
         for row, lane in self._closed:
             if self.oldest <= row < self._total and lane < self.lanes:

@@ -134,6 +134,7 @@ def evaluate_agent(
     make: Callable[[], Any] | FunctionalEnv | None = None,
     film: str | os.PathLike[str] | None = None,
     best: bool = False,
+    sample: bool = False,
     trust: bool = False,
     algorithm: Make | None = None,
     networks: Networks | None = None,
@@ -149,6 +150,7 @@ def evaluate_agent(
         make, algorithm, networks: as for :func:`train_agent`.
         film: save a film of the first episode there (.gif, or .mp4 with the extra ``video``).
         best: play the checkpoint that ``run.keep_best`` kept instead.
+        sample: act by samples of the policy, as the published scores of V3 do, instead of by its most likely actions.
         trust: let the run's configuration import modules and start programs that are not jaxdreamer's, where it names some.
 
     Raises:
@@ -169,6 +171,7 @@ def evaluate_agent(
             seed=seed,
             film=film is not None,
             best=best,
+            mode="sample" if sample else "greedy",
             algorithm=algorithm,
             networks=networks,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,14 +29,15 @@ class Evaluation(NamedTuple):
         """Over the episodes."""
         return float(np.mean(self.returns))
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, name: str = "eval") -> dict[str, float]:
         """By name, for the log."""
         returns, lengths = np.array(self.returns), np.array(self.lengths)
-        scores = stats_of(returns, lengths, np.ones(len(returns), bool)).metrics("eval")
-        return scores | {"eval/broken_entries": self.broken}
+        scores = stats_of(returns, lengths, np.ones(len(returns), bool)).metrics(name)
+        return scores | {f"{name}/broken_entries": self.broken}
 
 
 Watch = Callable[[int], None]
+Acts = Literal["greedy", "sample"]
 
 
 def unwatched(done: int) -> None:
@@ -47,9 +48,16 @@ class Play(Protocol):
     """Plays an evaluation; compiled once for repeated ones."""
 
     def __call__(
-        self, params: PyTree, episodes: int, *, seed: int, film: bool = False, watch: Watch = unwatched
+        self,
+        params: PyTree,
+        episodes: int,
+        *,
+        seed: int,
+        film: bool = False,
+        watch: Watch = unwatched,
+        mode: Acts = "greedy",
     ) -> Evaluation:
-        """Play ``episodes`` episodes greedily.
+        """Play ``episodes`` episodes.
 
         Args:
             params: what the policy acts with.
@@ -57,6 +65,8 @@ class Play(Protocol):
             seed: of the environments. Equal seeds and parameters give equal episodes where the task allows it.
             film: draw every entry of the first episode.
             watch: called again and again with the number of episodes that are over; what it raises ends the evaluation.
+
+            mode: how the policy acts: its most likely actions, or samples of it; never with exploration noise.
 
         An episode that gives numbers which are not finite ends at its last good entry, with a warning. One without a single
         good step does not count: another is played instead.

@@ -73,7 +73,9 @@ class Loop(abc.ABC):
         self.spec, self.play, self.can_render = spec, play, can_render
         self.config = config = self.runs[0].config
         self.every = {name: Every(getattr(config.run, f"{name}_every")) for name in CADENCES}
-        self.segments = Segments(config.run, lanes, config.replay.batch_length, call=call)
+        self.segments = Segments(
+            config.run, lanes, config.replay.batch_length, random=config.run.prefill_policy == "random", call=call
+        )
         self.clock = Clock()
         self.finished_at: int | None = None
         self.ended = False  # before the budget was spent
@@ -262,17 +264,17 @@ class Loop(abc.ABC):
         """
         self.read()
         film = self.config.run.video and self.can_render and (final or self.sees_images)
+        settings, sampled = self.config.run, []
         with self.evaluating():
+            each: list[Any] = [(self.acting(index), run.config.seed) for index, run in enumerate(self.runs)]
             evaluations = [
-                self.play(
-                    self.acting(index),
-                    self.config.run.eval_episodes,
-                    seed=run.config.seed,
-                    film=film,
-                    watch=self.watch,
-                )
-                for index, run in enumerate(self.runs)
+                self.play(params, settings.eval_episodes, seed=seed, film=film, watch=self.watch)
+                for params, seed in each
             ]
+            if count := settings.eval_sampled:
+                sampled = [
+                    self.play(params, count, seed=seed, watch=self.watch, mode="sample") for params, seed in each
+                ]
         if final and write:
             self.log()
         with self.clock.timed("evaluate"):
@@ -280,7 +282,8 @@ class Loop(abc.ABC):
                 if self.placement.is_writer:
                     self._draw(index, evaluation, predictions=write)
                 if write:
-                    self.write(index, evaluation.metrics())
+                    beside = sampled[index].metrics("eval_sampled") if sampled else {}
+                    self.write(index, evaluation.metrics() | beside)
                     self.hooks.on_evaluation(self.moment(index), evaluation)
         mean = float(np.mean([evaluation.mean_return for evaluation in evaluations]))
         show(self, eval_return=mean)

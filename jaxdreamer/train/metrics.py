@@ -16,9 +16,10 @@ NAMES = {
     "*/return_max": "highest of these sums",
     "*/length": "mean agent steps of an episode",
     "*/episodes": "how many episodes the above are of: under train/ those that ended since the last line, played with "
-    "exploration; under eval/ those of one evaluation, played without",
-    "*/broken_entries": "entries that were not finite and were replaced by a reset: under env/ so far, under eval/ of one "
-    "evaluation",
+    "exploration; under eval/ those of one evaluation, played without; under eval_sampled/ those of one played with "
+    "sampled actions",
+    "*/broken_entries": "entries that were not finite and were replaced by a reset: under env/ so far, under eval/ and "
+    "eval_sampled/ of one evaluation",
     "env/restarts": "worker processes or players started again so far",
     "replay/entries": "entries that can be learned from",
     "loss/model": "world-model loss, the sum of its terms",
@@ -31,11 +32,13 @@ NAMES = {
     "actor/entropy_bonus": "its other part, the weighted entropy; where it outweighs the return term, the policy "
     "stays random",
     "loss/critic": "critic loss on dreamed sequences: minus the log-likelihood of their lambda-returns",
+    "loss/replay_value": "critic loss on replayed states, weighted (V3)",
     "kl": "divergence between posterior and prior in nats",
     "*_entropy": "entropy in nats of the actor, the prior or the posterior",
     "grad_norm/*": "norm of a part's gradient, before clipping",
     "imagined/return": "mean lambda-return of dreamed sequences, in the units that rewards are learned in",
     "imagined/return_std": "standard deviation of these returns",
+    "imagined/return_scale": "distance of their percentiles by which the advantage is divided (V3)",
     "imagined/reward": "mean reward that the model predicts in a dream",
     "imagined/value": "mean value that the critic gives to dreamed states",
     "imagined/discount": "mean discount in a dream: gamma times the predicted chance to go on",

@@ -24,7 +24,7 @@ from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.record.sinks import Sink, make_sinks
 from jaxdreamer.record.stored import checkpoints_of, warn_if_edited
 from jaxdreamer.saving import write_json
-from jaxdreamer.train.evaluate import Evaluation, Play
+from jaxdreamer.train.evaluate import Acts, Evaluation, Play
 from jaxdreamer.train.folder import check_loop, check_spec, describe, load_run, settle_config, write_spec
 from jaxdreamer.train.hooks import Hooks, joined, of_settings
 from jaxdreamer.train.loop import Job, Loop, Run
@@ -194,6 +194,7 @@ def evaluate(
     seed: int | None,
     film: bool,
     best: bool,
+    mode: Acts,
     algorithm: Make | None,
     networks: Networks | None,
 ) -> Evaluation:
@@ -214,4 +215,4 @@ def evaluate(
             )
 
     play = open_world(config).player(made.policy, check)
-    return play(params, asked_for.run.eval_episodes, seed=asked_for.seed, film=film)
+    return play(params, asked_for.run.eval_episodes, seed=asked_for.seed, film=film, mode=mode)

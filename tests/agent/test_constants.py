@@ -23,6 +23,7 @@ OTHERS = (
     "env.action_repeat",
     "run.frames",
     "run.prefill",
+    "run.prefill_policy",
     "run.pretrain",
     "run.train_every",
     "run.updates",
@@ -53,7 +54,7 @@ V1 = {
     "loss.reward_loss_coeff": 1.0, "loss.discount_loss_coeff": 10.0, "loss.image_loss_coeff": 1.0,
     "loss.vector_loss_coeff": 1.0, "loss.reward_scale": 1.0, "loss.reward_transform": "none",
     "loss.mask_first_action": False,
-    "behavior.imagine_horizon": 15, "behavior.discount": 0.99, "behavior.td_lambda": 0.95,
+    "behavior.imagine_horizon": 15, "behavior.imagine_last": 0, "behavior.discount": 0.99, "behavior.td_lambda": 0.95,
     "behavior.actor_gradient": "dynamics", "behavior.actor_gradient_mix": 0.1,
     "behavior.actor_sample_gradient": "exact", "behavior.actor_entropy": 0.0, "behavior.returns_from_start": False,
     "behavior.target_critic_every": 0, "behavior.target_critic_rate": 1.0, "behavior.update_order": "joint",
@@ -63,6 +64,7 @@ V1 = {
     "optimizer.grad_clip_ratio": 0.0, "optimizer.warmup": 0, "optimizer.weight_decay": 0.0,
     "replay.capacity": 1_000_000,  # theirs has no limit: a run has 2.5 million entries at most
     "replay.batch_size": 50, "replay.batch_length": 50, "replay.cross_episodes": False, "replay.context": "none",
+    "replay.online": False, "run.prefill_policy": "random",
     "run.frames": 5_000_000, "run.prefill": 2500, "run.pretrain": 100, "run.train_every": 500, "run.updates": 100,
 }  # fmt: skip
 V2 = V1 | {
@@ -98,7 +100,8 @@ V3 = {
     "loss.reward_loss_coeff": 1.0, "loss.discount_loss_coeff": 1.0,
     "loss.image_loss_coeff": 2.0, "loss.vector_loss_coeff": 2.0,  # squared errors without a half
     "loss.reward_scale": 1.0, "loss.reward_transform": "none", "loss.mask_first_action": True,
-    "behavior.imagine_horizon": 15, "behavior.discount": 1 - 1 / 333, "behavior.td_lambda": 0.95,
+    "behavior.imagine_horizon": 15, "behavior.imagine_last": 0, "behavior.discount": 1 - 1 / 333,
+    "behavior.td_lambda": 0.95,
     "behavior.actor_gradient": "reinforce", "behavior.actor_entropy": 3e-4, "behavior.target_critic_every": 1,
     "behavior.target_critic_rate": 0.02, "behavior.target_critic_coeff": 1.0,
     "behavior.return_percentiles": (5.0, 95.0), "behavior.return_rate": 0.01, "behavior.return_limit": 1.0,
@@ -109,7 +112,7 @@ V3 = {
     "replay.capacity": 1_000_000,  # theirs 5 million
     "replay.batch_size": 16, "replay.batch_length": 64, "replay.cross_episodes": True,
     "replay.context": "collected",  # theirs is also refreshed by what learning makes of it
-    "run.frames": 1_000_000,
+    "replay.online": True, "run.frames": 1_000_000, "run.prefill_policy": "agent",
     "run.prefill": 1088,  # learning begins with 16 * 64 sequences of 65 entries
     "run.pretrain": 0, "run.train_every": 2, "run.updates": 1,
 }  # fmt: skip

@@ -270,7 +270,7 @@ def test_the_loss_of_a_dream():
         dream = Dream(jnp.zeros(d["rew"].shape), action, value, weight, jax.lax.stop_gradient(returns))
         found = dreamer_v3.track_returns(CONFIG.behavior, Range(jnp.float32(low), jnp.float32(high)), dream.returns)
         params = {"actor": raw, "critic": logits}
-        total, metrics = behavior_loss(Given, CONFIG, params, dream, d["slow_logits"], found)
+        total, metrics = behavior_loss(Given, CONFIG, params, dream, d["slow_logits"], found, gradient="reinforce")
         return total, (metrics, returns, found)
 
     (_, (metrics, returns, found)), grads = jax.value_and_grad(loss, (0, 1), has_aux=True)(raw, d["value_logits"])

@@ -346,7 +346,7 @@ def test_memory_is_flat_once_the_ring_is_full():
         batch = replay.sample(state, sample_key)
         del sample_key, batch
         live.append(sum(array.nbytes for array in jax.live_arrays()))
-        assert sum(leaf.nbytes for leaf in jax.tree.leaves(state)) == replay.size.nbytes + 8, index
+        assert sum(leaf.nbytes for leaf in jax.tree.leaves(state)) == replay.size.nbytes + 16, index
     assert len(set(live[20:])) == 1
 
 
@@ -406,7 +406,7 @@ def test_size_is_told_and_true():
     truth = 1002 * (64 * 64 * 3 + 4 * 4 + 6 * 4 + 4 + 3 + 4)
     assert replay.size.rows == 501 and replay.size.nbytes == truth
     shapes = jax.tree.leaves(jax.eval_shape(replay.init))
-    assert sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes) == truth + 2 * 4
+    assert sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes) == truth + 4 * 4
     line = replay.size.describe()
     assert "1,002 entries (501 x 2 environments)" in line and "12.4 MB of host memory" in line and "obs/image" in line
     line = make(1003, lanes=2, copies=4).size.describe()

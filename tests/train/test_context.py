@@ -15,7 +15,7 @@ from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.train.host.collect import Collector
 from tests.agent import cases
-from tests.train.test_contract import World
+from tests.train.test_contract import World, lines
 from tests.train.test_run import checkpoint_arrays
 
 WORDS = ("classes=4", "context=collected")
@@ -81,3 +81,25 @@ def test_a_run_with_kept_latents_resumes_bit_for_bit(world, tmp_path):
     assert newest[0].keys() == newest[1].keys()
     for one, two in zip(*(arrays.values() for arrays in newest)):
         np.testing.assert_array_equal(one, two)
+
+
+def test_a_run_with_an_online_queue_resumes_bit_for_bit(world, tmp_path):
+    words = ("online=true", "prefill_policy=agent", "train_every=4")
+    straight = world.train(tmp_path / "straight", *words)
+    world.train(tmp_path / "run", *words, "frames=150")
+    resumed = world.train(tmp_path / "run", *words)
+    plain = world.train(tmp_path / "plain", "prefill_policy=agent", "train_every=4")
+    assert int(resumed.state.updates) == int(straight.state.updates) == int(plain.state.updates) > 0
+    leaves = [jax.tree.leaves(result.state.params) for result in (straight, resumed, plain)]
+    for one, two in zip(leaves[0], leaves[1]):
+        np.testing.assert_array_equal(one, two)
+    assert any(np.any(one != three) for one, three in zip(leaves[0], leaves[2]))
+
+
+def test_the_agent_itself_may_act_in_the_prefill(world, tmp_path):
+    returns = {}
+    for who in ("random", "agent"):
+        result = world.train(tmp_path / who, f"prefill_policy={who}", "frames=240", "prefill=100")
+        returns[who] = [line["train/return"] for line in lines(result.logdir) if "train/return" in line]
+    assert len(returns["agent"]) == len(returns["random"]) > 0
+    assert returns["agent"][0] != returns["random"][0]

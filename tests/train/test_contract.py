@@ -180,6 +180,15 @@ def test_an_evaluation_can_be_played_again(world, straight):
     assert len(evaluate_agent(result.logdir, episodes=3).returns) == 3
 
 
+def test_the_sampling_policy_is_evaluated_beside_the_greedy_one(world, straight, tmp_path):
+    result = world.train(tmp_path / "run", "eval_sampled=2")
+    last, without = lines(result.logdir)[-1], lines(straight[0].logdir)[-1]
+    assert {key: value for key, value in last.items() if not key.startswith("eval_sampled/")} == without
+    assert last["eval_sampled/episodes"] == 2 and last["eval_sampled/return"] != last["eval/return"]
+    sampled = evaluate_agent(result.logdir, episodes=2, sample=True)
+    assert last["eval_sampled/return"] == pytest.approx(np.mean(sampled.returns))
+
+
 def test_equal_seeds_are_equal_and_others_are_others(world, tmp_path):
     for name, seed in (("one", 3), ("two", 3), ("three", 4)):
         world.toy(tmp_path / name, f"seed={seed}", "eval_every=0")

@@ -18,6 +18,7 @@ from jaxdreamer.envs.device.functional import FunctionalEnv, Lanes, LaneState, m
 from jaxdreamer.train.evaluate import (
     EVAL_SEED_OFFSET,
     MAX_BROKEN_IN_A_ROW,
+    Acts,
     Evaluation,
     Play,
     Watch,
@@ -46,7 +47,7 @@ class Episodes(NamedTuple):
 
 
 def make_episodes(
-    lanes: Lanes, policy: Policy, steps: int = 100
+    lanes: Lanes, policy: Policy, steps: int = 100, mode: Acts = "greedy"
 ) -> tuple[Callable[[Array], Episodes], Callable[[PyTree, Episodes], Episodes]]:
     """``begin(key)`` and ``advance(params, episodes)``: one whole episode in every lane, without exploration.
 
@@ -64,7 +65,7 @@ def make_episodes(
 
     def step(params: PyTree, now: Episodes) -> Episodes:
         key, key_act = jax.random.split(now.key)
-        action, acting = policy.act(params, now.acting, now.timestep.obs, now.timestep.is_first, key_act, mode="greedy")
+        action, acting = policy.act(params, now.acting, now.timestep.obs, now.timestep.is_first, key_act, mode=mode)
         state, timestep, broken = lanes.step(now.lanes, action)
         begun = now.lengths > 0
         missed = now.missed + (broken & ~begun & ~now.done)
@@ -84,7 +85,9 @@ def make_episodes(
     return begin, advance
 
 
-def make_film(lanes: Lanes, policy: Policy, render: Callable[[PyTree], Array], steps: int) -> Callable[..., Array]:
+def make_film(
+    lanes: Lanes, policy: Policy, render: Callable[[PyTree], Array], steps: int, mode: Acts = "greedy"
+) -> Callable[..., Array]:
     """``film(params, key) -> (frames uint8 [steps + 1, H, W, 3], shown bool [steps + 1])``: the ``shown`` are one episode.
 
     ``lanes`` is a single lane; with the key of an evaluation this is, to rounding, its first episode.
@@ -98,7 +101,7 @@ def make_film(lanes: Lanes, policy: Policy, render: Callable[[PyTree], Array], s
             state, timestep, acting, key, going, blank = carry
             frame = render(jax.tree.map(lambda x: x[0], state.env))
             key, key_act = jax.random.split(key)
-            action, acting = policy.act(params, acting, timestep.obs, timestep.is_first, key_act, mode="greedy")
+            action, acting = policy.act(params, acting, timestep.obs, timestep.is_first, key_act, mode=mode)
             state, after, broken = lanes.step(state, action)
             # An episode that breaks before its first step does not count, and another follows it.
             over = timestep.is_last[0] | (broken[0] & ~timestep.is_first[0])
@@ -129,20 +132,26 @@ def make_evaluate(config: EnvConfig, env: FunctionalEnv, policy: Policy) -> Play
         return make_lanes(env, count, action_repeat=repeat, time_limit=limit)
 
     @functools.cache
-    def play(count: int):
-        begin, advance = make_episodes(lanes(count), policy)
+    def play(count: int, mode: Acts):
+        begin, advance = make_episodes(lanes(count), policy, mode=mode)
         return jax.jit(begin), jax.jit(advance, donate_argnums=1)
 
     @functools.cache
-    def draw():
+    def draw(mode: Acts):
         assert env.render is not None
-        return jax.jit(make_film(lanes(1), policy, env.render, min(longest, FILM_STEPS)))
+        return jax.jit(make_film(lanes(1), policy, env.render, min(longest, FILM_STEPS), mode))
 
     def evaluate(
-        params: PyTree, episodes: int, *, seed: int, film: bool = False, watch: Watch = unwatched
+        params: PyTree,
+        episodes: int,
+        *,
+        seed: int,
+        film: bool = False,
+        watch: Watch = unwatched,
+        mode: Acts = "greedy",
     ) -> Evaluation:
         key = jax.random.key(seed + EVAL_SEED_OFFSET)
-        begin, advance = play(episodes)
+        begin, advance = play(episodes, mode)
         playing, done = begin(key), 0
         while done < episodes:
             watch(done)
@@ -153,7 +162,7 @@ def make_evaluate(config: EnvConfig, env: FunctionalEnv, policy: Policy) -> Play
         frames = None
         if film and env.render is not None:
             try:
-                drawn, shown = jax.device_get(draw()(params, key))
+                drawn, shown = jax.device_get(draw(mode)(params, key))
                 frames = drawn[shown]
             except Exception as error:  # a film must not cost a run its evaluation
                 _log.warning("no film: drawing the environment failed: %s", error)

@@ -64,6 +64,7 @@ class DeviceLoop(Loop):
             length=config.replay.batch_length,
             batch_size=config.replay.batch_size,
             cross_episodes=config.replay.cross_episodes,
+            online=config.replay.online,
             copies=len(self.runs),
             kept=kept_layout(self.algorithm),
         )
@@ -98,8 +99,8 @@ class DeviceLoop(Loop):
         self.per_call = min(MOST_SEGMENTS, max(1, self.segments.most // per_segment))
         if self.segments.prefill > run.prefill:
             self.progress.log(
-                f"random actions for {self.segments.prefill:,} entries instead of run.prefill {run.prefill:,}: every one of "
-                f"the {lanes} environments has to fill a sequence of {length}"
+                f"learning begins after {self.segments.prefill:,} entries instead of run.prefill {run.prefill:,}: every one "
+                f"of the {lanes} environments has to fill a sequence of {length}"
             )
         if self.segments.prefill * self.config.env.action_repeat >= run.frames:
             raise ConfigError(

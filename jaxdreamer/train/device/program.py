@@ -97,13 +97,12 @@ def make_program(algorithm: Algorithm, lanes: Lanes, replay: DeviceReplay, *, cr
             key=key,
         )
 
-    def update(
-        state: tuple[TrainState, Array, Learned], buffer: DeviceReplayState
-    ) -> tuple[TrainState, Array, Learned]:
-        train, key, learned = state
-        key, key_sample = jax.random.split(key)
-        train, metrics = algorithm.update(train, replay.sample(buffer, key_sample))
-        return train, key, add_update(learned, train, metrics)
+    def update(state: tuple[Carry, Learned]) -> tuple[Carry, Learned]:
+        carry, learned = state
+        key, key_sample = jax.random.split(carry.key)
+        train, metrics = algorithm.update(carry.train, replay.sample(carry.replay, key_sample))
+        carry = carry._replace(train=train, key=key, replay=replay.seen(carry.replay))
+        return carry, add_update(learned, train, metrics)
 
     def segment(state: tuple[Carry, Learned], part: Plan) -> tuple[tuple[Carry, Learned], None]:
         carry, learned = state
@@ -111,9 +110,7 @@ def make_program(algorithm: Algorithm, lanes: Lanes, replay: DeviceReplay, *, cr
         updates = part.updates
         if not cross_episodes:
             updates = jnp.where(replay.can_sample(carry.replay), updates, 0)
-        learning = (carry.train, carry.key, learned)
-        learning = lax.fori_loop(0, updates, lambda _, learning: update(learning, carry.replay), learning)
-        return (carry._replace(train=learning[0], key=learning[1]), learning[2]), None
+        return lax.fori_loop(0, updates, lambda _, state: update(state), (carry, learned)), None
 
     def run(carry: Carry, plan: Plan) -> tuple[Carry, Report]:
         # The host adds up what each call reports, in integers that cannot overflow.

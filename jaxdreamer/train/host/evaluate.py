@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from itertools import chain
@@ -12,7 +13,7 @@ import numpy as np
 
 from jaxdreamer.agent.algorithm import Policy
 from jaxdreamer.envs.base import EnvError, VectorEnv
-from jaxdreamer.train.evaluate import EVAL_SEED_OFFSET, Evaluation, Play, Watch, unwatched
+from jaxdreamer.train.evaluate import EVAL_SEED_OFFSET, Acts, Evaluation, Play, Watch, unwatched
 from jaxdreamer.train.host.collect import Acting, Broken, make_act, replace_lane
 from jaxdreamer.types import Array, PyTree, Timestep
 
@@ -30,11 +31,18 @@ def make_evaluate(policy: Policy, make_envs: Callable[[int, int], VectorEnv], ke
         key: for the latents' samples.
         lanes: most environments at once. Episodes are dealt out to them beforehand: short ones do not crowd out long.
     """
-    act = make_act(policy, "greedy")
+    acts = functools.cache(lambda mode: make_act(policy, mode))
 
     def evaluate(
-        params: PyTree, episodes: int, *, seed: int, film: bool = False, watch: Watch = unwatched
+        params: PyTree,
+        episodes: int,
+        *,
+        seed: int,
+        film: bool = False,
+        watch: Watch = unwatched,
+        mode: Acts = "greedy",
     ) -> Evaluation:
+        act = acts(mode)
         envs = make_envs(min(episodes, lanes), seed + EVAL_SEED_OFFSET)
         try:
             wanted = np.array([len(range(lane, episodes, envs.num_envs)) for lane in range(envs.num_envs)])

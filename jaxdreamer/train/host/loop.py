@@ -190,7 +190,8 @@ class HostLoop(Loop):
 
     def _request(self) -> None:
         count = self.config.replay.batch_size * self.per_call
-        self.prefetch.request(self.replay.sample_indices(self.rng, count))
+        draw = self.replay.next_indices if self.config.replay.online else self.replay.sample_indices
+        self.prefetch.request(draw(self.rng, count))
 
     def _compile(self, batch: Batch) -> Callable[..., Any]:
         first = jax.tree.map(lambda x: x[0], batch)
