@@ -1,4 +1,4 @@
-"""Dreamer V1 and V2 in JAX.
+"""Dreamer V1, V2 and V3 in JAX.
 
 The public names load what they need when they are first used: importing the package imports neither jax nor anything
 else that is heavy, starts no device and prints nothing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -105,7 +106,7 @@ def play_again(env: Env, seed: int, actions: np.ndarray) -> tuple[Timestep, int]
     return timestep, steps
 
 
-class Lanes:
+class Lanes(abc.ABC):
     """What all kinds of lanes have in common: where each is, and that calls come in order."""
 
     lanes: Sequence[Any]  # of Place, or of what has its needs_reset and state
@@ -145,9 +146,9 @@ class Lanes:
             raise EnvError(f"expected actions of shape {(self.num_envs, self.spec.action.size)}, found {actions.shape}")
         self._sent = actions
 
+    @abc.abstractmethod
     def receive(self) -> Timestep:
         """The entries of the actions that were sent."""
-        raise NotImplementedError
 
     def abandon(self, lane: int) -> None:
         """Leave a lane's episode where it is: its next entry is a reset."""

@@ -7,6 +7,7 @@ and full where a GPU does.
 
 from __future__ import annotations
 
+import abc
 import atexit
 import logging
 import weakref
@@ -89,7 +90,7 @@ class Renderer:
         context.free()
 
 
-class Drawn:
+class Drawn(abc.ABC):
     """What environments have in common that draw a model of their own with one :class:`Renderer`, made when it is needed."""
 
     _renderer: Renderer | None = None
@@ -97,9 +98,9 @@ class Drawn:
     _quality: str
     _largest: tuple[int, int]
 
+    @abc.abstractmethod
     def _scene(self) -> tuple[Any, Any]:
         """The mujoco.MjModel and mujoco.MjData to draw."""
-        raise NotImplementedError
 
     def draw(self, size: tuple[int, int] | None) -> np.ndarray:
         """The present moment at a size, or at that of films, as uint8 [H, W, 3]."""
