@@ -2,6 +2,9 @@
 
 ``fixtures/dreamer_v3.npz`` holds pure pieces, layers and two whole agents: inputs, parameters, every loss, all gradients and
 four training steps. Theirs is batch-major, features are concat(deter, stoch) and tokens concat(vectors, images).
+
+Not reproduced: ``normalize/perc_debias_*`` and ``normalize/meanstd_*``, ways to scale returns that no published agent uses;
+metrics that only restate compared numbers; and where it says so, a count that begins elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from jaxdreamer.agent import dreamer_v3
 from jaxdreamer.agent.dreamer_v3 import Dream, behavior_loss, replay_value_loss
 from jaxdreamer.agent.optim import clip_by_ratio, laprop, make_optimizers
 from jaxdreamer.agent.world_model import world_model_loss
-from jaxdreamer.config import OptimizerConfig, preset
+from jaxdreamer.config import OptimizerConfig, RunConfig, preset
 from jaxdreamer.nets.convolutions import SameConv
 from jaxdreamer.nets.layers import MLP, BlockDense, Dense, RMSNorm, Style, trunc_normal
 from jaxdreamer.nets.networks import features, make_networks
@@ -36,7 +39,9 @@ from jaxdreamer.ops.distributions import (
 from jaxdreamer.ops.kl import balanced_kl
 from jaxdreamer.ops.returns import Range, lambda_return, no_range, track_range
 from jaxdreamer.ops.transforms import symexp, symexp_bins, symlog
-from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, Batch, EnvSpec, Latent
+from jaxdreamer.replay.host import HostReplay
+from jaxdreamer.train.schedule import Segments
+from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, Batch, EnvSpec, Latent, Timestep
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -186,6 +191,23 @@ def test_laprop_behind_clipping_by_ratio(name, rate, warmup, decay):
             close(now[key], expected[key][step], rtol=1e-6, atol=1e-6)
 
 
+def test_weight_decay_of_kernels():
+    """Theirs is a share of the learning rate (and off), ours of the parameter; ours holds for biases and scales too."""
+    params, grads, expected = (part(f"optimizer/{x}/") for x in ("params", "grads", "wd"))
+    config = OptimizerConfig(
+        kind="laprop", grad_clip_ratio=0.3, grad_clip_norm=0, adam_epsilon=1e-20, model_learning_rate=1e-2,
+        weight_decay=1e-2 * 0.1,
+    )  # fmt: skip
+    optimizer = make_optimizers(config)["model"]
+    state, now = optimizer.init(params), params
+    for step in range(12):
+        updates, state = optimizer.update({k: v[step] for k, v in grads.items()}, state, now)
+        now = optax.apply_updates(now, updates)
+        for key in params:
+            if key.endswith("kernel"):
+                close(now[key], expected[key][step], rtol=1e-6, atol=1e-6)
+
+
 def test_clipping_by_ratio_alone():
     params, grads, expected = (part(f"optimizer/{x}/") for x in ("params", "grads", "agc_of_grads3"))
     found, _ = clip_by_ratio(0.3).update({k: v[3] for k, v in grads.items()}, optax.EmptyState(), params)
@@ -284,6 +306,29 @@ def test_the_loss_of_a_dream():
     close(grads[1], d["grad_value_logits"])
 
 
+@pytest.mark.parametrize("variant", ["slowtar", "nocontdisc"])
+def test_the_loss_of_a_dream_in_other_forms(variant):
+    """With values of the slow critic; and with a head that predicts the going on alone, gamma set apart."""
+    d = {key: np.swapaxes(v, 0, 1) if v.ndim > 1 else v for key, v in part("imag_loss/").items()}
+    one_hot = np.eye(4, dtype=np.float32)[d["act_disc"].astype(int)]
+    valued_by, gamma = ("value_logits", 1 - 1 / 333) if variant == "nocontdisc" else ("slow_logits", 1.0)
+    value = Given.critic(d[valued_by], np.zeros(len(d["rew"]))).mode()
+    weight, returns = dreamer_v3.weigh(jnp.asarray(d["rew"]), value, jnp.asarray(gamma * d["con"]), 0.95)
+    dream = Dream(
+        jnp.zeros(d["rew"].shape), jnp.concatenate([d["act_cont"], one_hot], -1)[:-1], value, weight / gamma, returns
+    )
+    low, high = d["retnorm_before_lo_hi"]
+    found = dreamer_v3.track_returns(CONFIG.behavior, Range(jnp.float32(low), jnp.float32(high)), returns)
+    params = {
+        "actor": {"mean": d["raw_mean"], "std": d["raw_std"], "disc": d["disc_logits"]},
+        "critic": d["value_logits"],
+    }
+    _, metrics = behavior_loss(Given, CONFIG, params, dream, d["slow_logits"], found, gradient="reinforce")
+    close(returns, d[f"{variant}_ret"])
+    close(metrics["loss/actor"], d[f"{variant}_policy"].mean())
+    close(metrics["loss/critic"], d[f"{variant}_value"].mean())
+
+
 def test_the_loss_on_replayed_states():
     d = {key: np.swapaxes(v, 0, 1) for key, v in part("repl_loss/").items()}
     batch = Batch({}, None, d["rew"], None, d["last"].astype(bool), d["term"].astype(bool))
@@ -298,6 +343,33 @@ def test_the_loss_on_replayed_states():
     close(loss(d["value_logits"]), d["repval"].mean())
     expected = d["grad_value_logits"]
     close(jax.grad(loss)(d["value_logits"])[: len(expected)], expected)
+
+
+# ---- what surrounds the agent ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "every", "updates"), [("quarter", 4, 1), ("one_and_a_half", 2, 3)])
+def test_updates_for_every_step(name, every, updates):
+    """Theirs makes the first update at the first step, ours when it is due; the ratio is one in the long run."""
+    theirs = part("ratio/")[name]
+    segments = Segments(RunConfig(prefill=0, pretrain=0, train_every=every, updates=updates), 1, 0, call=updates)
+    ours = [segments.next().updates for _ in theirs]
+    assert (np.abs(np.cumsum(ours) - np.cumsum(theirs)) <= updates).all()
+    assert sum(ours) == len(theirs) // every * updates
+
+
+def test_the_order_of_the_online_queue():
+    """The windows of two workers in turn, without a gap; theirs leaves the very first entry out."""
+    replay = HostReplay(SPECS["vector"], capacity=100, lanes=2, length=5, cross_episodes=True)
+    first = np.zeros(2, bool)
+    obs = {"height": np.zeros(2, np.float32), "position": np.zeros((2, 5), np.float32)}
+    for row in range(23):
+        replay.add(
+            Timestep(obs, np.zeros(2, np.float32), first | (row == 0), first, first), np.zeros((2, 2), np.float32)
+        )
+    found = replay.next_indices(np.random.default_rng(0), 8)
+    expected = data()["replay/online_worker_start_length5_23adds"]
+    np.testing.assert_array_equal(np.stack([found.lane, found.start + 1], axis=1), expected)
 
 
 # ---- two whole agents --------------------------------------------------------------------------------------------------
