@@ -29,13 +29,13 @@ from jaxdreamer.types import Array, Batch, EnvSpec, Latent, Metrics, PyTree, Tra
 
 
 class Dream(NamedTuple):
-    """Sequences dreamed under the policy. Entry 0 is the real posterior. All but the returns are constants."""
+    """Sequences dreamed under the policy. Entry 0 is the real posterior. All but values and returns are constants."""
 
     feat: Array  # float32 [H + 1, N, F]
     action: Array  # float32 [H, N, A]; action[k] leads from entry k to entry k + 1
-    value: Array  # float32 [H + 1, N], the critic's
+    value: Array  # float32 [H + 1, N], the critic's, of states that live parameters led to
     weight: Array  # float32 [H, N], how much entry k counts
-    returns: Array  # float32 [H, N], of entry k, the reward on arriving there excluded; they depend on live parameters
+    returns: Array  # float32 [H, N], of entry k, the reward on arriving there excluded; likewise
 
 
 def make(config: Config, spec: EnvSpec, networks: Networks | None = None) -> Algorithm:
@@ -48,12 +48,15 @@ def make(config: Config, spec: EnvSpec, networks: Networks | None = None) -> Alg
     """
     networks = networks or make_networks(config.model, spec)
     optimizers = make_optimizers(config.optimizer)
+    averages = config.behavior.acting_rate < 1
 
     def init(key: Array) -> TrainState:
         key_params, key_state = jax.random.split(key)
         params = networks.init(key_params)
         target = jax.tree.map(jnp.copy, params["critic"])  # a donated update must not hand over one buffer twice
         aux = {"target_critic": target, "statistics": networks.statistics, "returns": no_range()}
+        if averages:
+            aux["acting"] = jax.tree.map(jnp.copy, {name: params[name] for name in ("model", "actor")})
         return fresh(params, {name: optimizers[name].init(params[name]) for name in optimizers}, aux, key_state)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -68,17 +71,19 @@ def make(config: Config, spec: EnvSpec, networks: Networks | None = None) -> Alg
 
         params, optimizer_states, (returns, metrics), norms = descend(optimizers, loss, state.params, state.optimizers)
         target = track_critic(config.behavior, state.updates, params["critic"], aux["target_critic"])
-        return commit(
-            state,
-            metrics | norms,
-            key=key,
-            params=params,
-            optimizers=optimizer_states,
-            aux={"target_critic": target, "statistics": statistics, "returns": returns},
-        )
+        new_aux = {"target_critic": target, "statistics": statistics, "returns": returns}
+        if averages:
+            # The average of the first n updates until these are as many as it forgets slowly.
+            rate = jnp.maximum(config.behavior.acting_rate, 1.0 / (state.updates + 1.0))
+            move = lambda old, new: old + rate * (new - old)  # noqa: E731
+            new_aux["acting"] = jax.tree.map(move, aux["acting"], {name: params[name] for name in aux["acting"]})
+        return commit(state, metrics | norms, key=key, params=params, optimizers=optimizer_states, aux=new_aux)
+
+    def acts_with(params: PyTree, aux: PyTree) -> PyTree:
+        return acting(params | aux["acting"] if averages else params, aux)
 
     policy = make_policy(config, spec, networks)
-    return Algorithm(init, update, policy, acting, partial(open_loop, networks), keeping(config))
+    return Algorithm(init, update, policy, acts_with, partial(open_loop, networks), keeping(config))
 
 
 def total_loss(
@@ -136,7 +141,7 @@ def dream_ahead(
     weight, returns = weigh(reward, value, discount, settings.td_lambda)
     if networks.discount is None:  # gamma is no probability: the start counts in full
         weight = weight / settings.discount
-    return lax.stop_gradient(Dream(feat, dream.action, value, weight, returns))._replace(returns=returns)
+    return Dream(*lax.stop_gradient((feat, dream.action)), value, lax.stop_gradient(weight), returns)
 
 
 def weigh(reward: Array, value: Array, discount: Array, td_lambda: float) -> tuple[Array, Array]:
@@ -165,8 +170,9 @@ def behavior_loss(
     """Actor and critic on a dream; k = 0 .. H - 1, means over k and N.
 
     ``L_actor = mean[ -w_k ( O_k + eta H(pi(. | z_k)) ) ]``, where O_k is ``ln pi(a_k | z_k) sg(G_k - v_k) / S`` for
-    *reinforce*, ``G_k / S`` for *dynamics*, as V3 had it in 2023 for continuous actions, and for *both* the mix
-    ``rho dynamics + (1 - rho) reinforce``. ``S = max(limit, high - low)`` of the range of returns.
+    *reinforce*, ``(G_k - v_k) / S`` for *dynamics*, as V3 had it in 2023 for continuous actions, and for *both* the mix
+    ``rho dynamics + (1 - rho) reinforce``. ``S = max(limit, high - low)`` of the range of returns. With dynamics, v_k takes
+    back what a_0 .. a_{k-1} have to do with G_k: each action counts once, beside the entropy that counts once as well.
     ``L_critic = mean[ -w_k ( ln p(sg(G_k) | z_k) + c ln p(v'_k | z_k) ) ]``, v' the target critic's.
     """
     settings = config.behavior
@@ -175,12 +181,12 @@ def behavior_loss(
     critic = networks.critic(params["critic"], feat)
     slow = lax.stop_gradient(networks.critic(target_critic, feat).mode())
     scale = jnp.maximum(settings.return_limit, returns.high - returns.low)
-    outcome = lax.stop_gradient(dream.returns)
-    advantage = (outcome - dream.value[:-1]) / scale
+    live = (dream.returns - dream.value[:-1]) / scale
+    outcome, advantage = lax.stop_gradient((dream.returns, live))
     share = {"reinforce": 0.0, "dynamics": 1.0, "both": settings.actor_gradient_mix}[gradient]
     objective = jnp.zeros_like(advantage)
     if gradient != "reinforce":
-        objective += share * dream.returns / scale
+        objective += share * live
     if gradient != "dynamics":
         objective += (1.0 - share) * policy.log_prob(dream.action) * advantage
     entropy = policy.entropy(None)

@@ -156,6 +156,9 @@ class BehaviorConfig(Settings):
     """Weight of the critic's loss on replayed states (V3 only)."""
     update_order: Literal["joint", "sequential"] = "joint"
     """joint: all gradients from the same parameters (V1). sequential: dream with the updated world model (V2)."""
+    acting_rate: float = setting(1.0, SMALLEST, 1)
+    """How far each update moves the parameters that the policy acts with, in training and afterwards, to the learned ones.
+    1: they are the same; less: a running average, in which the noise of single updates cancels (V3 only)."""
     exploration_noise: float = 0.3
     """Deviation of the Gaussian added to continuous actions while collecting."""
     exploration_epsilon: float = setting(0.0, 0, 1)

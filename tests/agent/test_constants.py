@@ -35,7 +35,7 @@ OURS = {
 OF_V3 = {
     "model.blocks", "model.actor_min_std", "model.actor_max_std", "model.actor_output_scale", "model.actor_unimix",
     "behavior.target_critic_coeff", "behavior.return_percentiles", "behavior.return_rate", "behavior.return_limit",
-    "behavior.replay_value_coeff",
+    "behavior.replay_value_coeff", "behavior.acting_rate",
 }  # fmt: skip
 NOT_OF_V3 = {
     "model.gaussian_std", "behavior.actor_gradient_mix", "behavior.actor_sample_gradient", "behavior.returns_from_start",
@@ -105,7 +105,8 @@ V3 = {
     "behavior.actor_gradient": "reinforce", "behavior.actor_entropy": 3e-4, "behavior.target_critic_every": 1,
     "behavior.target_critic_rate": 0.02, "behavior.target_critic_coeff": 1.0,
     "behavior.return_percentiles": (5.0, 95.0), "behavior.return_rate": 0.01, "behavior.return_limit": 1.0,
-    "behavior.replay_value_coeff": 0.3, "behavior.update_order": "joint", "behavior.exploration_noise": 0.0,
+    "behavior.replay_value_coeff": 0.3, "behavior.acting_rate": 1.0, "behavior.update_order": "joint",
+    "behavior.exploration_noise": 0.0,
     "optimizer.kind": "laprop", "optimizer.model_learning_rate": 4e-5, "optimizer.actor_learning_rate": 4e-5,
     "optimizer.critic_learning_rate": 4e-5, "optimizer.adam_epsilon": 1e-20, "optimizer.grad_clip_norm": 0.0,
     "optimizer.grad_clip_ratio": 0.3, "optimizer.warmup": 1000, "optimizer.weight_decay": 0.0,

@@ -47,13 +47,13 @@ def states_of(weight, bias, read=None):
 
 
 def objective(weight, bias):
-    """mean of gamma^k G_k over k and starts; the actor reads the states as constants."""
+    """mean of gamma^k (G_k - v_k) over k and starts; the actor reads the states as constants."""
     states = states_of(weight, bias, read=states_of(WEIGHT, BIAS))
     value = [-3 * z + z**2 for z in states]
     returns, total = value[HORIZON], 0.0
     for k in reversed(range(HORIZON)):
         returns = -(states[k + 1] ** 2) + GAMMA * ((1 - LAMBDA) * value[k + 1] + LAMBDA * returns)
-        total += GAMMA**k * returns.mean()
+        total += GAMMA**k * (returns - value[k]).mean()
     return total / HORIZON
 
 
@@ -117,3 +117,22 @@ def test_v3_learns_the_replayed_values_of_where_it_dreamed():
         _, metrics = jax.jit(algorithm.update)(algorithm.init(jax.random.key(0)), batch)
         values[last] = float(metrics["loss/replay_value"])
     assert values[0] == values[batch.reward.shape[0]] != values[2]
+
+
+def test_the_policy_acts_with_an_average_of_what_was_learned():
+    """By hand: the mean of the first updates while these are few, then a running average; the loops act with it."""
+    config = preset(
+        "dreamer_v3", deter_size=16, hidden_size=8, units=8, stoch_size=4, classes=4, context="none", warmup=0
+    )
+    algorithm = dreamer_v3.make(replace(config, {"acting_rate": 0.4}), cases.VECTOR)
+    state, update, seen, average = algorithm.init(jax.random.key(0)), jax.jit(algorithm.update), [], np.zeros(())
+    for step in range(5):
+        state, _ = update(state, cases.batch())
+        seen.append(np.asarray(state.params["actor"]["mean"]["kernel"], np.float64))
+        average = np.mean(seen, axis=0) if step < 2 else average + 0.4 * (seen[-1] - average)
+        found = algorithm.acting(state.params, state.aux)
+        np.testing.assert_allclose(found["actor"]["mean"]["kernel"], average, rtol=1e-5, atol=1e-7)
+    assert not np.allclose(seen[-1], average, atol=1e-6)
+    plain = dreamer_v3.make(config, cases.VECTOR)
+    assert "acting" not in plain.init(jax.random.key(0)).aux
+    assert plain.acting(state.params, state.aux)["actor"] is state.params["actor"]
