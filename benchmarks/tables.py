@@ -9,12 +9,6 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
-LEARNING = (
-    ("pendulum", "Pendulum-v1"),
-    ("cartpole", "CartPole-v1"),
-    ("inverted_pendulum", "Brax inverted_pendulum, on the device"),
-    ("inverted_pendulum_pixels", "the same, from pixels"),
-)
 
 
 def result(name: str) -> dict:
@@ -25,22 +19,25 @@ def _cores(machine: dict) -> str:
     return f"{machine['cores']} core{'s' if machine['cores'] > 1 else ''} ({machine['cpu']})"
 
 
+def _preset(data: dict) -> str:
+    """A preset's settings may have changed since."""
+    return f"preset `{data['preset']}` of commit {data['stamp']['git']['commit'][:7]}"
+
+
 def _gpu(data: dict) -> str:
     return data["stamp"]["machine"]["devices"][0]
 
 
 def learning() -> str:
-    lines = ["| task | seed | return of the final evaluation | frames | seconds |", "|---|---|---|---|---|"]
-    for name, title in LEARNING:
-        data = result(f"learn_{name}")
-        for run in data["runs"]:
-            final = run["final"]
-            lines.append(
-                f"| {title} | {run['seed']} | {final['eval/return']:.1f} over {final['eval/episodes']} episodes | "
-                f"{run['env_frames']:,} | {run['seconds']:.0f} |"
-            )
-    machine = result("learn_pendulum")["stamp"]["machine"]
-    return "\n".join([*lines, "", f"Without exploration, on {_cores(machine)}, compiling included."])
+    import learn_suite
+
+    machines = {
+        (run["stamp"]["machine"]["cpu"], run["stamp"]["machine"]["cores"])
+        for runs in learn_suite.results().values()
+        for run in runs
+    }
+    where = "; ".join(f"{cores} core{'s' if cores > 1 else ''} of an {cpu}" for cpu, cores in sorted(machines))
+    return f"{learn_suite.table()}\n\nWithout exploration; each run on {where}, compiling and evaluations included."
 
 
 def speed() -> str:
@@ -98,7 +95,7 @@ def brax() -> str:
         "host_learning": "the same, learning",
     }
     cases = data["cases"]
-    lines = [f"Environment steps a second, preset `{data['preset']}`, one update for two steps where it learns:", ""]
+    lines = [f"Environment steps a second, {_preset(data)}, one update for two steps where it learns:", ""]
     lines += ["| | " + " | ".join(f"{case['env']}, {case['lanes']} environments" for case in cases) + " |"]
     lines += ["|---" * (len(cases) + 1) + "|"]
     for key, title in titles.items():
@@ -120,7 +117,7 @@ def brax() -> str:
 def brax_on_gpu() -> list[str]:
     data, pixels = result("bench_brax_gpu"), result("bench_brax_gpu_pixels")
     cases = data["cases"]
-    lines = [f"Environment steps a second of ant, preset `{data['preset']}`, on an {_gpu(data)}:", ""]
+    lines = [f"Environment steps a second of ant, {_preset(data)}, on an {_gpu(data)}:", ""]
     lines += ["| | " + " | ".join(f"{case['lanes']:,} environments" for case in cases) + " |"]
     lines += ["|---" * (len(cases) + 1) + "|"]
     titles = {
