@@ -363,9 +363,8 @@ class HostReplay:
         """
         self._total = self._writing = int(state["total"])
         self._first = int(state["first"])
-        same = (
-            state["length"] == self.length and not seams
-        )  # else nobody knows which windows were given out: none waits
+        # Of windows of another length, or of rows with other numbers, nobody knows which were given out: none waits.
+        same = state["length"] == self.length and not seams
         self._online = int(state["online"]) if same else self._total // self.length * self.lanes
         self._closed = [(int(row), int(lane)) for row, lane in state["closed"]]
         for row, lane in self._closed:

@@ -243,7 +243,7 @@ def test_help_lists_every_option_and_setting_with_its_text_and_default(capsys):
         for name in words.documentation(entry.options):
             assert f"--{name.replace('_', '-')}" in said or name.upper() in said
     assert cli.main(["train", "--preset", "classic", "--help"]) == 0
-    assert "(default: 500)" in capsys.readouterr().out.split("--run.prefill")[1].split("--run.")[0]
+    assert "(default: 1000)" in capsys.readouterr().out.split("--run.prefill")[1].split("--run.")[0]
 
 
 def test_one_preset_or_backend_is_listed(capsys):
