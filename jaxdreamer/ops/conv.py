@@ -33,13 +33,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdreamer.ops.activations import BY_RESULT
+from jaxdreamer.ops.frames import from_bits, map_frames, sum_frames, to_bits
 from jaxdreamer.types import Array
 
 _DIMS = ("NHWC", "HWIO", "NHWC")
-
-# Bytes of intermediate (windows or products) that one step of a CPU loop makes: they should still lie in the cache when
-# they are read. Flat between 3 and 8 MB on a machine with 1 MB of L2 a core and 32 MB of L3.
-_CHUNK_BYTES = 5 * 2**20
 
 
 def conv2d(x: Array, kernel: Array, bias: Array | None = None, *, stride: int, act: str = "linear") -> Array:
@@ -200,51 +197,52 @@ def _plain_kernel_grad(bigs, smalls, stride: int, window: tuple[int, int], befor
 
 
 # --- the lowering for CPU -------------------------------------------------------------------------------------------
-# ``before`` and ``after`` are applied inside the loop over frames. bfloat16 inputs are computed in float32.
+# ``before`` and ``after`` are applied inside the loop over frames. Products are of the inputs' type, summed in float32; but
+# XLA's sums over rows (gradients of kernels) and its convolutions are faster in float32.
 
 
 def _products_correlate(bigs, kernel: Array, stride: int, before=_same, after=_same) -> Array:
     kh, kw, _, depth = kernel.shape
     h, w = size = tuple((n - k) // stride + 1 for n, k in zip(bigs[0].shape[1:3], (kh, kw)))
     windows, blocks = _intermediates(size, kernel.shape, stride)
-    weights = kernel.astype(jnp.float32)
     if windows <= blocks:
-        flat = weights.reshape(-1, depth)
+        flat = kernel.reshape(-1, depth)
 
         def frames(*bigs):
-            return after(_windows(before(*bigs), (kh, kw), stride, size) @ flat).astype(kernel.dtype)
+            rows = _windows(before(*bigs).astype(kernel.dtype), (kh, kw), stride, size)
+            return after(_dot(rows, flat)).astype(kernel.dtype)
     else:
-        flat, (p, q) = _blocks_of_kernel(weights, stride)
+        flat, (p, q) = _blocks_of_kernel(kernel, stride)
         grid = (h + p - 1, w + q - 1)
 
         def frames(*bigs):
-            parts = (_blocks(before(*bigs), grid, stride) @ flat).reshape(-1, *grid, p, q, depth)
+            rows = _blocks(before(*bigs).astype(kernel.dtype), grid, stride)
+            parts = _dot(rows, flat).reshape(-1, *grid, p, q, depth)
             shifted = [parts[:, i : i + h, j : j + w, i, j] for i in range(p) for j in range(q)]
             return after(functools.reduce(jnp.add, shifted)).astype(kernel.dtype)
 
-    return _map_frames(frames, min(windows, blocks), *bigs)
+    return map_frames(frames, min(windows, blocks), *bigs)
 
 
 def _products_spread(smalls, kernel: Array, stride: int, size: tuple[int, int], before=_same, after=_same) -> Array:
     kh, kw, channels, depth = kernel.shape
     h, w = smalls[0].shape[1:3]
     windows, blocks = _intermediates((h, w), kernel.shape, stride)
-    weights = kernel.astype(jnp.float32)
     if (h, w) == (1, 1):  # one window a frame, nothing overlaps: one product, whose weights outweigh its windows
-        whole = before(*smalls).reshape(-1, depth).astype(jnp.float32) @ weights.reshape(-1, depth).T
+        whole = _dot(before(*smalls).astype(kernel.dtype).reshape(-1, depth), kernel.reshape(-1, depth).T)
         return after(_fit(whole.reshape(-1, kh, kw, channels), size)).astype(kernel.dtype)
-    flat, (p, q) = _blocks_of_kernel(weights, stride)
+    flat, (p, q) = _blocks_of_kernel(kernel, stride)
     flat = flat.reshape(-1, p, q, depth)
     if windows <= blocks:
         columns = flat.transpose(3, 1, 2, 0).reshape(depth, -1)
 
         def frames(*smalls):
-            parts = (before(*smalls).astype(jnp.float32) @ columns).reshape(-1, h, w, p, q, flat.shape[0])
+            parts = _dot(before(*smalls).astype(kernel.dtype), columns).reshape(-1, h, w, p, q, flat.shape[0])
             shifted = [_shift(parts[:, :, :, i, j], (i, j), (p, q)) for i in range(p) for j in range(q)]
             return after(_unblocks(functools.reduce(jnp.add, shifted), size, stride)).astype(kernel.dtype)
     else:
         # The sub-pixel form: a convolution of stride 1, the one kind XLA does well on CPU, and without windows.
-        taps = flat[:, ::-1, ::-1].transpose(1, 2, 3, 0)
+        taps = flat[:, ::-1, ::-1].transpose(1, 2, 3, 0).astype(jnp.float32)
         pads = ((p - 1, p - 1), (q - 1, q - 1))
 
         def frames(*smalls):
@@ -252,7 +250,7 @@ def _products_spread(smalls, kernel: Array, stride: int, size: tuple[int, int], 
             big = lax.conv_general_dilated(small, taps, (1, 1), pads, dimension_numbers=_DIMS)
             return after(_unblocks(big, size, stride)).astype(kernel.dtype)
 
-    return _map_frames(frames, min(windows, blocks), *smalls)
+    return map_frames(frames, min(windows, blocks), *smalls)
 
 
 def _products_kernel_grad(bigs, smalls, stride: int, window: tuple[int, int], before_big=_same, before_small=_same):
@@ -276,7 +274,7 @@ def _products_kernel_grad(bigs, smalls, stride: int, window: tuple[int, int], be
             met = [_shift(small, (i, j), (p, q)) for i in range(p) for j in range(q)]
             return _dot_rows(_blocks(before_big(*bigs), (h + p - 1, w + q - 1), stride), jnp.concatenate(met, -1))
 
-    total = _sum_frames(frames, min(windows, blocks), bigs, smalls)
+    total = sum_frames(frames, min(windows, blocks), bigs, smalls)
     if windows > blocks:
         total = total.reshape(stride, stride, channels, p, q, depth).transpose(3, 0, 4, 1, 2, 5)
         total = total.reshape(p * stride, q * stride, channels, depth)[: window[0], : window[1]]
@@ -312,17 +310,19 @@ def _windows(x: Array, window: tuple[int, int], stride: int, size: tuple[int, ..
     (kh, kw), (h, w), (n, _, _, channels) = window, size, x.shape
     q = -(-kw // stride)
     rows = stride * (h - 1) + kh
-    x = _fit(x.astype(jnp.float32), (rows, stride * (w + q - 1))).reshape(n, rows, w + q - 1, stride * channels)
+    dtype, x = x.dtype, to_bits(x)
+    x = _fit(x, (rows, stride * (w + q - 1))).reshape(n, rows, w + q - 1, stride * channels)
     x = jnp.concatenate([x[:, :, j : j + w] for j in range(q)], -1)[..., : kw * channels]
-    return jnp.concatenate([x[:, a : a + stride * (h - 1) + 1 : stride] for a in range(kh)], -1)
+    return from_bits(jnp.concatenate([x[:, a : a + stride * (h - 1) + 1 : stride] for a in range(kh)], -1), dtype)
 
 
 def _blocks(x: Array, grid: tuple[int, int], stride: int) -> Array:
     """Cut into blocks of stride x stride pixels: [N, *grid, stride*stride*B]."""
     n, _, _, channels = x.shape
-    x = _fit(x.astype(jnp.float32), (stride * grid[0], stride * grid[1]))
+    dtype, x = x.dtype, to_bits(x)
+    x = _fit(x, (stride * grid[0], stride * grid[1]))
     x = x.reshape(n, grid[0], stride, grid[1], stride, channels).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(n, *grid, stride * stride * channels)
+    return from_bits(x.reshape(n, *grid, stride * stride * channels), dtype)
 
 
 def _unblocks(x: Array, size: tuple[int, int], stride: int) -> Array:
@@ -342,49 +342,12 @@ def _blocks_of_kernel(kernel: Array, stride: int) -> tuple[Array, tuple[int, int
     return kernel.reshape(stride * stride * channels, p * q * depth), (p, q)
 
 
+def _dot(a: Array, b: Array) -> Array:
+    """Multiply [..., K] by [K, M] into float32."""
+    return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+
+
 def _dot_rows(a: Array, b: Array) -> Array:
-    """Sum the outer products of the last axes over all other axes."""
-    a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
+    """Sum the outer products of the last axes over all other axes, in float32."""
+    a, b = (x.reshape(-1, x.shape[-1]).astype(jnp.float32) for x in (a, b))
     return lax.dot_general(a, b, (((0,), (0,)), ((), ())))
-
-
-def _chunks(n: int, numbers: int) -> int:
-    """Loop steps for n frames with so many numbers each; a divisor of n where there is a fair one, else pad."""
-    target = max(1, _CHUNK_BYTES // (4 * numbers))
-    if n <= 1.5 * target:
-        return 1
-    even = [c for c in range(max(1, target // 2), int(1.5 * target) + 1) if n % c == 0]
-    return n // min(even, key=lambda c: abs(c - target)) if even else -(-n // target)
-
-
-def _split(arrays, chunks: int):
-    """Reshape every [N, ...] to [chunks, frames, ...], with zero frames at the end where N does not divide."""
-
-    def split(x):
-        frames = -(-x.shape[0] // chunks)
-        spare = chunks * frames - x.shape[0]
-        x = jnp.pad(x, ((0, spare), *((0, 0),) * (x.ndim - 1))) if spare else x
-        return x.reshape(chunks, frames, *x.shape[1:])
-
-    return jax.tree.map(split, arrays)
-
-
-def _map_frames(function, numbers: int, *arrays: Array) -> Array:
-    """Apply ``function`` [n, ...] -> [n, ...] to all frames, a cacheful at a time."""
-    n = arrays[0].shape[0]
-    chunks = _chunks(n, numbers)
-    if chunks == 1:
-        return function(*arrays)
-    y = lax.map(lambda part: function(*part), _split(arrays, chunks))
-    return y.reshape(-1, *y.shape[2:])[:n]
-
-
-def _sum_frames(function, numbers: int, bigs, smalls) -> Array:
-    """Sum ``function`` over all frames, a cacheful at a time. Zero frames of padding must add zero, and do."""
-    chunks = _chunks(smalls[0].shape[0], numbers)
-    if chunks == 1:
-        return function(bigs, smalls)
-    parts = _split((bigs, smalls), chunks)
-    shape = jax.eval_shape(function, *jax.tree.map(lambda x: x[0], parts))
-    total, _ = lax.scan(lambda acc, part: (acc + function(*part), None), jnp.zeros(shape.shape, shape.dtype), parts)
-    return total

@@ -1,12 +1,14 @@
 """Convolutions: both lowerings against NumPy loops and torch; gradients; jit, vmap, scan, checkpoint; no dead work."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
-from jaxdreamer.ops import conv
+from jaxdreamer.ops import conv, frames
 from jaxdreamer.ops.conv import conv2d, conv2d_transpose
 
 # (frames, big grid, window, stride, channels of the big grid, of the small one): Dreamer's layers and odd ones. Both
@@ -60,7 +62,7 @@ def slow_maps(big, small, kernel, stride):
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_values_and_gradients(lowering, case, monkeypatch):
     if case % 2 == 0:  # loops over frames, a few at a time
-        monkeypatch.setattr(conv, "_CHUNK_BYTES", 4000)
+        monkeypatch.setattr(frames, "_CHUNK_BYTES", 4000)
     n, (height, width), (kh, kw), stride, channels, depth = CASES[case]
     h, w = (height - kh) // stride + 1, (width - kw) // stride + 1
     big, small, kernel = draw(n, height, width, channels), draw(n, h, w, depth), draw(kh, kw, channels, depth)
@@ -89,7 +91,7 @@ def test_values_and_gradients(lowering, case, monkeypatch):
 
 @pytest.mark.parametrize("function, act", [(conv2d, "relu"), (conv2d, "tanh"), (conv2d_transpose, "elu")])
 def test_bias_and_activation(lowering, function, act, monkeypatch):
-    monkeypatch.setattr(conv, "_CHUNK_BYTES", 12000)
+    monkeypatch.setattr(frames, "_CHUNK_BYTES", 12000)
     x, kernel, bias = draw(9, 6, 6, 3), draw(4, 4, 3, 5), draw(5)
     after = {"relu": jax.nn.relu, "elu": jax.nn.elu, "tanh": jnp.tanh}[act]
 
@@ -163,7 +165,7 @@ def test_vmap_over_kernels_with_gradients():
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.checkpoint], ids=["plain", "checkpoint"])
 def test_gradient_inside_a_scan_and_through_one(wrap, monkeypatch):
-    monkeypatch.setattr(conv, "_CHUNK_BYTES", 3000)  # a loop of its own inside the scan
+    monkeypatch.setattr(frames, "_CHUNK_BYTES", 3000)  # a loop of its own inside the scan
     kernels, x = (draw(4, 4, 3, 5), draw(6, 6, 5, 2)), draw(3, 8, 8, 8, 3)
 
     def loss(kernels, x):
@@ -201,6 +203,24 @@ def test_bfloat16_sums_in_float32(lowering, function):
     np.testing.assert_allclose(low[0].astype(jnp.float32), exact[0], rtol=2**-8, atol=0.02)
 
 
+@pytest.mark.parametrize("function", [conv2d, conv2d_transpose])
+def test_bfloat16_loops_over_frames_convert_no_stack(function, monkeypatch):
+    # XLA's CPU compiler would convert a bfloat16 stack to float32 and back in every turn of the loop that fills it.
+    monkeypatch.setattr(frames, "_CHUNK_BYTES", 12000)
+    many = 600
+    x, kernel = (jnp.asarray(a, jnp.bfloat16) for a in (draw(many, 8, 8, 8), draw(4, 4, 8, 6)))
+
+    def loss(x, kernel):
+        return jnp.sum(function(x, kernel, stride=2, act="relu").astype(jnp.float32) ** 2)
+
+    text = compiled_cost(jax.grad(loss, argnums=(0, 1)), x, kernel)[2]
+    bodies = "\n".join(part for part in text.split("\n\n") if "dynamic-update-slice(" in part or "dynamic-slice(" in part)
+    assert "u16[" in bodies  # the loops are there, and carry bits
+    whole = function(x, kernel, stride=2).size
+    sizes = [np.prod([int(n) for n in found.split(",")]) for found in re.findall(r"f32\[([0-9,]+)\]", bodies)]
+    assert max(sizes) < min(whole, x.size) / 2, "a loop touches a float32 copy of all frames"
+
+
 def compiled_cost(function, *args):
     compiled = jax.jit(function).lower(*args).compile()
     return compiled.cost_analysis()["flops"], compiled.memory_analysis().temp_size_in_bytes, compiled.as_text()
@@ -224,14 +244,14 @@ def test_no_dead_branch_and_no_dead_gradient():
 
 
 def test_frames_are_taken_in_chunks_that_divide_or_are_padded():
-    numbers = conv._CHUNK_BYTES // 4 // 20  # so that twenty frames fill the cache
-    assert conv._chunks(30, numbers) == 1
-    assert conv._chunks(500, numbers) == 25
-    assert conv._chunks(2500, numbers) == 125
-    assert conv._chunks(121, numbers) == 11
-    assert conv._chunks(127, numbers) == 7  # a prime: 7 steps of 19, six frames of them padding
-    assert conv._chunks(10**6, 10**9) == 10**6
-    doubled = conv._map_frames(lambda x: 2 * x, numbers, jnp.arange(127.0))
+    numbers = frames._CHUNK_BYTES // 4 // 20  # so that twenty frames fill the cache
+    assert frames._chunks(30, numbers) == 1
+    assert frames._chunks(500, numbers) == 25
+    assert frames._chunks(2500, numbers) == 125
+    assert frames._chunks(121, numbers) == 11
+    assert frames._chunks(127, numbers) == 7  # a prime: 7 steps of 19, six frames of them padding
+    assert frames._chunks(10**6, 10**9) == 10**6
+    doubled = frames.map_frames(lambda x: 2 * x, numbers, jnp.arange(127.0))
     np.testing.assert_array_equal(doubled, 2 * np.arange(127.0))
 
 
