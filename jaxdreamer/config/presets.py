@@ -174,10 +174,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.cnn_depth": 8,
         # Gradients through the dynamics where actions are continuous, as V3 of 2023 had it: of so few dreams they tell more.
         "behavior.actor_gradient": "auto",
+        # A nearer horizon and more chance than V3's: the value of a gait is known, and other gaits are tried, in time.
+        "behavior.discount": 0.99,
+        "behavior.actor_entropy": 3e-3,
         "behavior.imagine_last": 8,
         "behavior.acting_rate": 0.01,
         "optimizer.model_learning_rate": 1e-3,
-        "optimizer.actor_learning_rate": 1e-4,
+        "optimizer.actor_learning_rate": 3e-4,
         "optimizer.critic_learning_rate": 3e-4,
         "optimizer.warmup": 300,
         "replay.capacity": 100_000,
