@@ -27,17 +27,19 @@ KEEP_MEMORY = {
 }
 
 
-def jax_seconds(repeats: int, small: bool) -> dict:
+def jax_seconds(precision: str, repeats: int, small: bool) -> dict:
     """Compile, warm up, and time updates one by one; runs in a process of its own."""
     import jax
     import numpy as np
 
     from jaxdreamer import config as configs
     from jaxdreamer.agent.learner import make_learner
+    from jaxdreamer.memory import keep_freed_memory
     from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, Batch, EnvSpec
 
+    keep_freed_memory()  # as the command line does
     size = ["batch_size=4", "batch_length=6", "imagine_horizon=3"] if small else []
-    config = configs.preset("dreamer_v1", *size)
+    config = configs.preset("dreamer_v1", f"precision={precision}", *size)
     spec = EnvSpec({"image": ArraySpec((64, 64, 3), "uint8", "image")}, ActionSpec((ActionPart("continuous", 6),)))
     steps, batch_size = config.replay.batch_length, config.replay.batch_size
     rng = np.random.default_rng(0)
@@ -86,10 +88,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="timed updates each time")
     parser.add_argument("--small", action="store_true", help="tiny batch: a check that the script runs")
     parser.add_argument("--gpu", action="store_true", help="on the GPU that both sides find; another result file")
-    parser.add_argument("--side", choices=["jax"], help="internal: run one side and print JSON")
+    parser.add_argument("--side", choices=["float32", "bfloat16"], help="internal: run one of ours and print JSON")
     arguments = parser.parse_args()
-    if arguments.side == "jax":
-        print(json.dumps(jax_seconds(arguments.repeats, arguments.small)))
+    if arguments.side:
+        print(json.dumps(jax_seconds(arguments.side, arguments.repeats, arguments.small)))
         return
 
     sys.path.insert(0, str(HERE))
@@ -97,10 +99,11 @@ def main() -> None:
 
     small = ["--small"] if arguments.small else []
     repeats = ["--repeats", str(arguments.repeats)]
-    ours = [sys.executable, str(HERE / "bench_update.py"), "--side", "jax", *repeats, *small]
+    ours = [sys.executable, str(HERE / "bench_update.py"), *repeats, *small, "--side"]
     torch = [sys.executable, str(HERE / "torch_dreamer.py"), "--json", *repeats, *small]
     sides = {
-        "jaxdreamer": (ours, {}),
+        "jaxdreamer": ([*ours, "float32"], {}),
+        "jaxdreamer_bfloat16": ([*ours, "bfloat16"], {}),
         "torch": (torch, {}),
         "torch_glibc_keeps_memory": (torch, KEEP_MEMORY),
     }

@@ -1,5 +1,10 @@
 """How much memory there is, and the refusal of what would not fit."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import psutil
 import pytest
 
@@ -30,3 +35,31 @@ def test_what_does_not_fit_is_refused_with_its_bytes():
         TooLarge, match=r"a lot would take 1000 TB \(1,000,000,000,000,000 bytes\).*available: use less"
     ):
         refuse_beyond_memory("a lot", 10**15, "use less")
+
+
+FAULTS = """
+import ctypes, resource, sys
+from jaxdreamer.memory import keep_freed_memory
+
+assert keep_freed_memory() == (sys.argv[1] == "keep")
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+for turn in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = libc.malloc(2**26)
+    ctypes.memset(block, 1, 2**26)
+    libc.free(block)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what it sets is glibc's")
+@pytest.mark.parametrize("kept", [True, False])
+def test_freed_memory_is_kept_unless_the_user_has_said_how(kept):
+    theirs = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    env = theirs if kept else theirs | {"MALLOC_MMAP_THRESHOLD_": "1000000"}
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, "keep" if kept else "leave"], env=env, check=True, capture_output=True, text=True
+    )
+    pages = 2**26 // os.sysconf("SC_PAGESIZE")
+    assert (int(done.stdout) < pages / 100) is kept

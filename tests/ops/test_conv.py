@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxdreamer.ops import conv, frames
+from jaxdreamer.ops import frames
 from jaxdreamer.ops.conv import conv2d, conv2d_transpose
 
 # (frames, big grid, window, stride, channels of the big grid, of the small one): Dreamer's layers and odd ones. Both
@@ -214,7 +214,9 @@ def test_bfloat16_loops_over_frames_convert_no_stack(function, monkeypatch):
         return jnp.sum(function(x, kernel, stride=2, act="relu").astype(jnp.float32) ** 2)
 
     text = compiled_cost(jax.grad(loss, argnums=(0, 1)), x, kernel)[2]
-    bodies = "\n".join(part for part in text.split("\n\n") if "dynamic-update-slice(" in part or "dynamic-slice(" in part)
+    bodies = "\n".join(
+        part for part in text.split("\n\n") if "dynamic-update-slice(" in part or "dynamic-slice(" in part
+    )
     assert "u16[" in bodies  # the loops are there, and carry bits
     whole = function(x, kernel, stride=2).size
     sizes = [np.prod([int(n) for n in found.split(",")]) for found in re.findall(r"f32\[([0-9,]+)\]", bodies)]
