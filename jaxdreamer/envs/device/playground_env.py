@@ -116,7 +116,8 @@ def load(task: str) -> Any:
     every = playground.registry.ALL_ENVS
     if task not in every:
         raise ConfigError(
-            f"env.id: Playground has no task {task!r}{nearest(task, every)}; `jaxdreamer envs --backend playground` lists them"
+            f"env.id: Playground has no task {task!r}{nearest(task, every)}; `jaxdreamer envs --backend playground` lists "
+            "them"
         )
     if task not in playground.dm_control_suite.ALL_ENVS and not (robots := _menagerie()).exists():
         raise ConfigError(  # Playground would clone it now

@@ -13,8 +13,8 @@ from jaxdreamer.envs.device import playground_env
 
 pytest.importorskip("mujoco_playground")
 
-from jaxdreamer.envs.device.functional import make_lanes  # noqa: E402
-from tests.envs.device.lane_oracle import rollout  # noqa: E402
+from jaxdreamer.envs.device.functional import make_lanes
+from tests.envs.device.lane_oracle import rollout
 
 
 def make(name, **settings):
