@@ -17,6 +17,7 @@ FAMILIES = {
     "dmc": "jaxdreamer.envs.host.dmc_env",
     "gym": "jaxdreamer.envs.host.gymnasium_env",
     "mujoco": "jaxdreamer.envs.host.mujoco_env",
+    "playground": "jaxdreamer.envs.device.playground_env",
     "pure": "jaxdreamer.envs.device.pure",
     "robotics": "jaxdreamer.envs.host.robotics_env",
     "unity_mlagents": "jaxdreamer.envs.unity.lanes",

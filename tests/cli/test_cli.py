@@ -122,11 +122,12 @@ def test_help_and_lists(words, capsys):
 
 
 @pytest.mark.parametrize(
-    ("backend", "task"), [("toy", "chain"), ("pure", "pendulum"), ("brax", "ant"), ("gym", "Pendulum-v1")]
+    ("backend", "task"),
+    [("toy", "chain"), ("pure", "pendulum"), ("brax", "ant"), ("playground", "WalkerWalk"), ("gym", "Pendulum-v1")],
 )
 def test_a_backends_tasks_are_listed(backend, task, capsys):
-    if backend == "brax":
-        pytest.importorskip("brax")
+    if backend in ("brax", "playground"):
+        pytest.importorskip({"playground": "mujoco_playground"}.get(backend, backend))
     assert cli.main(["envs", "--backend", backend]) == 0
     assert f"--env.backend {backend}\n" in (out := capsys.readouterr().out) and f"  --env {task}\n" in out
 
