@@ -14,8 +14,10 @@ from typing import Any, Literal
 
 FAMILIES = {
     "brax": "jaxdreamer.envs.device.brax_env",
+    "craftax": "jaxdreamer.envs.device.craftax_env",
     "dmc": "jaxdreamer.envs.host.dmc_env",
     "gym": "jaxdreamer.envs.host.gymnasium_env",
+    "gymnax": "jaxdreamer.envs.device.gymnax_env",
     "mujoco": "jaxdreamer.envs.host.mujoco_env",
     "playground": "jaxdreamer.envs.device.playground_env",
     "pure": "jaxdreamer.envs.device.pure",
