@@ -174,6 +174,5 @@ BACKEND = Backend(
     options=CameraOptions,
     extra="playground",
     libraries=("playground",),
-    sample="PendulumSwingup",
     label=lambda config: canonical(config.id),
 )
