@@ -61,8 +61,8 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
 
     Observations: ``state``, Playground's own vector (or its own keys), and ``image``, uint8 at ``config.image_size`` from
     ``camera``, or else the suite's camera 0 or a robot's tracking camera. Actions are Playground's own, [-1, 1]; so is the
-    time limit, 1,000 control steps in the suite. A state that is not a number ends an episode in Playground; here the
-    lanes cut it away, as in every family.
+    time limit, 1,000 control steps in the suite. Poses, and rewards made of them, are MJX's: of the moment before the last
+    physics step. A state that is not finite ends an episode in Playground; here the lanes cut it away, as in every family.
 
     Raises:
         ConfigError: no such task, or its robot is not installed. MissingExtra: Playground is not installed.
@@ -174,6 +174,5 @@ BACKEND = Backend(
     options=CameraOptions,
     extra="playground",
     libraries=("playground",),
-    sample="PendulumSwingup",
     label=lambda config: canonical(config.id),
 )

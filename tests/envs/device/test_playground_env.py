@@ -13,9 +13,6 @@ from jaxdreamer.envs.device import playground_env
 
 pytest.importorskip("mujoco_playground")
 
-from jaxdreamer.envs.device.functional import make_lanes
-from tests.envs.device.lane_oracle import rollout
-
 
 def make(name, **settings):
     return playground_env.make_functional(configs.replace_env(EnvConfig(backend="playground", id=name), settings))
@@ -63,28 +60,56 @@ def test_what_playground_does_not_have_is_refused_by_name(monkeypatch, tmp_path)
     assert "Go1Getup" in playground_env.names()
 
 
-@pytest.mark.parametrize("task", ["pendulum-swingup", "reacher-easy"])
-def test_lanes_store_what_the_bare_environment_gives(task):
-    """Two steps at a time, cut by a time limit; the picture is that of the state it is stored with."""
-    env = make(task, obs="both", image_size=(16, 20))
-    bare = playground_env.load(playground_env.canonical(task))
-    size = env.spec.action.size
-    lanes = make_lanes(env, 2, action_repeat=2, time_limit=3)
-    actions = jax.random.uniform(jax.random.key(1), (6, 2, size), minval=-1, maxval=1)
-    timestep, broken, states = rollout(lanes, jax.random.key(0), actions)
-    assert not broken.any() and timestep.is_last[3].all() and not timestep.is_terminal.any()
-    assert timestep.is_first[4].all() and (timestep.obs["state"][4] != timestep.obs["state"][0]).any()
-    step = jax.jit(bare.step)
-    state = jax.tree.map(lambda x: x[0, 0], states.env)
-    for t in range(1, 4):
-        reward = 0.0
-        for _ in range(2):
-            state = step(state, actions[t, 0])
-            reward += float(state.reward)
-        np.testing.assert_allclose(timestep.obs["state"][t, 0], state.obs, rtol=1e-3, atol=1e-4)
-        assert timestep.reward[t, 0] == pytest.approx(reward, abs=1e-4)
-    images = np.asarray(timestep.obs["image"])
-    assert images.shape == (6, 2, 16, 20, 3) and images.dtype == np.uint8
-    assert len(np.unique(images[1, 0].reshape(-1, 3), axis=0)) > 5 and (images[1, 0] != images[3, 0]).any()
-    film = jax.jit(env.render)(jax.tree.map(lambda x: x[1, 0], states.env))
-    assert film.shape == (128, 128, 3) and film.dtype == jnp.uint8
+CHEAP = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # to compile; steps are few
+
+
+def test_pendulum_moves_and_pays_as_dm_controls_own():
+    """dm_control's task from the same state with Playground's time step and damping, 60 random actions; and its picture."""
+    mujoco, suite = pytest.importorskip("mujoco"), pytest.importorskip("dm_control.suite")
+    env = make("pendulum-swingup", obs="both", image_size=(16, 20))
+
+    def play(key, actions):
+        def advance(state, action):
+            state, reward, terminal = env.step(state, action)
+            return state, (env.observe(state)["state"], reward, terminal)
+
+        first = env.reset(key)
+        state, said = jax.lax.scan(advance, first, actions)
+        return first.data.qpos, said, [env.observe(first)["image"], env.observe(state)["image"], env.render(state)]
+
+    actions = np.random.default_rng(0).uniform(-1, 1, (60, 1)).astype(np.float32)
+    compiled = jax.jit(play).lower(jax.random.key(1), actions).compile(compiler_options=CHEAP)
+    qpos, (obs, reward, terminal), pictures = jax.tree.map(np.asarray, compiled(jax.random.key(1), actions))
+
+    theirs = suite.load("pendulum", "swingup", {"random": 0})
+    theirs.reset()
+    theirs.physics.model.opt.timestep = 0.01  # dm_control's is 0.02, one a control step
+    theirs.physics.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_EULERDAMP)
+    with theirs.physics.reset_context():
+        theirs.physics.data.qpos[:] = qpos
+    expected, rewards = [], []
+    for action in actions:
+        # MJX leaves poses where they were before its last physics step, dm_control brings them up to date.
+        before, after = theirs.step(action), theirs.step(action)
+        expected.append([*before.observation["orientation"][::-1], *after.observation["velocity"]])
+        rewards.append(before.reward)
+    np.testing.assert_allclose(obs, expected, atol=1e-3)
+    np.testing.assert_allclose(reward, rewards, atol=1e-3)
+    assert not terminal.any() and env.time_limit == 1000 and env.frame_rate == pytest.approx(50)
+    first, last, film = pictures
+    assert first.shape == (16, 20, 3) and first.dtype == np.uint8 and (first != last).any()
+    assert len(np.unique(first.reshape(-1, 3), axis=0)) > 5 and film.shape == (128, 128, 3)
+
+
+def test_the_reachers_step():
+    env = make("reacher-hard")
+
+    def play(key):
+        state = env.reset(key)
+        moved, reward, terminal = env.step(state, jnp.ones(2))
+        return env.observe(state)["state"], env.observe(moved)["state"], reward, terminal
+
+    compiled = jax.jit(play).lower(jax.random.key(0)).compile(compiler_options=CHEAP)
+    before, after, reward, terminal = compiled(jax.random.key(0))
+    assert before.shape == env.spec.obs["state"].shape == (6,) and jnp.isfinite(after).all() and (before != after).any()
+    assert 0 <= reward <= 1 and not terminal
