@@ -68,7 +68,7 @@ def test_every_list_and_message_has_it(walk, monkeypatch, capsys):
             configs.preset("tiny", *word.split())
     with pytest.raises(ConfigError, match=r"unknown backend 'strol' \(did you mean stroll.*toy, unity_mlagents, walk"):
         make_env(EnvConfig(backend="strol"))
-    with pytest.raises(ConfigError, match=r"env\.backend=brax or playground or pure or walk"):
+    with pytest.raises(ConfigError, match=r"env\.backend=brax or craftax or gymnax or playground or pure or walk"):
         train_agent(configs.preset("tiny", "loop=device"), "nowhere")
     record = families.find("walk")
     monkeypatch.setattr(families, "FAMILIES", {})

@@ -98,7 +98,8 @@ def _painter(package: str) -> Callable[[PyTree], Array]:
     Craftax's own loader of textures would prepare those for people too, for over a minute, and write all of them into the
     package's folder. Here only the agents' are made, in about ten seconds, and nothing is written.
     """
-    renderer, constants = import_module(f"{package}.renderer"), import_module(f"{package}.constants")
+    renderer: Any = import_module(f"{package}.renderer")
+    constants = import_module(f"{package}.constants")
     side = constants.BLOCK_PIXEL_SIZE_AGENT
     textures = {side: constants.load_all_textures_given_size(side)}
     own, renderer.load_all_textures = renderer.load_all_textures, lambda: textures
