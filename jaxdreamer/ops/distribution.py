@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar, dataclass_transform
 
-import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 D = TypeVar("D")
 
@@ -16,7 +16,17 @@ D = TypeVar("D")
 @dataclass_transform(frozen_default=True, eq_default=False)
 def distribution(kind: type[D]) -> type[D]:
     """Make a class a frozen dataclass of arrays and a pytree, which passes through jit, scan and vmap."""
-    return jax.tree_util.register_dataclass(dataclass(frozen=True, eq=False)(kind))
+    kind = dataclass(frozen=True, eq=False)(kind)
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    # JAX's own register_dataclass will not do: with it, two kinds of equal fields have equal tree structures, and jit
+    # may call the program of a Normal for a TruncatedNormal, whenever their hashes fall into one slot.
+    register_pytree_with_keys(
+        kind,
+        lambda value: ([(GetAttrKey(name), getattr(value, name)) for name in names], None),
+        lambda _, children: kind(*children),
+        lambda value: ([getattr(value, name) for name in names], None),
+    )
+    return kind
 
 
 class Distribution(ABC):

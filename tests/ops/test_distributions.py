@@ -1,5 +1,7 @@
 """What all distributions promise alike, and Joint, stop_gradient and policy_mode."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +36,17 @@ KEY = jax.random.key(7)
 def everything(dist, key):
     sample = dist.sample(key)
     return sample, dist.mode(key), dist.mean(), dist.log_prob(sample), dist.entropy(key), ds.policy_mode(dist, key)
+
+
+def test_kinds_of_equal_fields_are_told_apart_by_jit():
+    # jit looks programs up by tree structure: were two kinds equal there, one would be given the other's program.
+    structures = {name: jax.tree.structure(dist) for name, dist in ALL.items()}
+    for (one, first), (other, second) in itertools.permutations(structures.items(), 2):
+        assert first != second, (one, other)
+    again = jax.tree.structure(build(*RAW)["Normal"])
+    assert again == structures["Normal"] and hash(again) == hash(structures["Normal"])
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(ALL["Normal"])]
+    assert paths == [".loc", ".std"]
 
 
 @pytest.mark.parametrize("name", ALL)
