@@ -21,16 +21,19 @@ def make(name, **settings):
     return gymnax_env.make_functional(configs.replace_env(EnvConfig(backend="gymnax", id=name), settings))
 
 
-def walk(env, actions, **settings):
-    """Entries [T, ...] of one lane under the agent's flat actions [T, A]."""
+def walk(env, actions, policy=None, **settings):
+    """Entries [T, ...] of one lane under the agent's flat actions [T, A], or those that a policy takes instead of them."""
     lanes = make_lanes(env, 1, **settings)
 
     def play(key):
-        def step(state, action):
-            state, timestep, broken = lanes.step(state, action[None])
-            return state, (jax.tree.map(lambda x: x[0], timestep), broken[0])
+        def step(carry, action):
+            state, seen = carry
+            state, timestep, broken = lanes.step(state, (action if policy is None else policy(seen))[None])
+            timestep, broken = jax.tree.map(lambda x: x[0], timestep), broken[0]
+            return (state, timestep.obs["state"]), (timestep, broken)
 
-        return jax.lax.scan(step, lanes.init(key), jnp.asarray(actions))[1]
+        spec = env.spec.obs["state"]
+        return jax.lax.scan(step, (lanes.init(key), jnp.zeros(spec.shape, spec.dtype)), jnp.asarray(actions))[1]
 
     compiled = jax.jit(play).lower(jax.random.key(0)).compile(compiler_options=CHEAP)
     return jax.tree.map(np.asarray, compiled(jax.random.key(0)))
@@ -60,6 +63,41 @@ def test_a_pole_that_falls_ends_the_task_and_one_that_stands_runs_out_of_time():
     assert env.time_limit == 500
     stands, _ = walk(env, left, time_limit=4)
     assert stands.is_last[4] and not stands.is_terminal[4]
+
+
+LIMITS = {  # steps of an episode in which nothing happens, and whether its end belongs to the task
+    "MountainCar-v0": (200, False),
+    "Acrobot-v1": (500, False),
+    "MountainCarContinuous-v0": (999, False),
+    "Pendulum-v1": (200, False),
+    "DiscountingChain-bsuite": (100, False),
+    "FourRooms-misc": (500, False),
+    "MemoryChain-bsuite": (6, True),
+    "UmbrellaChain-bsuite": (10, True),
+    "DeepSea-bsuite": (8, True),
+    "Catch-bsuite": (9, True),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit_in_time_is_told_from_an_end(name):
+    steps, terminal = LIMITS[name]
+    env = make(name)
+    idle = np.zeros((steps + 2, env.spec.action.size), np.float32)
+    if env.spec.action.parts[0].kind == "discrete":  # no push in MountainCar, no torque in Acrobot
+        idle[:, 1 if name in ("MountainCar-v0", "Acrobot-v1") else 0] = 1.0
+    entries, broken = walk(env, idle)
+    assert not broken.any() and np.flatnonzero(entries.is_last).tolist() == [steps]
+    assert entries.is_terminal[steps] == terminal and entries.is_first[[0, steps + 1]].all()
+
+
+def test_a_pole_that_stands_for_500_steps_is_truncated():
+    def balance(seen):
+        right = seen @ jnp.array([0.05, 0.2, 1.0, 0.5]) > 0
+        return jnp.where(right, jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0]))
+
+    entries, _ = walk(make("CartPole-v1"), np.zeros((502, 2), np.float32), balance)
+    assert np.flatnonzero(entries.is_last).tolist() == [500] and not entries.is_terminal.any()
 
 
 def test_steps_are_those_of_the_bare_environment():
