@@ -11,7 +11,8 @@ from gymnasium import spaces
 from jaxdreamer import cli
 from jaxdreamer import config as configs
 from jaxdreamer.config import Config
-from jaxdreamer.envs.host.spaces import describe_space, read_spaces, read_spec
+from jaxdreamer.envs.host.spaces import read_spaces, read_spec
+from jaxdreamer.envs.interpreter.gym_api import describe_space
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.plot import draw, read_curves, spark

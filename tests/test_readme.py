@@ -52,6 +52,9 @@ def test_the_two_commands_at_the_top_start_from_a_bare_clone():
 def workplace(tmp_path_factory):
     """One folder for all commands and snippets, in the README's order: some need the run of an earlier one."""
     folder = tmp_path_factory.mktemp("readme")
+    # What the section on other interpreters speaks of: one, and a module in the working folder.
+    (folder / "old").symlink_to(Path(sys.executable).parent.parent)
+    (folder / "tasks.py").write_text("import gymnasium\n\ndef make():\n    return gymnasium.make('Pendulum-v1')\n")
     # What the Unity section speaks of: an environment with mlagents-envs, and a build.
     (folder / "unity-venv").symlink_to(Path(unity_python()).parent.parent)
     (folder / "builds").mkdir()

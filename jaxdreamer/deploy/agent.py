@@ -20,7 +20,8 @@ from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.actions import ActionMap
 from jaxdreamer.envs.host.images import resize, to_rgb
 from jaxdreamer.envs.host.observations import ObservationMap, found, read_discrete, read_vector, split
-from jaxdreamer.envs.host.spaces import kind_of, read_spaces, read_spec
+from jaxdreamer.envs.host.spaces import read_spaces, read_spec
+from jaxdreamer.envs.interpreter.gym_api import kind_of
 from jaxdreamer.nets.networks import Networks
 from jaxdreamer.ops.trees import all_finite
 from jaxdreamer.record import checkpoint

@@ -1,4 +1,4 @@
-"""The outside world, in rooms by where it runs: ``host``, ``device`` and ``unity``.
+"""The outside world, in rooms by where it runs: ``host``, ``device``, ``interpreter`` (another Python) and ``unity``.
 
 Importing it imports neither jax nor gymnasium; no module outside of ``device`` ever imports jax.
 """

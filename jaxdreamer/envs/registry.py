@@ -124,8 +124,9 @@ def make_vector(
 ) -> VectorEnv:
     """``count`` environments side by side, each made by ``make``, or by the backend where there is none.
 
-    They run in ``config.workers`` processes, or in this one where that is 0. An environment of gymnasium's or
-    old gym's is wrapped as ``config`` says. With ``apart``, ``make`` is called once more to check that it returns another.
+    They run in ``config.workers`` processes, or in this one where that is 0; with ``env.python`` 0 is one for each. An
+    environment of gymnasium's or old gym's is wrapped as ``config`` says. With ``apart``, ``make`` is called once more to
+    check that it returns another.
     A backend of the kind ``lanes`` may return another number of them, see ``num_envs`` of the result.
     """
     if make is not None and not callable(make):
@@ -135,17 +136,24 @@ def make_vector(
         )
     if make is None and (record := record_of(config.backend)).kind == "lanes":
         return record.make(config, count, seed)
+    workers, python = config.workers, getattr(config.options, "python", "")
+    if python and make is not None:
+        raise ConfigError(
+            f"env.python={python}: what make returns runs in this interpreter; give env.id=module:function"
+        )
+    if python and not workers:
+        workers = count  # each has a process there anyway: so they step side by side, and one that dies is replaced
     makers = [_maker(config) if make is None else _Made(make, config)] * count
-    if make is not None and apart and (count == 1 or config.workers):  # otherwise the lanes show it
+    if make is not None and apart and (count == 1 or workers):  # otherwise the lanes show it
         makers[0] = _Made(make, config, twice=True)
-    if not config.workers:
+    if not workers:
         return LocalVectorEnv(makers, seed)
     if make is None and is_functional(config):
         raise ConfigError(f"env.workers: workers never import jax, and backend {config.backend} needs it; leave it 0")
     return WorkerVectorEnv(
         makers,
         seed,
-        workers=config.workers,
+        workers=workers,
         timeout=config.worker_timeout,
         max_restarts=config.max_restarts,
     )

@@ -7,7 +7,8 @@ from typing import Any
 
 from jaxdreamer import config as configs
 from jaxdreamer.config import Config, ConfigError
-from jaxdreamer.envs.host.spaces import describe_space, read_spec
+from jaxdreamer.envs.host.spaces import read_spec
+from jaxdreamer.envs.interpreter.gym_api import describe_space
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir

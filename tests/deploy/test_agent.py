@@ -18,7 +18,8 @@ from jaxdreamer.config import ConfigError, preset
 from jaxdreamer.deploy.agent import Agent, load_agent
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.gymnasium_env import wrap
-from jaxdreamer.envs.host.spaces import describe_space, restore_space
+from jaxdreamer.envs.host.spaces import restore_space
+from jaxdreamer.envs.interpreter.gym_api import describe_space
 from jaxdreamer.files import read_json
 from jaxdreamer.nets.networks import make_networks
 from jaxdreamer.record import checkpoint

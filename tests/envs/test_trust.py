@@ -13,6 +13,7 @@ XML = '<mujoco model="a:b"><worldbody/></mujoco>'
     [
         ({"id": "evil:Foo-v0"}, {"env.id": "import the module 'evil'"}),
         ({"id": "evil.inner:Foo-v0", "backend": "gymnasium"}, {"env.id": "import the module 'evil.inner'"}),
+        ({"python": "./python"}, {"env.python": "start the program './python'"}),
         ({"id": "a:b:Foo-v0", "backend": "robotics"}, {"env.id": "import the module 'a:b'"}),
         ({"id": "evil:Foo-v0", "backend": "mujoco"}, {"env.id": "import the module 'evil'"}),
         ({"id": "evil:model.xml", "backend": "gym"}, {"env.id": "import the module 'evil'"}),

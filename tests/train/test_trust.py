@@ -25,6 +25,7 @@ HOSTILE = {
     "end": {"backend": "mujoco", "id": MODEL, "terminal_fn": "evil_sender:reward"},
     "player": {"backend": "unity", "unity_file_name": "evil_player"},
     "python": {"backend": "unity", "unity_python": "evil_player"},
+    "interpreter": {"python": "evil_player"},
 }
 
 

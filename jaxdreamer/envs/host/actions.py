@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdreamer.envs.base import EnvError, SpaceError
-from jaxdreamer.envs.host.spaces import SUPPORTED, children, kind_of, understood
+from jaxdreamer.envs.host.spaces import SUPPORTED, understood
+from jaxdreamer.envs.interpreter.gym_api import children, kind_of
 from jaxdreamer.types import ActionPart, ActionSpec
 
 HUGE = 1e6

@@ -15,6 +15,7 @@ from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.instance import wrap
 from jaxdreamer.envs.host.libraries import missing_extras, registered_versions, warnings_logged
 from jaxdreamer.envs.host.outcome import reporting
+from jaxdreamer.envs.interpreter.environment import InterpreterEnv
 from jaxdreamer.envs.named import imported_module
 from jaxdreamer.families import Backend
 
@@ -35,6 +36,32 @@ class GymOptions(DrawingOptions):
     """Scale of the noise on a MuJoCo task's first state. 0: the task's own; none for a model of your own."""
 
 
+@dataclass(frozen=True)
+class IdOptions(GymOptions):
+    """Environments by the ids of gymnasium or old gym."""
+
+    python: str = setting("", free=True, path="command", runs="start the program")
+    """The interpreter that each environment runs in, in a process of its own, for packages that do not fit beside this
+    one's. It needs numpy, and gymnasium or gym. Empty: this one."""
+
+
+def make_by_id(config: EnvConfig) -> AgentEnv:
+    """The environment that :func:`make` makes of ``config``, here or in the interpreter ``env.python``.
+
+    There an id may be ``module:function``, too, a function that returns an environment.
+    """
+    if not config.options.python:
+        return make(config)
+    env = InterpreterEnv(
+        config.options.python,
+        config.id,
+        options=_asked(config.options),
+        time_limit=config.time_limit * config.action_repeat,
+        seconds=config.worker_timeout,
+    )
+    return _wrapped(env, config)
+
+
 def make(config: EnvConfig) -> AgentEnv:
     """The environment registered with gymnasium as ``config.id``; ``module:Name-v0`` imports the module first.
 
@@ -44,7 +71,6 @@ def make(config: EnvConfig) -> AgentEnv:
     import gymnasium
     from gymnasium.envs.registration import load_env_creator
 
-    own: GymOptions = config.options
     if is_model(config.id):
         raise ConfigError(f"env.id: {config.id[:100]!r} is a MuJoCo model: set env.backend=mujoco")
     with missing_extras(config.id), warnings_logged():
@@ -56,11 +82,7 @@ def make(config: EnvConfig) -> AgentEnv:
                 options["render_mode"] = "rgb_array"  # costs nothing until a frame is asked for
             if config.time_limit > 0:
                 options["max_episode_steps"] = config.time_limit * config.action_repeat
-            if own.frame_skip > 0:
-                options["frame_skip"] = own.frame_skip
-            if own.reset_noise > 0:
-                options["reset_noise_scale"] = own.reset_noise
-            env = _make(spec, options, config)
+            env = _make(spec, options | _asked(config.options), config)
         except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
             space = config.id.partition("/")[0] + "/" if "/" in config.id else ""
             hint = nearest(config.id, [key for key in gymnasium.registry if key.startswith(space)])
@@ -69,6 +91,16 @@ def make(config: EnvConfig) -> AgentEnv:
             raise
         except gymnasium.error.Error as error:
             raise ConfigError(f"env.id: gymnasium cannot make {config.id!r}: {error}") from error
+    return _wrapped(env, config)
+
+
+def _asked(own: GymOptions) -> dict[str, Any]:
+    """The keywords that settings add to what a task is made with."""
+    given = {"frame_skip": own.frame_skip, "reset_noise_scale": own.reset_noise}
+    return {name: value for name, value in given.items() if value > 0}
+
+
+def _wrapped(env: Any, config: EnvConfig) -> AgentEnv:
     try:
         return wrap(env, config)
     except BaseException:
@@ -158,10 +190,10 @@ def _warn_once(message: str) -> None:
 
 BACKEND = Backend(
     "gym",
-    make,
+    make_by_id,
     tasks=tasks,
     aliases=("gymnasium",),
-    options=GymOptions,
+    options=IdOptions,
     extra="classic",
     libraries=("gymnasium",),
     sample="Pendulum-v1",

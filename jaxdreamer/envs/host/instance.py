@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -25,7 +24,8 @@ from jaxdreamer.envs.host.images import resize, to_rgb
 from jaxdreamer.envs.host.libraries import missing_extras, warnings_logged
 from jaxdreamer.envs.host.observations import ObservationMap, found
 from jaxdreamer.envs.host.outcome import flag_of, name_of, reporting, reward_of
-from jaxdreamer.envs.host.spaces import children, kind_of, understood
+from jaxdreamer.envs.host.spaces import understood
+from jaxdreamer.envs.interpreter import gym_api
 from jaxdreamer.types import ArraySpec, EnvSpec, Observation
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class GymnasiumSimulator:
             self._own = ObservationMap(env.observation_space, config.image_size, config.exclude)
         self._actions = ActionMap(env.action_space, config.action_bound)
         observation_space, action_space = understood(env.observation_space), understood(env.action_space)
-        self._tuple_space = kind_of(observation_space) == "Tuple" and len(children(observation_space)) == 2
+        self._pairs = gym_api.has_pairs(observation_space)
         self._size = config.image_size if config.obs in ("pixels", "both") else None
         obs = {} if self._own is None else dict(self._own.spec)
         if self._size is not None:
@@ -145,7 +145,7 @@ class GymnasiumSimulator:
             "action": action_space,
         }
         self.frame_rate = _frame_rate(env, self._name)
-        self._seedable = _takes(env, "reset", "seed")
+        self._seedable = gym_api.takes(env, "reset", "seed")
         # The options of a registered backend may say nothing about drawing.
         options = config.options if isinstance(config.options, DrawingOptions) else DrawingOptions()
         self._drawer = drawer_of(env, options.render_quality, options.camera)
@@ -156,23 +156,12 @@ class GymnasiumSimulator:
 
     def reset(self, seed: int | None) -> None:
         """Begin an episode; the seed goes to ``reset``, or to ``seed`` where ``reset`` takes none."""
-        with reporting(f"reset of {self._name}"):
-            if self._seedable:
-                result = self._env.reset(seed=seed)
-            else:
-                self._seed_old_style(seed)
-                result = self._env.reset()
-        has_info = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping | None)
-        if has_info and self._tuple_space and not isinstance(result[0], tuple | list):
-            has_info = False  # the pair is the observation itself
-        self._observation, self._where = result[0] if has_info else result, "reset"
-
-    def _seed_old_style(self, seed: int | None) -> None:
-        if seed is not None and callable(getattr(self._env, "seed", None)):
-            self._env.seed(seed)
-        elif seed is not None and not self._warned:
+        if not (seed is None or self._seedable or self._warned or gym_api.has_seed(self._env)):
             logger.warning("%s cannot be seeded: its reset takes no seed, and it has no seed method", self._name)
             self._warned = True
+        with reporting(f"reset of {self._name}"):
+            result = gym_api.begin(self._env, seed, self._seedable)
+        self._observation, self._where = gym_api.first_observation(result, self._pairs), "reset"
 
     def to_env(self, action: np.ndarray) -> Any:
         """The element of the action space for the agent's action [A]."""
@@ -217,9 +206,6 @@ class GymnasiumSimulator:
             return self._drawer.draw(None)
         if self._rendered:
             return to_rgb(self._draw())
-        # Frames are arrays here, never windows: without this SDL looks for a display, and complains where there is none.
-        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
         with warnings_logged():  # the first frame imports the drawing library
             frame = to_rgb(self._draw())
         self._rendered = True
@@ -238,11 +224,8 @@ class GymnasiumSimulator:
             getattr(self._env, "close", lambda: None)()
 
     def _draw(self) -> Any:
-        old_style = not hasattr(self._env, "render_mode")
         with reporting(f"render of {self._name}"), missing_extras(self._name):
-            frame = self._env.render(mode="rgb_array") if old_style else self._env.render()
-        if isinstance(frame, list):  # rgb_array_list: the frames since the last call
-            frame = frame[-1] if frame else None
+            frame = gym_api.frame_of(self._env)
         if frame is None:
             raise EnvError(f"{self._name} rendered nothing; {_RENDER_HELP}")
         return frame
@@ -250,9 +233,7 @@ class GymnasiumSimulator:
     @property
     def can_render(self) -> bool:
         """Whether the instance was made to give frames as arrays."""
-        if hasattr(self._env, "render_mode"):
-            return self._env.render_mode in ("rgb_array", "rgb_array_list")
-        return _takes(self._env, "render", "mode")
+        return gym_api.draws_arrays(self._env)
 
     def _check_can_render(self, wanted: str) -> None:
         if self.can_render:
@@ -274,20 +255,3 @@ def _frame_rate(env: Any, name: str) -> float:
     if not isinstance(rate, Real) or not 0 < float(rate) < np.inf:
         raise ConfigError(f"metadata['render_fps'] of {name} must be a number above 0, found {reprlib.repr(rate)}")
     return float(rate)
-
-
-def _takes(env: Any, method: str, parameter: str) -> bool:
-    """Whether ``env.method`` accepts ``parameter``; a wrapper's ``**kwargs`` is followed to what it wraps."""
-    function = getattr(env, method, None)
-    if function is None:
-        return False
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return False
-    if parameter in parameters:
-        return True
-    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return False
-    inner = env.__dict__.get("env") if hasattr(env, "__dict__") else None
-    return True if inner is None else _takes(inner, method, parameter)

@@ -31,7 +31,8 @@ from numpy.typing import ArrayLike
 
 from jaxdreamer.envs.base import EnvError, NotFinite, SpaceError
 from jaxdreamer.envs.host.pictures import NOT_FINITE, Picture, picture_of, stretchable
-from jaxdreamer.envs.host.spaces import LEAVES, SUPPORTED, children, kind_of, understood
+from jaxdreamer.envs.host.spaces import SUPPORTED, understood
+from jaxdreamer.envs.interpreter.gym_api import LEAVES, children, kind_of
 from jaxdreamer.types import ArraySpec, Observation
 
 MOST_CLASSES = 2**16

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxdreamer.config import ConfigError
 from jaxdreamer.envs.base import SpaceError
+from jaxdreamer.envs.interpreter.gym_api import LEAVES, describe_space
 from jaxdreamer.errors import shown
 from jaxdreamer.files import MEND, one_of, read_json, require, whole
 from jaxdreamer.memory import refuse_beyond_memory
@@ -24,7 +25,6 @@ from jaxdreamer.types import EnvSpec, SpecError
 
 Read = TypeVar("Read")
 
-LEAVES = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
 # What a file may ask for: a picture of the largest size has fewer numbers, and no action comes near to so many choices.
 _MOST_NUMBERS, _MOST_CHOICES = 2**26, 2**16
 SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
@@ -33,42 +33,6 @@ SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of th
 def _dtypes(kinds: str) -> set[str]:
     """Names of the types whose ``dtype.kind`` is one of these."""
     return {str(np.dtype(code)) for code in "?bhilqBHILQefdg" if np.dtype(code).kind in kinds}
-
-
-_OTHERS = ("Text", "Sequence", "Graph", "OneOf")  # gymnasium's, which are not supported
-
-
-def kind_of(space: Any) -> str:
-    """``Box``, ``Discrete``, ``MultiDiscrete``, ``MultiBinary``, ``Dict`` or ``Tuple``; else the space's class name."""
-    names = [cls.__name__ for cls in type(space).__mro__]
-    known = next((name for name in names if name in (*LEAVES, "Dict", "Tuple", *_OTHERS)), None)
-    return known or _kind_by_structure(space) or names[0]
-
-
-def _kind_by_structure(space: Any) -> str:
-    if isinstance(space, Mapping) or hasattr(space, "_fields"):
-        return "Dict"
-    if isinstance(space, tuple | list):
-        return "Tuple"
-    inner = getattr(space, "spaces", None)
-    if inner is not None:
-        return "Dict" if isinstance(inner, Mapping) else "Tuple"
-    if hasattr(space, "low") and hasattr(space, "high"):
-        return "Box"
-    if hasattr(space, "nvec"):
-        return "MultiDiscrete"
-    if hasattr(space, "n"):
-        many = np.ndim(space.n) > 0 or getattr(space, "shape", None)
-        return "MultiBinary" if many else "Discrete"
-    return ""
-
-
-def children(space: Any) -> dict[Any, Any]:
-    """The members of a Dict or Tuple space by key or index, in the space's own order."""
-    inner = getattr(space, "spaces", space)
-    if hasattr(inner, "_fields"):
-        inner = inner._asdict()
-    return dict(inner.items()) if isinstance(inner, Mapping) else dict(enumerate(inner))
 
 
 def understood(space: Any) -> Any:
@@ -84,42 +48,6 @@ def understood(space: Any) -> Any:
         return restore_space(describe_space(space))
     except (AttributeError, TypeError, ValueError, AssertionError) as error:
         raise SpaceError(f"{space} of type {type(space).__name__} is no space that can be used: {error}") from error
-
-
-def _box_dtype(space: Any) -> np.dtype:
-    """A Box's type; before old gym had them, Boxes held float32."""
-    return np.dtype(getattr(space, "dtype", None) or np.float32)
-
-
-def _box_shape(space: Any) -> list[int]:
-    shape = getattr(space, "shape", None)
-    return list(np.broadcast_shapes(np.shape(space.low), np.shape(space.high)) if shape is None else shape)
-
-
-def describe_space(space: Any) -> dict[str, Any]:
-    """``space`` as plain values for strict JSON, members in their order; :func:`restore_space` reads it back.
-
-    Equal bounds are written once; an infinite one is the text ``"inf"`` or ``"-inf"``. A space of an unsupported kind
-    is only named: an observation has them where ``env.exclude`` leaves them out.
-    """
-    kind = kind_of(space)
-    if kind == "Dict":
-        return {"kind": kind, "spaces": [[name, describe_space(child)] for name, child in children(space).items()]}
-    if kind == "Tuple":
-        return {"kind": kind, "spaces": [describe_space(child) for child in children(space).values()]}
-    if kind not in LEAVES:
-        return {"kind": kind, "text": str(space)}
-    described: dict[str, Any] = {"kind": kind}
-    if kind == "MultiBinary":
-        return described | {"n": np.asarray(space.n).tolist()}
-    if kind == "Box":
-        bounds = {"low": _bound(space.low), "high": _bound(space.high)}
-        return described | {"dtype": str(_box_dtype(space)), "shape": _box_shape(space)} | bounds
-    described["dtype"] = str(np.dtype(getattr(space, "dtype", None) or np.int64))
-    if kind == "Discrete":
-        return described | {"n": int(space.n), "start": int(getattr(space, "start", 0))}
-    start = np.broadcast_to(getattr(space, "start", 0), np.shape(space.nvec))
-    return described | {"nvec": np.asarray(space.nvec).tolist(), "start": start.tolist()}
 
 
 def read_spec(path: str | os.PathLike[str]) -> EnvSpec:
@@ -256,17 +184,6 @@ _LEAF = {
     "MultiDiscrete": _restore_multi_discrete,
     "MultiBinary": _restore_multi_binary,
 }
-
-
-def _bound(bound: Any) -> Any:
-    def plain(value: Any) -> Any:
-        if isinstance(value, list):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-    array = np.asarray(bound)
-    equal = array.size > 0 and bool((array == array.flat[0]).all())
-    return plain((array.flat[0] if equal else array).tolist())
 
 
 def _restore_bound(data: Any, shape: tuple[int, ...], dtype: np.dtype, where: str) -> np.ndarray:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-import queue
 import shutil
-import subprocess
-import sys
 import tempfile
-import threading
 import weakref
 from functools import partial
 from pathlib import Path
@@ -22,12 +16,11 @@ import psutil
 from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
 from jaxdreamer.envs import endings
 from jaxdreamer.envs.base import EnvError
-from jaxdreamer.envs.unity import wire
+from jaxdreamer.envs.interpreter import wire
+from jaxdreamer.envs.interpreter.process import STARTING_SECONDS, Failed, Process, ProcessLost
 
 REQUIREMENTS = "'mlagents-envs==0.28.0' 'protobuf>=3.20.3,<3.21' 'numpy>=2' setuptools"
 _LOG_LINES = 15
-_CLOSING_SECONDS = 2 * wire.CLOSING_SECONDS
-_STARTING_SECONDS = 30.0  # for the worker's imports, beside the player's own time
 
 
 class PlayerLost(EnvError):
@@ -57,14 +50,17 @@ class PlayerProcess:
         self._own_logs = not own.unity_log_folder
         self.log_folder = Path(own.unity_log_folder or tempfile.mkdtemp(prefix="jaxdreamer-unity-")).absolute()
         self.log_folder.mkdir(parents=True, exist_ok=True)
-        self._replies: queue.Queue[Any] = queue.Queue()
         self.pid: int | None = None
         self._born: float | None = None
-        self._process = self._launch(index)
-        # Also where nobody calls close: when this object is forgotten, and when the program ends.
-        self._end = weakref.finalize(self, _end, self._process, self._cleanup_folder())
         endings.at_once(self, partial(_end_at_once, weakref.ref(self)))
-        threading.Thread(target=_listen, args=(self._process.stdout, self._replies), daemon=True).start()
+        with open(self.log_folder / f"worker-{own.unity_worker_id + index}.log", "ab") as log:
+            self._process = Process(
+                "env.unity_python",
+                own.unity_python,
+                Path(__file__).with_name("unity_worker.py"),
+                stderr=log,
+                scratch=self.log_folder if self._own_logs else None,
+            )
         settings = {name.removeprefix("unity_"): value for name, value in dataclasses.asdict(own).items()}
         settings |= {
             "file_name": str(Path(own.unity_file_name).absolute()) if own.unity_file_name else "",
@@ -73,9 +69,9 @@ class PlayerProcess:
             "seed": seed,
         }
         try:
-            self._send({"command": "start", "settings": settings})
+            self._process.send({"command": "start", "settings": settings})
             # Twice: the player may take its time to connect, and again until the first decision.
-            ready, self.first = self._receive(2 * own.unity_timeout_wait + _STARTING_SECONDS, starting=True)
+            ready, self.first = self._receive(2 * own.unity_timeout_wait + STARTING_SECONDS, starting=True)
             sensors = tuple((s["name"], tuple(s["shape"]), bool(s["image"])) for s in ready["sensors"])
             self.layout = Layout(sensors, int(ready["continuous"]), tuple(ready["branches"]))
             self.port, self.pid = int(ready["port"]), ready["pid"]
@@ -86,79 +82,35 @@ class PlayerProcess:
 
     def reset(self) -> None:
         """Begin all episodes anew; ``first`` holds the first decisions. PlayerLost."""
-        self._send({"command": "reset"})
-        self.first = self._receive(self._options.unity_timeout_wait + _STARTING_SECONDS, starting=False)[1]
+        self._process.send({"command": "reset"})
+        self.first = self._receive(self._options.unity_timeout_wait + STARTING_SECONDS, starting=False)[1]
 
     def send_actions(self, continuous: np.ndarray, discrete: np.ndarray) -> None:
         """Ask for one exchange: float32 [n, c] and int32 [n, b], for the agents of the last steps in their order."""
-        self._send({"command": "step"}, {"continuous": continuous, "discrete": discrete})
+        self._process.send({"command": "step"}, {"continuous": continuous, "discrete": discrete})
 
     def receive_steps(self) -> dict[str, np.ndarray]:
-        """The steps that :meth:`send_actions` brought, see :mod:`~jaxdreamer.envs.unity.worker`; PlayerLost."""
+        """The steps that :meth:`send_actions` brought, see :mod:`~jaxdreamer.envs.unity.unity_worker`; PlayerLost."""
         return self._receive(self._options.unity_timeout_wait + wire.CLOSING_SECONDS, starting=False)[1]
 
     def close(self) -> None:
         """End the worker, the player and its children, and remove the logs unless a folder was asked for."""
-        if self._process.poll() is None:
-            try:
-                wire.send(self._process.stdin, {"command": "close"})  # type: ignore[arg-type]
-                self._process.wait(_CLOSING_SECONDS)
-            except (OSError, ValueError, subprocess.TimeoutExpired):
-                self._process.kill()  # it is gone or stuck: what it leaves is ended below
+        self._process.close()
         self._kill_player()
-        self._end()
-
-    def _launch(self, index: int) -> subprocess.Popen[bytes]:
-        python = self._options.unity_python or sys.executable
-        environment = dict(os.environ)
-        if self._options.unity_python:  # what leads this interpreter to its libraries misleads another
-            for name in ("PYTHONPATH", "PYTHONHOME"):
-                environment.pop(name, None)
-        log = self.log_folder / f"worker-{self._options.unity_worker_id + index}.log"
-        try:
-            with open(log, "ab") as file:
-                return subprocess.Popen(
-                    [python, "-u", Path(__file__).with_name("worker.py")],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=file,
-                    env=environment,
-                    start_new_session=True,  # Ctrl-C is for the trainer, which ends its workers in its own time
-                )
-        except OSError as error:
-            self._cleanup_folder()
-            raise ConfigError(f"env.unity_python: {python!r} cannot be started: {error}") from error
-
-    def _cleanup_folder(self) -> Path | None:
-        return self.log_folder if self._own_logs else None
 
     def _kill_player(self) -> None:
         """For a worker that was killed: its player would wait for an answer that never comes."""
         if self.pid is not None and self._born is not None and _born(self.pid) == self._born:  # not another's number
             wire.kill_group(self.pid)
 
-    def _send(self, header: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
-        try:
-            wire.send(self._process.stdin, header, arrays)  # type: ignore[arg-type]
-        except OSError as error:
-            raise PlayerLost(self._tell(f"its worker process is gone ({error})", None)) from error
-
     def _receive(self, seconds: float, starting: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         try:
-            reply = self._replies.get(timeout=seconds)
-        except queue.Empty:
-            raise PlayerLost(self._tell(f"no answer within {seconds:g} s", None)) from None
-        if isinstance(reply, Exception):
-            self._process.wait(_CLOSING_SECONDS)
-            if starting and "No module named 'numpy'" in self._last_lines():
-                self._raise("missing", f"{self._options.unity_python} cannot import numpy", None, starting)
-            what = f"its worker process ended with exit code {self._process.returncode} ({reply})"
-            raise PlayerLost(self._tell(what, None)) from reply
-        header, arrays = reply
-        if header["kind"] != "error":
-            return header, arrays
-        self._raise(header["reason"], header["message"], header["exit_code"], starting)
-        raise AssertionError("unreachable")
+            return self._process.receive(seconds)
+        except ProcessLost as error:
+            raise PlayerLost(self._tell(str(error), None)) from error
+        except Failed as error:
+            self._raise(error.reason, str(error), error.exit_code, starting)
+            raise AssertionError("unreachable") from error
 
     def _raise(self, reason: str, message: str, exit_code: int | None, starting: bool) -> None:
         if reason == "missing":
@@ -175,7 +127,7 @@ class PlayerProcess:
             raise EnvError(f"Unity player {self.name}: {message}; leave it out with env.exclude, or change the sensor")
         if not starting and reason == "died":
             raise PlayerLost(self._tell(message, exit_code))
-        causes = "" if reason == "bug" else "\n" + self._causes(message)
+        causes = "" if reason == "raised" else "\n" + self._causes(message)
         raise EnvError(f"{self._tell(message, exit_code)}{causes}")
 
     @property
@@ -225,9 +177,8 @@ def _end_at_once(reference: weakref.ref[PlayerProcess]) -> None:
     if player is None:
         return
     player._kill_player()
-    folder = player._cleanup_folder()
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+    if player._own_logs:
+        shutil.rmtree(player.log_folder, ignore_errors=True)
 
 
 def _born(pid: int | None) -> float | None:
@@ -236,27 +187,3 @@ def _born(pid: int | None) -> float | None:
         return None if pid is None else psutil.Process(pid).create_time()
     except psutil.NoSuchProcess:
         return None
-
-
-def _listen(stream: Any, replies: queue.Queue[Any]) -> None:
-    """Put every message of the worker into ``replies``, and last the exception that ended it."""
-    try:
-        while True:
-            replies.put(wire.receive(stream))
-    except Exception as error:  # EOFError where the worker ended; anything else is nonsense on the line
-        replies.put(error)
-    finally:
-        stream.close()
-
-
-def _end(process: subprocess.Popen[bytes], folder: Path | None) -> None:
-    """Let go of a worker: without its standard input it ends its player and itself."""
-    with contextlib.suppress(OSError):  # bytes for a process that is gone
-        process.stdin.close()  # type: ignore[union-attr]
-    try:
-        process.wait(_CLOSING_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)

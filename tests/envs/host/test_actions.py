@@ -9,7 +9,8 @@ from gymnasium import spaces
 
 from jaxdreamer.envs.base import EnvError, SpaceError
 from jaxdreamer.envs.host.actions import ActionMap
-from jaxdreamer.envs.host.spaces import describe_space, restore_space
+from jaxdreamer.envs.host.spaces import restore_space
+from jaxdreamer.envs.interpreter.gym_api import describe_space
 from jaxdreamer.types import ActionPart
 from tests.envs.toy import action_spaces
 

@@ -185,6 +185,8 @@ def test_paths_of_settings_are_made_absolute_and_nothing_else(tmp_path, monkeypa
             {"unity_file_name": f"{tmp_path}/builds/Ball", "unity_python": f"{tmp_path}/venv/bin/python"},
         ),
         ({"backend": "unity", "unity_python": "python3.10"}, {}),
+        ({"python": "venv/bin/python"}, {"python": f"{tmp_path}/venv/bin/python"}),
+        ({"python": "python3.8"}, {}),
     ]:
         config = configs.replace_env(EnvConfig(), given)
         assert located(config) == configs.replace_env(config, found)

@@ -8,7 +8,8 @@ from gymnasium import spaces
 
 from jaxdreamer.envs.host.actions import ActionMap
 from jaxdreamer.envs.host.observations import ObservationMap
-from jaxdreamer.envs.host.spaces import describe_space, restore_space
+from jaxdreamer.envs.host.spaces import restore_space
+from jaxdreamer.envs.interpreter.gym_api import describe_space
 from tests.envs.host.test_actions import SPACES, agent_action
 from tests.envs.host.test_observations import nested_space
 

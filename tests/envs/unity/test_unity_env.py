@@ -24,7 +24,6 @@ from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
 from jaxdreamer.deploy.agent import load_agent
 from jaxdreamer.envs import EnvError, SpaceError, make_vector
 from jaxdreamer.envs.unity import process as unity_process
-from jaxdreamer.envs.unity import wire
 from jaxdreamer.envs.unity.view import allow
 from jaxdreamer.train.api import train_agent
 from jaxdreamer.train.host.loop import HostLoop
@@ -735,24 +734,3 @@ def test_masks():
                 assert allowed[found[0]] and allowed[3 + found[1]] and found.dtype == np.int32
                 assert found[0] == next(c % 3 for c in range(first, first + 3) if allowed[c % 3])
                 assert wanted.tolist() == [first, second]
-
-
-def test_messages_survive_and_nonsense_does_not():
-    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T, "b": np.zeros((0, 2), bool), "c": np.int64(3)}
-    stream = io.BytesIO()
-    wire.send(stream, {"kind": "steps"}, arrays)
-    data = stream.getvalue()
-    header, found = wire.receive(io.BytesIO(data))
-    assert header == {"kind": "steps"}
-    for key, value in arrays.items():
-        np.testing.assert_array_equal(found[key], value)
-        assert found[key].dtype == np.asarray(value).dtype
-    for cut in (0, 3, 10, len(data) - 1):
-        with pytest.raises(EOFError):
-            wire.receive(io.BytesIO(data[:cut]))
-    with pytest.raises(wire.Damaged, match="header"):
-        wire.receive(io.BytesIO(b"\xff" * 20))
-    for bad in (b'{"arrays": [["a", "object", [1]]]}', b'{"arrays": [["a", "uint8", [-1]]]}',
-                b'{"arrays": [["a", "uint8", [9999999, 9999999]]]}'):  # fmt: skip
-        with pytest.raises(wire.Damaged, match="array a"):
-            wire.receive(io.BytesIO(len(bad).to_bytes(4, "big") + bad + b"0" * 9))

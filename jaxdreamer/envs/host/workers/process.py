@@ -83,7 +83,7 @@ class Worker:
             return self.pipe.recv()
         except (EOFError, OSError):
             self.process.join(GRACE)
-            raise WorkerFailed(f"{self} died: {_how(self.process.exitcode)}") from None
+            raise WorkerFailed(f"{self} died: {how_it_ended(self.process.exitcode)}") from None
 
     def stop(self, grace: float) -> None:
         """Ask it to close, then end it, then kill it."""
@@ -110,7 +110,8 @@ class Worker:
                 process.kill()
 
 
-def _how(code: int | None) -> str:
+def how_it_ended(code: int | None) -> str:
+    """An exit code in words, of a process whose streams are ours."""
     if code is None:
         return "its pipe is closed"
     if code >= 0:

@@ -1,13 +1,12 @@
-"""The process beside a Unity player: the one place that imports ``mlagents_envs``, run as a script in its own interpreter.
+"""The process beside a Unity player: the one place that imports ``mlagents_envs``, run in its own interpreter.
 
 That interpreter may be another one than the trainer's (``env.unity_python``), without jaxdreamer, as old as Python 3.8:
-this file imports the standard library, numpy, its neighbour ``wire`` and, when it runs, mlagents_envs. The trainer never
-imports it, and talks to it over the process's standard streams in the messages of ``wire``.
+this file imports the standard library, numpy, the ``wire`` of :mod:`jaxdreamer.envs.interpreter.worker`, which runs it, and
+mlagents_envs when it is used. The trainer never imports it. After an error the player is gone.
 
-    to the worker    {"command": "start", "settings"}, {"command": "step"} with continuous [n, c] and discrete [n, b],
-                     {"command": "reset"}, {"command": "close"}
-    to the trainer   {"kind": "ready", ...} with steps, {"kind": "steps"} with steps,
-                     {"kind": "error", "reason", "message", "exit_code"} and then nothing more
+    {"command": "start", "settings"}                                what :meth:`Served.describe` says, with steps
+    {"command": "step"} with continuous [n, c] and discrete [n, b]  steps
+    {"command": "reset"}                                            steps
 
 Steps are those of the chosen behaviour's agents: n that ask for a decision, m whose episode ended.
 
@@ -24,31 +23,19 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
-import queue
-import signal
 import socket
 import sys
-import threading
 import time
 import traceback
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from wire import CLOSING_SECONDS, kill_group, receive, send
+from wire import CLOSING_SECONDS, Failure, kill_group
 
 EDITOR_PORT = 5004  # where the Unity Editor looks for Python
 PORTS_TRIED = 200
 EXCHANGES_TO_FIRST_DECISION = 200
 SMALLEST_IMAGE = 8
-
-
-class Failure(Exception):
-    """An error for the trainer: ``reason`` is missing, setup, behavior, start, died, range or bug."""
-
-    def __init__(self, reason: str, message: str, exit_code: int | None = None) -> None:
-        super().__init__(message)
-        self.reason, self.exit_code = reason, exit_code
 
 
 class Sensor(NamedTuple):
@@ -59,7 +46,7 @@ class Sensor(NamedTuple):
     axes: tuple[int, ...] | None
 
 
-class Player:
+class Served:
     """One Unity player, or the Editor, and the behaviour that is played in it."""
 
     def __init__(self) -> None:
@@ -68,6 +55,18 @@ class Player:
         self._names: list[str] = []
         self._sensors: list[Sensor] = []
         self._guard: socket.socket | None = None
+
+    def obey(self, header: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One command's reply; an error's reason is missing, setup, behavior, start, died, range or raised."""
+        try:
+            if header["command"] == "start":
+                self.start(header["settings"])
+                return self.describe(), self.steps()
+            self.begin() if header["command"] == "reset" else self.step(arrays)
+            return {}, self.steps()
+        except Exception:
+            self.close(0)  # first, so that its log is complete
+            raise
 
     def start(self, settings: dict[str, Any]) -> None:
         """Launch the player, connect, and find the behaviour's first decisions; close() is due even if it fails."""
@@ -325,69 +324,3 @@ def _load_library() -> Any:
             return Communicator(worker_id, base_port, timeout_wait)
 
     return Environment
-
-
-def main() -> None:
-    """Serve one trainer until it says close, or is gone."""
-    # The streams are the protocol's; the player inherits what is left under their numbers: nothing, and the log.
-    commands, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.dup2(2, 1)
-    received: Any = queue.Queue()
-    player = Player()
-
-    def stop(number: int, frame: Any) -> None:
-        raise SystemExit(1)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to hear
-
-    def listen() -> None:
-        command = ""
-        try:
-            while command != "close":
-                message = receive(commands)
-                command = message[0]["command"]
-                received.put(message)
-        except Exception:  # the trainer is gone, or talks nonsense: either way there is nobody left to serve
-            received.put(({"command": "close"}, {}))
-        # A start or an exchange under way may take as long as the player's timeout; nobody waits for it any more.
-        time.sleep(CLOSING_SECONDS)
-        player.kill()
-        os._exit(1)
-
-    threading.Thread(target=listen, daemon=True).start()
-    try:
-        while True:
-            header, arrays = received.get()
-            if header["command"] == "close":
-                break
-            if header["command"] == "start":
-                player.start(header["settings"])
-                send(replies, {"kind": "ready", **player.describe()}, player.steps())
-            else:
-                player.begin() if header["command"] == "reset" else player.step(arrays)
-                send(replies, {"kind": "steps"}, player.steps())
-    except Failure as error:
-        player.close(0)  # first, so that its log is complete
-        _tell(replies, error.reason, str(error), error.exit_code)
-    except Exception:
-        player.close(0)
-        _tell(replies, "bug", traceback.format_exc(), None)
-    finally:
-        player.close()
-
-
-def _tell(replies: BinaryIO, reason: str, message: str, exit_code: int | None) -> None:
-    try:
-        send(replies, {"kind": "error", "reason": reason, "message": message, "exit_code": exit_code})
-    except OSError:
-        traceback.print_exc()  # the trainer is gone; the log keeps it
-
-
-if __name__ == "__main__":
-    # As a script this file's own folder comes first on the path. From here on its neighbours must not hide other modules.
-    here = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != here]
-    main()
