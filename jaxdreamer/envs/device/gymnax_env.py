@@ -50,9 +50,8 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
 
     Observations: ``state``, gymnax's own in its own shape, as float32, planes of a board included; ``image``, the board
     drawn as uint8 at ``config.image_size``, one colour a plane. Actions within bounds are brought from [-1, 1] to them.
-    The end that ``max_steps_in_episode`` sets is a time limit, as in gymnax 1.0, and no end of the task. In some tasks time
-    is part of the task itself: MemoryChain, UmbrellaChain and DeepSea end after a fixed number of steps, and terminally;
-    DiscountingChain and Freeway only run out of it.
+    The end that ``max_steps_in_episode`` sets is a time limit, as in gymnax 1.0, and no end of the task; DiscountingChain
+    and Freeway know no other. Time is part of the task in MemoryChain, UmbrellaChain and DeepSea, which end terminally.
 
     Raises:
         ConfigError: no such environment, nothing to draw where pixels are asked for, or data that would be downloaded.

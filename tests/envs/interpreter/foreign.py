@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 from gymnasium import spaces
 
+# Before installed libraries: some bring a package `tests` of their own.
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from tests.envs.toy import CountingEnv
 
 counting = CountingEnv

@@ -30,14 +30,13 @@ from tests.envs.interpreter import foreign
 
 ROOT = Path(__file__).resolve().parents[3]
 TAG = "JAXDREAMER_TEST_TAG"  # in the environment of everything that a test starts
-HERE = "tests.envs.interpreter.foreign"
 THERE = [*(ROOT / "jaxdreamer/envs/interpreter").glob("*.py"), ROOT / "jaxdreamer/envs/unity/unity_worker.py"]
 
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     """Tests start in the folder that the module ``foreign`` is imported from, and leave no process."""
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(Path(__file__).parent)
     monkeypatch.setenv(TAG, str(tmp_path))
     yield
     assert_nothing_runs(tmp_path)
@@ -72,7 +71,7 @@ def assert_nothing_runs(folder: Path, seconds: float = 15.0) -> None:
 
 
 def there(name: str, **settings) -> EnvConfig:
-    given = {"id": f"{HERE}:{name}", "python": sys.executable, **settings}
+    given = {"id": f"foreign:{name}", "python": sys.executable, **settings}
     return configs.replace_env(EnvConfig(image_size=(16, 16), worker_timeout=30), given)
 
 
@@ -155,7 +154,7 @@ def test_a_seed_that_goes_nowhere_is_none():
 
 
 def test_a_killed_worker_is_replaced(tmp_path, caplog):
-    env = make_vector(there("counting", id=f"{HERE}:counting"), 2)
+    env = make_vector(there("counting", id="foreign:counting"), 2)
     try:
         steps(env, 3)
         assert len(served(tmp_path)) == 2
@@ -223,7 +222,7 @@ def test_interpreters_and_ids_that_cannot_be(tmp_path, monkeypatch):
     refused(r"cannot import gymnasium or gym: no gymnasium; no gym\. It needs", python=without, id="CartPole-v1")
     refused(r"gymnasium [\d.]+ knows no 'CartPole-v7' \(did you mean CartPole-v1", id="CartPole-v7")
     refused(r"env\.id: 'no_such:Foo-v0' in .*importing no_such raised ModuleNotFoundError", id="no_such:Foo-v0")
-    refused(r"foreign has no function 'nothing'", id=f"{HERE}:nothing")
+    refused(r"foreign has no function 'nothing'", id="foreign:nothing")
     with pytest.raises(EnvError, match="'Silent' object has no attribute 'observation_space'"):
         make_env(there("Silent"))
     with pytest.raises(ConfigError, match=r"env\.python=.*what make returns runs in this interpreter"):
@@ -252,7 +251,7 @@ def test_nothing_is_left_however_a_program_ends(tmp_path, end):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     with subprocess.Popen(
-        [sys.executable, "-c", RUN, end], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-c", RUN, end], cwd=Path(__file__).parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True, env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scratch)},
     ) as program:  # fmt: skip
         assert program.stdout.readline() == b"playing\n", program.stderr.read().decode()
