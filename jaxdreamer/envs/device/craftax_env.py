@@ -37,7 +37,8 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
     Observations: ``state``, Craftax's own symbols, a float32 vector; ``image``, its own picture for agents as uint8 at
     ``config.image_size``: shrunk where that is smaller than what Craftax draws (63x63 in Classic, 130x110 in the full
     game), with black at the right and below where it is larger. 17 choices in Classic, 43 in the full game. Running out of
-    Craftax's ``max_timesteps`` is a time limit; death, and the full game won, are terminal.
+    Craftax's ``max_timesteps`` is a time limit; death, and the full game won, are terminal. Films need the picture: where
+    only symbols are seen there are none, for making the textures takes ten seconds.
 
     Raises:
         ConfigError: no such game. MissingExtra: Craftax is not installed.
@@ -119,7 +120,7 @@ def fit(picture: Array, size: tuple[int, int]) -> Array:
     return jnp.pad(jnp.round(small).astype(jnp.uint8), ((0, size[0] - height), (0, size[1] - width), (0, 0)))
 
 
-BACKEND = Backend(
+BACKEND = Backend(  # without a sample for doctor: compiling the game takes minutes on a CPU
     "craftax",
     make_functional,
     kind="device",
