@@ -10,7 +10,7 @@ from typing import Any
 from jaxdreamer.config import ConfigError, DrawingOptions, EnvConfig, nearest
 from jaxdreamer.config.settings import setting
 from jaxdreamer.envs.base import EnvError
-from jaxdreamer.envs.host import plugins
+from jaxdreamer.envs.host import atari, plugins
 from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.instance import wrap
 from jaxdreamer.envs.host.libraries import missing_extras, registered_versions, warnings_logged
@@ -26,7 +26,7 @@ MODEL_SUFFIXES = (".xml", ".mjcf", ".urdf", ".mjb")
 
 
 @dataclass(frozen=True)
-class GymOptions(DrawingOptions):
+class PhysicsOptions(DrawingOptions):
     """How Gymnasium's MuJoCo tasks, and those of Gymnasium-Robotics, are made."""
 
     frame_skip: int = setting(0, 0, 1_000_000)
@@ -35,16 +35,21 @@ class GymOptions(DrawingOptions):
     """Scale of the noise on a MuJoCo task's first state. 0: the task's own; none for a model of your own."""
 
 
+@dataclass(frozen=True)
+class GymOptions(PhysicsOptions, atari.AtariOptions):
+    """What the tasks of Gymnasium's ids can be told."""
+
+
 def make(config: EnvConfig) -> AgentEnv:
     """The environment registered with gymnasium as ``config.id``; ``module:Name-v0`` imports the module first.
 
-    ``config.time_limit`` > 0 replaces the limit the id is registered with. Raises ConfigError for an unknown id, with
-    the nearest known ones, MissingExtra where a library is missing, SpaceError for spaces that cannot be used.
+    Atari's games are played as :mod:`jaxdreamer.envs.host.atari` says. ``config.time_limit`` > 0 replaces the limit the
+    id is registered with. Raises ConfigError for an unknown id, with the nearest known ones, MissingExtra where a library
+    is missing, SpaceError for spaces that cannot be used.
     """
     import gymnasium
     from gymnasium.envs.registration import load_env_creator
 
-    own: GymOptions = config.options
     if is_model(config.id):
         raise ConfigError(f"env.id: {config.id[:100]!r} is a MuJoCo model: set env.backend=mujoco")
     with missing_extras(config.id), warnings_logged():
@@ -54,12 +59,8 @@ def make(config: EnvConfig) -> AgentEnv:
             options: dict[str, Any] = {"disable_env_checker": True}
             if "rgb_array" in ((getattr(creator, "metadata", None) or {}).get("render_modes") or ()):
                 options["render_mode"] = "rgb_array"  # costs nothing until a frame is asked for
-            if config.time_limit > 0:
-                options["max_episode_steps"] = config.time_limit * config.action_repeat
-            if own.frame_skip > 0:
-                options["frame_skip"] = own.frame_skip
-            if own.reset_noise > 0:
-                options["reset_noise_scale"] = own.reset_noise
+            game = atari.is_game(spec)
+            options |= _game_arguments(spec, config) if game else _arguments(config)
             env = _make(spec, options, config)
         except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
             space = config.id.partition("/")[0] + "/" if "/" in config.id else ""
@@ -70,10 +71,37 @@ def make(config: EnvConfig) -> AgentEnv:
         except gymnasium.error.Error as error:
             raise ConfigError(f"env.id: gymnasium cannot make {config.id!r}: {error}") from error
     try:
-        return wrap(env, config)
+        return atari.preprocessed(env, config) if game else wrap(env, config)
     except BaseException:
         env.close()
         raise
+
+
+def _arguments(config: EnvConfig) -> dict[str, Any]:
+    """What gymnasium makes a task with that is no game."""
+    own: PhysicsOptions = config.options
+    atari.refuse_options(config)
+    options: dict[str, Any] = {}
+    if config.time_limit > 0:
+        options["max_episode_steps"] = config.time_limit * config.action_repeat
+    if own.frame_skip > 0:
+        options["frame_skip"] = own.frame_skip
+    if own.reset_noise > 0:
+        options["reset_noise_scale"] = own.reset_noise
+    return options
+
+
+def _game_arguments(spec: Any, config: EnvConfig) -> dict[str, Any]:
+    """What gymnasium makes a game with."""
+    if not isinstance(config.options, atari.AtariOptions):
+        raise ConfigError(f"env.id: {config.id} is one of Atari's games: set env.backend=gym")
+    skipped = spec.kwargs.get("frameskip", 1)
+    if config.action_repeat == 1 != skipped:
+        _warn_once(
+            f"{config.id} would hold an action for {skipped} frames by itself, here it is env.action_repeat=1; agents are "
+            "compared at env.action_repeat=4"
+        )
+    return atari.arguments(config)
 
 
 def is_model(text: str) -> bool:
