@@ -133,11 +133,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "run.prefill": 1000,
         "run.train_every": 5,
     },
-    # danijar/dreamerv2, atari: gray, up to 30 frames without an action first, the actions that do something.
+    # danijar/dreamerv2, atari. Its games are gray, begin with up to 30 frames without an action and have the actions that do
+    # something: the options' defaults. Its sticky actions are those of the ids ``ALE/...-v5``.
     "dreamer_v2_atari": {
         **_V2,
         **_GAME,
-        "env.repeat_action_probability": 0.25,
         "model.deter_size": 600,
         "model.hidden_size": 600,
         "model.discount_head": True,
@@ -171,7 +171,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_V3_RUN,
         **_GAME,
         "env.image_size": (96, 96),
-        "env.repeat_action_probability": 0.25,
         "env.full_action_space": True,
         "env.num_envs": 16,
         "run.frames": 204_000_000,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from jaxdreamer.config import ConfigError, DrawingOptions, EnvConfig, nearest
+from jaxdreamer.config import ConfigError, DrawingOptions, EnvConfig, MissingExtra, nearest
 from jaxdreamer.config.settings import setting
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host import atari, plugins
@@ -116,9 +117,11 @@ def runs(name: str) -> str:
 
 
 def tasks() -> list[str]:
-    """Every id that gymnasium knows."""
+    """Every id that gymnasium knows, and Atari's games where they are installed."""
     import gymnasium
 
+    with suppress(MissingExtra):
+        plugins.provide("ALE/")
     return sorted(gymnasium.registry)
 
 
@@ -191,7 +194,7 @@ BACKEND = Backend(
     aliases=("gymnasium",),
     options=GymOptions,
     extra="classic",
-    libraries=("gymnasium",),
+    libraries=("gymnasium", "ale-py"),
     sample="Pendulum-v1",
     runs=runs,
 )

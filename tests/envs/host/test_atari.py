@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import logging
 
 import gymnasium
 import numpy as np
 import pytest
+from rich.console import Console
 
+from jaxdreamer import train_agent
 from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra, preset, replace_env
-from jaxdreamer.envs import make_env
+from jaxdreamer.envs import episode_seed, make_env, make_vector
+from jaxdreamer.envs.registry import tasks
 
 ale_py = pytest.importorskip("ale_py")
 pytest.importorskip("cv2")
@@ -73,9 +77,40 @@ def test_a_step_is_action_repeat_frames_and_limits_count_steps():
     assert ale.getInt("max_num_frames_per_episode") == 0  # the limit is ours alone
     assert env.frame_rate == 15 and env.render().shape == (210, 160, 3)
     env.close()
-    own = game()  # without a limit of ours it is ALE's
-    assert own.simulator.instance.ale.getInt("max_num_frames_per_episode") == 108_000
-    own.close()
+
+
+def test_without_a_limit_of_ours_ales_own_truncates():
+    env = game()
+    ale = env.simulator.instance.ale
+    assert ale.getInt("max_num_frames_per_episode") == 108_000
+    ale.setInt("max_num_frames_per_episode", 60)
+    ale.loadROM(ale_py.roms.get_rom_path("pong"))  # limits are read there
+    env.reset(0)
+    noop = np.eye(env.spec.action.size, dtype=np.float32)[0]
+    entries = [env.step(noop)]
+    while not entries[-1].is_last:
+        entries.append(env.step(noop))
+    assert len(entries) <= 15 and not entries[-1].is_terminal
+    env.close()
+
+
+def test_an_atari_agent_trains(tmp_path):
+    words = ("env=ALE/Pong-v5", "image_size=16x16", "time_limit=20", "frames=400", "prefill=60", "train_every=40",
+             "batch_length=5", "capacity=400", "eval_every=0", "eval_episodes=1", "video=false")  # fmt: skip
+    result = train_agent(preset("dreamer_v2_atari,tiny", *words), tmp_path / "run", console=Console(file=io.StringIO()))
+    assert result.finished and int(result.state.updates) >= 2 and int(result.state.skipped) == 0
+    assert result.evaluation.lengths == [20]
+
+
+def test_games_are_listed_and_play_in_workers():
+    assert {"ALE/Pong-v5", "ALE/Breakout-v5", "Pendulum-v1"} <= set(tasks("gym"))
+    config = replace_env(PONG, {"workers": 1, "image_size": (16, 16)})
+    envs = make_vector(config, 1, seed=3)
+    alone = make_env(config)
+    action = np.eye(6, dtype=np.float32)[2]
+    for entry in (alone.reset(episode_seed(3, 0, 0)), alone.step(action), alone.step(action)):
+        np.testing.assert_array_equal(envs.step(action[None]).obs["image"][0], entry.obs["image"])
+    envs.close(), alone.close()
 
 
 def test_the_picture_is_the_observation_whichever_way_it_is_asked_for():

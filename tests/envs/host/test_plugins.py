@@ -67,7 +67,9 @@ def test_what_is_not_installed_is_not_imported(package):
         with pytest.raises(ConfigError, match=f"knows no environment '{name}'") as caught:
             make_env(EnvConfig(id=name))
         assert "did you mean" not in str(caught.value)
-    with pytest.raises(MissingExtra, match=r"MiniWorld-Hallway-v0 is registered .* not installed\npip install miniworld$"):
+    with pytest.raises(
+        MissingExtra, match=r"MiniWorld-Hallway-v0 is registered .* not installed\npip install miniworld$"
+    ):
         make_env(EnvConfig(id="MiniWorld-Hallway-v0"))
 
 
