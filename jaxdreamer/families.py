@@ -55,6 +55,9 @@ class Backend:
     """EnvConfig -> what a task is called in the names of folders. None: ``env.id``."""
     is_file: Callable[[str], bool] | None = None
     """Whether an ``env.id`` is the path of a file. None: it never is."""
+    summary: Callable[[Any], dict[str, float]] | None = None
+    """Means over episodes of what its environments said in ``info["episode_metrics"]``, by name -> more numbers of these
+    episodes, which are logged beside them."""
     runs: Callable[[str], str] | None = None
     """What making an ``env.id`` does that needs trust in its author, as in ``import the module 'x'``; empty: nothing.
     None: it never does."""

@@ -101,6 +101,7 @@ TESTED = {
         ),
     },
     "tests/envs/host/test_observations.py": {
+        "an observation of text": "test_text_is_left_out_with_a_line_and_alone_it_is_an_error",
         "an observation without any numbers, `Box(0,)`": "test_what_has_no_numbers_is_left_out_with_a_note",
         "fractions where the space has whole numbers": "test_floats_are_not_cut_to_whole_numbers",
         "a picture outside its space's bounds": "test_float_images_are_rounded_and_kept_in_range",
@@ -219,7 +220,7 @@ def test_an_unsupported_space_names_its_key():
 
     env = CountingEnv()
     env.observation_space = gymnasium.spaces.Dict(
-        {"pos": gymnasium.spaces.Box(-1, 1, (2,)), "says": gymnasium.spaces.Text(5)}
+        {"pos": gymnasium.spaces.Box(-1, 1, (2,)), "says": gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(5))}
     )
-    with pytest.raises(SpaceError, match=r"says.*Text"):
+    with pytest.raises(SpaceError, match=r"says.*Sequence"):
         wrap(env)

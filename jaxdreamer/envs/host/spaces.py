@@ -1,7 +1,8 @@
 """Gymnasium's spaces by kind, as themselves (:func:`understood`), and in a JSON file.
 
-Old gym's, and others like them, are recognised by their class names, or else by their attributes: ``low`` and ``high``,
-``nvec``, ``n``, ``spaces``; a dictionary of spaces is a Dict, a tuple of spaces a Tuple, a named tuple of spaces a Dict.
+Old gym's, and others like them, are recognised by their class names, or else by their attributes: ``spaces``; ``low`` and
+``high``, ``nvec`` or ``n`` that are numbers; a dtype of text. A dictionary of spaces is a Dict, a tuple of spaces a Tuple, a
+named tuple of spaces a Dict.
 :func:`describe_space` and :func:`restore_space` keep a space in a JSON file, for a trained agent that acts without the
 library its environment came from.
 """
@@ -39,28 +40,35 @@ _OTHERS = ("Text", "Sequence", "Graph", "OneOf")  # gymnasium's, which are not s
 
 
 def kind_of(space: Any) -> str:
-    """``Box``, ``Discrete``, ``MultiDiscrete``, ``MultiBinary``, ``Dict`` or ``Tuple``; else the space's class name."""
+    """``Box``, ``Discrete``, ``MultiDiscrete``, ``MultiBinary``, ``Dict``, ``Tuple`` or ``Text``; else its class's name."""
     names = [cls.__name__ for cls in type(space).__mro__]
     known = next((name for name in names if name in (*LEAVES, "Dict", "Tuple", *_OTHERS)), None)
     return known or _kind_by_structure(space) or names[0]
 
 
 def _kind_by_structure(space: Any) -> str:
-    if isinstance(space, Mapping) or hasattr(space, "_fields"):
+    if isinstance(space, Mapping):
         return "Dict"
-    if isinstance(space, tuple | list):
-        return "Tuple"
     inner = getattr(space, "spaces", None)
     if inner is not None:
         return "Dict" if isinstance(inner, Mapping) else "Tuple"
-    if hasattr(space, "low") and hasattr(space, "high"):
+    if _has_numbers(space, "low", "high"):
         return "Box"
-    if hasattr(space, "nvec"):
+    if _has_numbers(space, "nvec"):
         return "MultiDiscrete"
-    if hasattr(space, "n"):
+    if _has_numbers(space, "n"):
         many = np.ndim(space.n) > 0 or getattr(space, "shape", None)
         return "MultiBinary" if many else "Discrete"
-    return ""
+    if hasattr(space, "_fields"):
+        return "Dict"
+    if isinstance(space, tuple | list):
+        return "Tuple"
+    return "Text" if getattr(getattr(space, "dtype", None), "kind", "") == "U" else ""
+
+
+def _has_numbers(space: Any, *names: str) -> bool:
+    """Whether these attributes are numbers: those of a named tuple may be its members, which are spaces."""
+    return all(hasattr(space, name) and np.asarray(getattr(space, name)).dtype.kind in "biuf" for name in names)
 
 
 def children(space: Any) -> dict[Any, Any]:
