@@ -15,6 +15,7 @@ from typing import Any, Literal
 FAMILIES = {
     "brax": "jaxdreamer.envs.device.brax_env",
     "craftax": "jaxdreamer.envs.device.craftax_env",
+    "crafter": "jaxdreamer.envs.host.crafter_env",
     "dmc": "jaxdreamer.envs.host.dmc_env",
     "gym": "jaxdreamer.envs.host.gymnasium_env",
     "gymnax": "jaxdreamer.envs.device.gymnax_env",
@@ -51,6 +52,8 @@ class Backend:
     """Distributions whose versions ``jaxdreamer doctor`` shows."""
     sample: str = ""
     """A small task that ``jaxdreamer doctor`` tries; empty where there is none to try."""
+    more_samples: tuple[str, ...] = ()
+    """Further ones, whose libraries are another extra's."""
     label: Callable[[Any], str] | None = None
     """EnvConfig -> what a task is called in the names of folders. None: ``env.id``."""
     is_file: Callable[[str], bool] | None = None

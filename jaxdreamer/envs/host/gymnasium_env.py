@@ -196,5 +196,6 @@ BACKEND = Backend(
     extra="classic",
     libraries=("gymnasium", "ale-py"),
     sample="Pendulum-v1",
+    more_samples=("ALE/Pong-v5",),
     runs=runs,
 )

@@ -101,7 +101,8 @@ def _box_dtype(space: Any) -> np.dtype:
 
 def _box_shape(space: Any) -> list[int]:
     shape = getattr(space, "shape", None)
-    return list(np.broadcast_shapes(np.shape(space.low), np.shape(space.high)) if shape is None else shape)
+    sizes = np.broadcast_shapes(np.shape(space.low), np.shape(space.high)) if shape is None else shape
+    return [int(size) for size in sizes]
 
 
 def describe_space(space: Any) -> dict[str, Any]:
