@@ -55,6 +55,14 @@ TESTED = {
     "tests/envs/host/test_robotics_env.py": {
         "an id that is gone": "test_ids_that_are_gone_name_what_to_use",
     },
+    "tests/envs/host/test_atari.py": {
+        "settings of Atari's games for another task": (
+            "test_other_tasks_know_no_such_settings_and_an_action_of_one_frame_is_told"
+        ),
+    },
+    "tests/train/test_episode_metrics.py": {
+        '`info["episode_metrics"]` that holds no numbers': "test_what_is_no_number_is_an_error_that_names_it",
+    },
     "tests/envs/host/test_plugins.py": {
         "an id of a package that is not installed": "test_what_is_not_installed_is_not_imported",
     },

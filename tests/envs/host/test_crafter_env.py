@@ -54,9 +54,13 @@ def play(env, seed, actions, draw=False):
     return entries
 
 
-def test_a_seed_is_one_episode_whoever_draws_it(env):
+def test_a_seed_is_one_episode_whoever_draws_it_and_wherever_its_creatures_lie_in_memory(env, monkeypatch):
+    from crafter.objects import Object
+
     actions = np.random.default_rng(0).integers(0, 17, 200)
-    drawn, alone = play(env, 3, actions, draw=True), play(env, 3, actions)
+    drawn = play(env, 3, actions, draw=True)
+    monkeypatch.setattr(Object, "__hash__", lambda self: -(id(self) >> 4))
+    alone = play(env, 3, actions)
     assert len(drawn) == len(alone) > 60
     for one, other in zip(drawn, alone):
         np.testing.assert_array_equal(one.obs["image"], other.obs["image"])
