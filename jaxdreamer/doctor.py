@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -97,7 +98,10 @@ def _versions() -> list[str]:
 
 def _backends() -> list[str]:
     lines = ["environments, each tried in a separate process:"]
-    for record in families.records().values():
+    every = families.records().values()
+    for record in [
+        dataclasses.replace(item, sample=task) for item in every for task in (item.sample, *item.more_samples)
+    ]:
         if not record.sample:
             found = libraries.installed(*record.libraries)
             if found and all(found.values()):

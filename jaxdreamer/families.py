@@ -15,6 +15,7 @@ from typing import Any, Literal
 FAMILIES = {
     "brax": "jaxdreamer.envs.device.brax_env",
     "craftax": "jaxdreamer.envs.device.craftax_env",
+    "crafter": "jaxdreamer.envs.host.crafter_env",
     "dmc": "jaxdreamer.envs.host.dmc_env",
     "gym": "jaxdreamer.envs.host.gymnasium_env",
     "gymnax": "jaxdreamer.envs.device.gymnax_env",
@@ -51,10 +52,15 @@ class Backend:
     """Distributions whose versions ``jaxdreamer doctor`` shows."""
     sample: str = ""
     """A small task that ``jaxdreamer doctor`` tries; empty where there is none to try."""
+    more_samples: tuple[str, ...] = ()
+    """Further ones, whose libraries are another extra's."""
     label: Callable[[Any], str] | None = None
     """EnvConfig -> what a task is called in the names of folders. None: ``env.id``."""
     is_file: Callable[[str], bool] | None = None
     """Whether an ``env.id`` is the path of a file. None: it never is."""
+    summary: Callable[[Any], dict[str, float]] | None = None
+    """Means over episodes of what its environments said in ``info["episode_metrics"]``, by name -> more numbers of these
+    episodes, which are logged beside them."""
     runs: Callable[[str], str] | None = None
     """What making an ``env.id`` does that needs trust in its author, as in ``import the module 'x'``; empty: nothing.
     None: it never does."""

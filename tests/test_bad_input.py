@@ -55,6 +55,14 @@ TESTED = {
     "tests/envs/host/test_robotics_env.py": {
         "an id that is gone": "test_ids_that_are_gone_name_what_to_use",
     },
+    "tests/envs/host/test_atari.py": {
+        "settings of Atari's games for another task": (
+            "test_other_tasks_know_no_such_settings_and_an_action_of_one_frame_is_told"
+        ),
+    },
+    "tests/train/test_episode_metrics.py": {
+        '`info["episode_metrics"]` that holds no numbers': "test_what_is_no_number_is_an_error_that_names_it",
+    },
     "tests/envs/host/test_plugins.py": {
         "an id of a package that is not installed": "test_what_is_not_installed_is_not_imported",
     },
@@ -101,6 +109,7 @@ TESTED = {
         ),
     },
     "tests/envs/host/test_observations.py": {
+        "an observation of text": "test_text_is_left_out_with_a_line_and_alone_it_is_an_error",
         "an observation without any numbers, `Box(0,)`": "test_what_has_no_numbers_is_left_out_with_a_note",
         "fractions where the space has whole numbers": "test_floats_are_not_cut_to_whole_numbers",
         "a picture outside its space's bounds": "test_float_images_are_rounded_and_kept_in_range",
@@ -219,7 +228,7 @@ def test_an_unsupported_space_names_its_key():
 
     env = CountingEnv()
     env.observation_space = gymnasium.spaces.Dict(
-        {"pos": gymnasium.spaces.Box(-1, 1, (2,)), "says": gymnasium.spaces.Text(5)}
+        {"pos": gymnasium.spaces.Box(-1, 1, (2,)), "says": gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(5))}
     )
-    with pytest.raises(SpaceError, match=r"says.*Text"):
+    with pytest.raises(SpaceError, match=r"says.*Sequence"):
         wrap(env)

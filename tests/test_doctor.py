@@ -19,6 +19,8 @@ def test_the_whole_report(capsys):
     assert "drawing: egl, " in said and "render_quality" in said
     for name in ("gym", "dmc", "mujoco", "robotics"):
         assert f"\n  {name}: works (" in said and "pixels 64x64x3" in said
+    assert "\n  gym: works (ALE/Pong-v5: image; pixels 64x64x1)" in said
+    assert "\n  crafter: works (CrafterReward-v1: image; pixels 64x64x3)" in said
     assert "\n  brax: works (fast: " in said and "\n  unity_mlagents: " in said
 
 

@@ -199,6 +199,8 @@ def evaluate(options: EvaluateOptions) -> int:
             print(f"episode {index}: return {total:.2f}, {length} steps")
         scores = result.metrics()
         means.append(scores["eval/return"])
+        for name, value in result.said.items():
+            print(f"{name} {value:.4g}")
         print(f"mean return {scores['eval/return']:.2f}, deviation {scores['eval/return_std']:.2f}", flush=True)
     if several:
         each = ", ".join(f"{run.name} {mean:.2f}" for run, mean in zip(runs, means))

@@ -107,7 +107,7 @@ def _read_options(backend: str, given: Any) -> Options:
         if not owners:
             raise ConfigError(f"env.options: there is no option {shown(name)}{nearest(str(name), own)}")
         raise ConfigError(
-            f"env.{name} is an option of env.backend={' or '.join(owners)}; {backend} has "
+            f"env.{name} is an option of env.backend={' or '.join(owners)}; {shown(backend)} has "
             f"{', '.join(sorted(own)) or 'no options'}"
         )
     return kind(**(given or {}))

@@ -109,6 +109,14 @@ _V3: dict[str, Any] = {
     "replay.context": "collected",
     "run.pretrain": 0,
 }
+# How the published runs collect. (A prefill of ``classic`` is random, and shorter.)
+_V3_RUN: dict[str, Any] = {
+    "replay.online": True,
+    "run.prefill": 1088,
+    "run.prefill_policy": "agent",
+    "run.updates": 1,
+}
+_GAME: dict[str, Any] = {"env.action_repeat": 4, "env.time_limit": 27_000}
 
 PRESETS: dict[str, dict[str, Any]] = {
     # danijar/dreamer's released settings.
@@ -125,11 +133,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "run.prefill": 1000,
         "run.train_every": 5,
     },
-    # danijar/dreamerv2, atari. (Gray images and sticky actions are the environment's part.)
+    # danijar/dreamerv2, atari. Its games are gray, begin with up to 30 frames without an action and have the actions that do
+    # something: the options' defaults. Its sticky actions are those of the ids ``ALE/...-v5``.
     "dreamer_v2_atari": {
         **_V2,
-        "env.action_repeat": 4,
-        "env.time_limit": 27_000,
+        **_GAME,
         "model.deter_size": 600,
         "model.hidden_size": 600,
         "model.discount_head": True,
@@ -152,13 +160,32 @@ PRESETS: dict[str, dict[str, Any]] = {
     # danijar/dreamerv3 as of 2024, which published the vision scores: repeat 2, train ratio 512.
     "dreamer_v3": {
         **_V3,
+        **_V3_RUN,
         "env.action_repeat": 2,
-        "replay.online": True,
         "run.frames": 1_000_000,
-        "run.prefill": 1088,
-        "run.prefill_policy": "agent",
         "run.train_every": 2,
-        "run.updates": 1,
+    },
+    # The same of 2024, atari: train ratio 32, sixteen environments; learning begins with 1,024 sequences, as everywhere.
+    "dreamer_v3_atari": {
+        **_V3,
+        **_V3_RUN,
+        **_GAME,
+        "env.image_size": (96, 96),
+        "env.full_action_space": True,
+        "env.num_envs": 16,
+        "run.frames": 204_000_000,
+        "run.prefill": 2048,
+        "run.train_every": 32,
+    },
+    # The same, atari100k: in colour, no sticky actions, train ratio 256.
+    "dreamer_v3_atari100k": {
+        **_V3,
+        **_V3_RUN,
+        **_GAME,
+        "env.repeat_action_probability": 0.0,
+        "env.grayscale": False,
+        "run.frames": 440_000,
+        "run.train_every": 4,
     },
     **{f"v3_{name}": _v3_size(deter) for name, deter in _V3_SIZES.items()},
     # A few minutes to half an hour on a CPU: V3 in a small size, with learning rates for thousands of updates instead of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,6 +38,7 @@ class Env(Protocol):
     """Agent steps per second of the task's own time, for videos."""
     can_render: bool
     """Whether :meth:`render` works."""
+    # It may have ``episode_metrics``, a dict of finite floats by name, which is read at an episode's end.
 
     def reset(self, seed: int | None = None) -> Timestep:
         """Begin an episode: ``is_first``, reward 0. The same seed gives the same episode where the task allows it."""
@@ -95,6 +96,10 @@ class VectorEnv(Protocol):
     @property
     def notes(self) -> list[str]:
         """Lines for the log, each once; there may be more once the lanes have drawn."""
+
+    @property
+    def said(self) -> Mapping[int, dict[str, float]]:
+        """Numbers that environments said of the episodes that ended with the newest entries, by lane and name."""
 
     @property
     def reset_mask(self) -> np.ndarray:

@@ -14,7 +14,7 @@ from jaxdreamer.envs.host.instance import as_env, check_apart
 from jaxdreamer.envs.host.observations import ill_scaled
 from jaxdreamer.envs.host.outcome import reporting
 from jaxdreamer.envs.host.pictures import NOT_FINITE, picture_axes
-from jaxdreamer.envs.host.vector import episode_seed
+from jaxdreamer.envs.host.vector import episode_seed, said_at_end
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.types import ActionSpec, ArraySpec, Timestep
 
@@ -115,6 +115,7 @@ class _Check:
             self._check_same(entry, other, self.done)
             self.rewards.append(float(entry.reward))
             if entry.is_last:
+                said_at_end(self.env, entry)  # which raises where that is wrong
                 self.episodes, self.terminal = self.episodes + 1, self.terminal + bool(entry.is_terminal)
                 self._check_order(action)
                 episode += 1

@@ -26,6 +26,7 @@ from jaxdreamer.envs.host.instance import as_env, check_apart
 from jaxdreamer.envs.host.outcome import reporting
 from jaxdreamer.envs.host.vector import LocalVectorEnv
 from jaxdreamer.envs.host.workers.pool import WorkerVectorEnv
+from jaxdreamer.errors import shown
 from jaxdreamer.families import Backend
 
 if TYPE_CHECKING:  # it imports jax, which workers must not
@@ -202,5 +203,5 @@ def record_of(backend: str) -> Backend:
     if found is None:
         names = [name for record in families.records().values() for name in (record.name, *record.aliases)]
         hint = nearest(backend, names)
-        raise ConfigError(f"env.backend: unknown backend {backend!r}{hint}; there are: {', '.join(backends())}")
+        raise ConfigError(f"env.backend: unknown backend {shown(backend)}{hint}; there are: {', '.join(backends())}")
     return found

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from jaxdreamer.envs.base import EnvError
-from jaxdreamer.train.scores import stats_of
+from jaxdreamer.train.scores import of_episodes, stats_of
 from jaxdreamer.types import PyTree
 
 EVAL_SEED_OFFSET = 1_000_003  # evaluation episodes are never training episodes: their seeds start elsewhere
@@ -23,6 +23,8 @@ class Evaluation(NamedTuple):
     frames: np.ndarray | None  # uint8 [T, H, W, 3], the first episode, where it was asked for and could be drawn
     frame_rate: float  # of these frames, per second of the task's own time
     broken: int = 0  # entries that were not finite
+    # means of what environments said of the episodes by name, and what their backend makes of these
+    said: dict[str, float] = {}  # noqa: RUF012  (nobody writes into it)
 
     @property
     def mean_return(self) -> float:
@@ -33,7 +35,7 @@ class Evaluation(NamedTuple):
         """By name, for the log."""
         returns, lengths = np.array(self.returns), np.array(self.lengths)
         scores = stats_of(returns, lengths, np.ones(len(returns), bool)).metrics(name)
-        return scores | {f"{name}/broken_entries": self.broken}
+        return scores | of_episodes(self.said, name) | {f"{name}/broken_entries": self.broken}
 
 
 Watch = Callable[[int], None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -23,6 +23,7 @@ from jaxdreamer.train.hooks import Hooks, Moment
 from jaxdreamer.train.placement import Placement, one_device
 from jaxdreamer.train.saved import CADENCES, Saved, read_newest
 from jaxdreamer.train.schedule import Every, Segments
+from jaxdreamer.train.scores import summary_of
 from jaxdreamer.train.status import show
 from jaxdreamer.train.stop import StopRequested
 from jaxdreamer.train.tally import Tally
@@ -233,10 +234,10 @@ class Loop(abc.ABC):
         if due["checkpoint"]:
             self.save()
 
-    def played(self, index: int, ended: Any) -> None:
-        """Count episodes of one seed that ended; ``ended`` are their statistics."""
+    def played(self, index: int, ended: Any, said: Sequence[dict[str, float]] = ()) -> None:
+        """Count episodes of one seed that ended; ``ended`` are their statistics, ``said`` is what environments said."""
         if ended.episodes:
-            self.runs[index].tally.played(ended)
+            self.runs[index].tally.played(ended, said)
             self.hooks.on_episode(self.moment(index), ended)
 
     # ---- reporting -----------------------------------------------------------------------------------------------
@@ -253,7 +254,7 @@ class Loop(abc.ABC):
         common = self.clock.take(self.env_frames, self.updates) | self.measured()
         common["train_ratio"] = self.config.train_ratio
         for index, run in enumerate(self.runs):
-            record = self.write(index, run.tally.take() | common)
+            record = self.write(index, run.tally.take(summary_of(self.config.env)) | common)
             self.hooks.on_log(self.moment(index), record)
 
     def evaluate(self, final: bool = False, write: bool = True) -> list[Evaluation]:

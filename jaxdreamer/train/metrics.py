@@ -10,6 +10,8 @@ NAMES = {
     "updates": "gradient updates so far, skipped ones included",
     "skipped": "updates so far that changed nothing, because a loss or gradient was not finite",
     "train_ratio": "updates for each entry, once the prefill is done: run.updates / run.train_every",
+    "*/episode/*": "what environments say of their episodes in info['episode_metrics'], as means over the episodes of which "
+    "they said it, and what the backend makes of these means: Crafter's achievements in percent of episodes, and its score",
     "*/return": "mean sum of an episode's rewards, in the environment's own units",
     "*/return_std": "standard deviation of these sums over the episodes",
     "*/return_min": "lowest of these sums",

@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdreamer import families
+from jaxdreamer.config import EnvConfig
 from jaxdreamer.types import AnyArray, Timestep
+
+Summary = Callable[[Mapping[str, float]], dict[str, float]]
 
 
 class EpisodeStats(NamedTuple):
@@ -35,6 +40,28 @@ class EpisodeStats(NamedTuple):
             f"{prefix}/length": float(self.steps / self.episodes),
             f"{prefix}/episodes": int(self.episodes),
         }
+
+
+def summary_of(config: EnvConfig) -> Summary | None:
+    """What makes more numbers of an environment's own, see :attr:`jaxdreamer.families.Backend.summary`."""
+    record = families.find(config.backend)
+    return None if record is None else record.summary
+
+
+def means_of(said: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each number that environments said of episodes, by name, over the episodes of which it was said."""
+    names = dict.fromkeys(name for numbers in said for name in numbers)
+    return {name: float(np.mean([numbers[name] for numbers in said if name in numbers])) for name in names}
+
+
+def summed_up(means: dict[str, float], summary: Summary | None) -> dict[str, float]:
+    """Such means, and what ``summary`` makes of them."""
+    return means | summary(means) if summary and means else means
+
+
+def of_episodes(numbers: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """Such numbers by their names in the log."""
+    return {f"{prefix}/episode/{name}": value for name, value in numbers.items()}
 
 
 def stats_of(returns: AnyArray, lengths: AnyArray, ended: AnyArray, xp: Any = np) -> EpisodeStats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdreamer.files import natural, number
+from jaxdreamer.files import list_of, natural, number
 from jaxdreamer.ops.trees import select
-from jaxdreamer.train.scores import EpisodeStats, merge, no_episodes
+from jaxdreamer.train.scores import EpisodeStats, Summary, merge, no_episodes, of_episodes, summed_up
 from jaxdreamer.types import Array, Metrics, TrainState
 
 
@@ -66,12 +67,14 @@ class Tally:
     # Since the last line of the log:
     sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    said: dict[str, list[float]] = field(default_factory=dict)  # by environments, of episodes: sum and count
     ended: EpisodeStats = field(default_factory=no_episodes)
 
     FORM: ClassVar[dict[str, Any]] = {
         **dict.fromkeys(("agent_steps", "updates", "skipped", "broken"), natural),
         "sums": {...: number},
         "counts": {...: natural},
+        "said": {...: list_of(number, 2)},
         "ended": _stats,
     }
     """What :meth:`state` returns; see :func:`jaxdreamer.files.require`."""
@@ -84,21 +87,28 @@ class Tally:
                 self.sums[name] += float(found.sums[name])
                 self.counts[name] += int(found.counts[name])
 
-    def played(self, ended: EpisodeStats) -> None:
-        """Count episodes in."""
+    def played(self, ended: EpisodeStats, said: Sequence[Mapping[str, float]] = ()) -> None:
+        """Count episodes in, and what their environments said of them, by name."""
         self.ended = merge(self.ended, ended)
+        for numbers in said:
+            for name, value in numbers.items():
+                total, count = self.said.get(name, (0.0, 0))
+                self.said[name] = [total + value, count + 1]
 
     @property
     def last_return(self) -> float | None:
         """Of the newest episode; None before any."""
         return None if np.isnan(self.ended.latest) else float(self.ended.latest)
 
-    def take(self) -> dict[str, float]:
-        """Metrics since the last call, by name; starts anew."""
+    def take(self, summary: Summary | None = None) -> dict[str, float]:
+        """Metrics since the last call, by name, with what ``summary`` makes of the environments' own; starts anew."""
         means = {name: self.sums[name] / count for name, count in self.counts.items() if count}
         scores = self.ended.metrics("train")
+        said = {name: total / count for name, (total, count) in self.said.items()}
+        scores |= of_episodes(summed_up(said, summary), "train")
         self.sums.clear()
         self.counts.clear()
+        self.said.clear()
         self.ended = no_episodes()._replace(latest=self.ended.latest)
         return means | scores | {"skipped": self.skipped, "env/broken_entries": self.broken}
 
@@ -111,6 +121,7 @@ class Tally:
         self.__init__()  # type: ignore[misc]
         self.sums.update(state["sums"])
         self.counts.update(state["counts"])
+        self.said.update(state["said"])
         self.ended = EpisodeStats(*map(np.asarray, state["ended"]))
         for name in ("agent_steps", "updates", "skipped", "broken"):
             setattr(self, name, state[name])

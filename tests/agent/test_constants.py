@@ -18,6 +18,10 @@ from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
 
 # The groups that describe an agent, and of the others what is published.
 GROUPS = ("model.", "loss.", "behavior.", "optimizer.", "replay.")
+GAMES = {
+    "env.image_size", "env.num_envs", "env.time_limit", "env.repeat_action_probability", "env.noop_max", "env.grayscale",
+    "env.terminal_on_life_loss", "env.full_action_space",
+}  # fmt: skip
 OTHERS = (
     "algorithm",
     "env.action_repeat",
@@ -85,6 +89,9 @@ V2_ATARI = V2 | {
     "behavior.discount": 0.999, "behavior.actor_entropy": 1e-3,
     "optimizer.model_learning_rate": 2e-4, "optimizer.actor_learning_rate": 4e-5, "optimizer.critic_learning_rate": 1e-4,
     "run.prefill": 50_000, "run.pretrain": 1, "run.train_every": 16,
+    "env.image_size": (64, 64), "env.num_envs": 1, "env.time_limit": 27_000,  # 108,000 frames
+    "env.repeat_action_probability": None,  # 0.25, as the ids ALE/...-v5 have it
+    "env.noop_max": 30, "env.grayscale": True, "env.terminal_on_life_loss": False, "env.full_action_space": False,
 }  # fmt: skip
 V3 = {
     "algorithm": "dreamer_v3", "env.action_repeat": 2,
@@ -117,6 +124,21 @@ V3 = {
     "run.prefill": 1088,  # learning begins with 16 * 64 sequences of 65 entries
     "run.pretrain": 0, "run.train_every": 2, "run.updates": 1,
 }  # fmt: skip
+V3_ATARI = V3 | {
+    "env.action_repeat": 4, "env.image_size": (96, 96), "env.num_envs": 16, "env.time_limit": 27_000,
+    "env.repeat_action_probability": None, "env.noop_max": 30, "env.grayscale": True,
+    "env.terminal_on_life_loss": False, "env.full_action_space": True,
+    "run.frames": 204_000_000,  # 5.1e7 steps
+    "run.prefill": 2048,  # 16 * 64 sequences, 64 of every environment: 128 entries of each
+    "run.train_every": 32,  # a ratio of 32 replayed to collected, in batches of 16 * 64
+}  # fmt: skip
+V3_ATARI100K = V3 | {
+    "env.action_repeat": 4, "env.image_size": (64, 64), "env.num_envs": 1, "env.time_limit": 27_000,
+    "env.repeat_action_probability": 0.0, "env.noop_max": 30, "env.grayscale": False,
+    "env.terminal_on_life_loss": False, "env.full_action_space": False,
+    "run.frames": 440_000,  # 1.1e5 steps
+    "run.train_every": 4,  # a ratio of 256
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -126,17 +148,19 @@ V3 = {
         ("dreamer_v2", V2, OF_V3),
         ("dreamer_v2_atari", V2_ATARI, OF_V3),
         ("dreamer_v3", V3, NOT_OF_V3),
+        ("dreamer_v3_atari", V3_ATARI, NOT_OF_V3),
+        ("dreamer_v3_atari100k", V3_ATARI100K, NOT_OF_V3),
     ],
 )
 def test_every_constant_is_the_published_one(name, published, unread):
     flat = configs.fields(preset(name))
     read = {key for key in flat if key.startswith(GROUPS) or key in OTHERS} - unread - OURS
+    read |= GAMES if "atari" in name else set()
     assert {key: flat[key] for key in read} == published
 
 
-def test_ataris_episodes_end_after_half_an_hour_and_are_evaluated_as_rarely_as_published():
-    config = preset("dreamer_v2_atari")
-    assert (config.env.time_limit, config.run.eval_every) == (27_000, 250_000)
+def test_ataris_games_are_evaluated_as_rarely_as_published():
+    assert preset("dreamer_v2_atari").run.eval_every == 250_000
 
 
 # The walker's observations, and 64x64 RGB; six numbers in an action.

@@ -132,14 +132,18 @@ def test_a_backends_options_are_written_in_any_of_their_ways():
     [
         (
             lambda: configs.preset("tiny", "brax_backend=spring"),
-            r"brax_backend is an option of env.backend=brax; gym has",
+            r"brax_backend is an option of env.backend=brax; 'gym' has",
         ),
         (
             lambda: configs.preset("tiny", "backend=pure", "camera=x"),
-            r"camera is an option of .*brax or .*; pure has no",
+            r"camera is an option of .*brax or .*; 'pure' has no",
+        ),
+        (
+            lambda: configs.EnvConfig(backend="b" * 5000, options={"brax_backend": "spring"}),
+            r"^.{0,100}env.backend=brax; 'b{90,110}\.\.\.b{90,110}' has camera, render_quality$",
         ),
         (lambda: configs.EnvConfig(options={"camra": "x"}), r"no option 'camra' \(did you mean camera\?\)"),
-        (lambda: configs.EnvConfig(options=[1]), "env.options: expected IdOptions or a mapping, found"),
+        (lambda: configs.EnvConfig(options=[1]), "env.options: expected GymOptions or a mapping, found"),
         (lambda: configs.EnvConfig(options={"frame_skip": "two"}), "frame_skip: expected int, found 'two'"),
         (lambda: configs.preset("tiny", "frame_skip=-1"), "env.frame_skip must not be negative"),
         (lambda: configs.preset("tiny", "backend=unity", "unity_base_port=0"), "unity_base_port must be above 0"),

@@ -59,9 +59,9 @@ def test_every_list_and_message_has_it(walk, monkeypatch, capsys):
         "env, of walk: A walk to and fro.\n  --env.stride INT\n      Places that a step moves. (default: 2)\n" in said
     )
     for word, message in {
-        "stride=2": r"^env.stride is an option of env.backend=walk; gym has camera",
+        "stride=2": r"^env.stride is an option of env.backend=walk; 'gym' has camera",
         "env.backend=walk stride=6": "env.stride must be at most 5, found 6",
-        "env.backend=walk camera=x": "env.camera is an option of .*; walk has shoes, stride",
+        "env.backend=walk camera=x": "env.camera is an option of .*; 'walk' has shoes, stride",
         "env.backend=walk strid=3": r"unknown setting 'strid' \(did you mean stride",
     }.items():
         with pytest.raises(ConfigError, match=message):

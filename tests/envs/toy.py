@@ -1,6 +1,6 @@
 """Tiny tasks in numpy for tests, seen as gymnasium environments.
 
-Backend ``toy`` makes them by name: ``chain``, ``counting``, ``counting_image``, ``counting_dict``.
+Backend ``toy`` makes them by name: ``chain``, ``counting``, ``counting_image``, ``counting_dict``, ``saying``.
 """
 
 from __future__ import annotations
@@ -107,6 +107,18 @@ class CountingEnv(gymnasium.Env):
         return {"image": image, "pos": vector, "mode": np.int64(1 + self.time % 4), "nested": {"imu": imu}}
 
 
+class Saying(CountingEnv):
+    """Says numbers of its episode at the end: the one drawn from the seed, and whether it is even. Lasts 3 or 4 steps."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One step of time."""
+        self.truncate_at = 3 + int(self._origin) % 2
+        obs, reward, terminated, truncated, info = super().step(action)
+        if truncated:
+            info["episode_metrics"] = {"number": self._origin, "even": np.float32(100 * (self._origin % 2 == 0))}
+        return obs, reward, terminated, truncated, info
+
+
 class Chain(gymnasium.Env):
     """Cells in a row: 0 goes left, 1 right; the last cell gives reward 1 and terminates.
 
@@ -161,6 +173,7 @@ _TOYS: dict[str, Any] = {
     "chain": Chain,
     "counting": CountingEnv,
     "counting_image": lambda: CountingEnv("image"),
+    "saying": Saying,
     "counting_dict": lambda: CountingEnv("dict"),
 }
 

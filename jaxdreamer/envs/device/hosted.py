@@ -64,6 +64,10 @@ class Hosted:
         """The present moment, in fresh arrays."""
         return {key: np.array(value) for key, value in self._observe(self._state).items()}
 
+    def episode_metrics(self) -> dict[str, float]:
+        """It says none."""
+        return {}
+
     def render(self) -> np.ndarray:
         """The present moment as uint8 [H, W, 3]."""
         if self._render is None:

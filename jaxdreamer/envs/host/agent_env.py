@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxdreamer.envs.base import EnvError, NotFinite
+from jaxdreamer.envs.host.outcome import LARGEST
 from jaxdreamer.types import EnvSpec, Observation, Timestep
 
 logger = logging.getLogger(__name__)
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Simulator(Protocol):
@@ -50,6 +50,9 @@ class Simulator(Protocol):
     def render(self) -> np.ndarray:
         """The present moment as uint8 [H, W, 3]."""
 
+    def episode_metrics(self) -> dict[str, float]:
+        """Numbers that the task says of the episode so far, by name. Asked at its end."""
+
     def close(self) -> None:
         """Free what is held."""
 
@@ -80,6 +83,11 @@ class AgentEnv:
     def notes(self) -> list[str]:
         """Lines for the log; there may be more once it has drawn."""
         return self.simulator.notes
+
+    @property
+    def episode_metrics(self) -> dict[str, float]:
+        """Numbers that the task says of the episode, by name. EnvError for what are none."""
+        return self.simulator.episode_metrics()
 
     def reset(self, seed: int | None = None) -> Timestep:
         """Begin an episode."""
@@ -159,7 +167,7 @@ class AgentEnv:
 
 def _float32(number: float) -> np.float32:
     """What lies beyond its range becomes inf, which the collecting loop sees and counts."""
-    if abs(number) <= _LARGEST:
+    if abs(number) <= LARGEST:
         return np.float32(number)
     with np.errstate(over="ignore"):  # entering this takes as long as a small environment's step
         return np.float32(number)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from jaxdreamer.config import ConfigError, DrawingOptions, EnvConfig, nearest
+from jaxdreamer.config import ConfigError, DrawingOptions, EnvConfig, MissingExtra, nearest
 from jaxdreamer.config.settings import setting
 from jaxdreamer.envs.base import EnvError
-from jaxdreamer.envs.host import plugins
+from jaxdreamer.envs.host import atari, plugins
 from jaxdreamer.envs.host.agent_env import AgentEnv
 from jaxdreamer.envs.host.instance import wrap
 from jaxdreamer.envs.host.libraries import missing_extras, registered_versions, warnings_logged
@@ -27,7 +28,7 @@ MODEL_SUFFIXES = (".xml", ".mjcf", ".urdf", ".mjb")
 
 
 @dataclass(frozen=True)
-class GymOptions(DrawingOptions):
+class PhysicsOptions(DrawingOptions):
     """How Gymnasium's MuJoCo tasks, and those of Gymnasium-Robotics, are made."""
 
     frame_skip: int = setting(0, 0, 1_000_000)
@@ -37,7 +38,7 @@ class GymOptions(DrawingOptions):
 
 
 @dataclass(frozen=True)
-class IdOptions(GymOptions):
+class GymOptions(PhysicsOptions, atari.AtariOptions):
     """Environments by the ids of gymnasium or old gym."""
 
     python: str = setting("", free=True, path="command", runs="start the program")
@@ -52,6 +53,11 @@ def make_by_id(config: EnvConfig) -> AgentEnv:
     """
     if not config.options.python:
         return make(config)
+    if config.id.startswith("ALE/"):
+        raise ConfigError(
+            f"env.python: {config.id} is one of Atari's games, which this interpreter plays: leave it out"
+        )
+    atari.refuse_options(config)
     env = InterpreterEnv(
         config.options.python,
         config.id,
@@ -65,8 +71,9 @@ def make_by_id(config: EnvConfig) -> AgentEnv:
 def make(config: EnvConfig) -> AgentEnv:
     """The environment registered with gymnasium as ``config.id``; ``module:Name-v0`` imports the module first.
 
-    ``config.time_limit`` > 0 replaces the limit the id is registered with. Raises ConfigError for an unknown id, with
-    the nearest known ones, MissingExtra where a library is missing, SpaceError for spaces that cannot be used.
+    Atari's games are played as :mod:`jaxdreamer.envs.host.atari` says. ``config.time_limit`` > 0 replaces the limit the
+    id is registered with. Raises ConfigError for an unknown id, with the nearest known ones, MissingExtra where a library
+    is missing, SpaceError for spaces that cannot be used.
     """
     import gymnasium
     from gymnasium.envs.registration import load_env_creator
@@ -80,9 +87,9 @@ def make(config: EnvConfig) -> AgentEnv:
             options: dict[str, Any] = {"disable_env_checker": True}
             if "rgb_array" in ((getattr(creator, "metadata", None) or {}).get("render_modes") or ()):
                 options["render_mode"] = "rgb_array"  # costs nothing until a frame is asked for
-            if config.time_limit > 0:
-                options["max_episode_steps"] = config.time_limit * config.action_repeat
-            env = _make(spec, options | _asked(config.options), config)
+            game = atari.is_game(spec)
+            options |= _game_arguments(spec, config) if game else _arguments(config)
+            env = _make(spec, options, config)
         except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
             space = config.id.partition("/")[0] + "/" if "/" in config.id else ""
             hint = nearest(config.id, [key for key in gymnasium.registry if key.startswith(space)])
@@ -91,21 +98,41 @@ def make(config: EnvConfig) -> AgentEnv:
             raise
         except gymnasium.error.Error as error:
             raise ConfigError(f"env.id: gymnasium cannot make {config.id!r}: {error}") from error
-    return _wrapped(env, config)
+    return _wrapped(env, config, game)
 
 
-def _asked(own: GymOptions) -> dict[str, Any]:
+def _asked(own: PhysicsOptions) -> dict[str, Any]:
     """The keywords that settings add to what a task is made with."""
     given = {"frame_skip": own.frame_skip, "reset_noise_scale": own.reset_noise}
     return {name: value for name, value in given.items() if value > 0}
 
 
-def _wrapped(env: Any, config: EnvConfig) -> AgentEnv:
+def _wrapped(env: Any, config: EnvConfig, game: bool = False) -> AgentEnv:
     try:
-        return wrap(env, config)
+        return atari.preprocessed(env, config) if game else wrap(env, config)
     except BaseException:
         env.close()
         raise
+
+
+def _arguments(config: EnvConfig) -> dict[str, Any]:
+    """What gymnasium makes a task with that is no game."""
+    atari.refuse_options(config)
+    limit = {"max_episode_steps": config.time_limit * config.action_repeat} if config.time_limit > 0 else {}
+    return limit | _asked(config.options)
+
+
+def _game_arguments(spec: Any, config: EnvConfig) -> dict[str, Any]:
+    """What gymnasium makes a game with."""
+    if not isinstance(config.options, atari.AtariOptions):
+        raise ConfigError(f"env.id: {config.id} is one of Atari's games: set env.backend=gym")
+    skipped = spec.kwargs.get("frameskip", 1)
+    if config.action_repeat == 1 != skipped:
+        _warn_once(
+            f"{config.id} would hold an action for {skipped} frames by itself, here it is env.action_repeat=1; agents are "
+            "compared at env.action_repeat=4"
+        )
+    return atari.arguments(config)
 
 
 def is_model(text: str) -> bool:
@@ -120,9 +147,11 @@ def runs(name: str) -> str:
 
 
 def tasks() -> list[str]:
-    """Every id that gymnasium knows."""
+    """Every id that gymnasium knows, and Atari's games where they are installed."""
     import gymnasium
 
+    with suppress(MissingExtra):
+        plugins.provide("ALE/")
     return sorted(gymnasium.registry)
 
 
@@ -193,9 +222,10 @@ BACKEND = Backend(
     make_by_id,
     tasks=tasks,
     aliases=("gymnasium",),
-    options=IdOptions,
+    options=GymOptions,
     extra="classic",
-    libraries=("gymnasium",),
+    libraries=("gymnasium", "ale-py"),
     sample="Pendulum-v1",
+    more_samples=("ALE/Pong-v5",),
     runs=runs,
 )

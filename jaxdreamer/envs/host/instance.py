@@ -23,7 +23,7 @@ from jaxdreamer.envs.host.drawing.render import drawer_of
 from jaxdreamer.envs.host.images import resize, to_rgb
 from jaxdreamer.envs.host.libraries import missing_extras, warnings_logged
 from jaxdreamer.envs.host.observations import ObservationMap, found
-from jaxdreamer.envs.host.outcome import flag_of, name_of, reporting, reward_of
+from jaxdreamer.envs.host.outcome import episode_metrics_of, flag_of, name_of, reporting, reward_of
 from jaxdreamer.envs.host.spaces import understood
 from jaxdreamer.envs.interpreter import gym_api
 from jaxdreamer.types import ArraySpec, EnvSpec, Observation
@@ -122,6 +122,7 @@ class GymnasiumSimulator:
         self._name = name_of(env)
         self._stepping = reporting(f"step of {self._name}")
         self._observation: Any = None
+        self._said: Any = None
         self._rendered = self._warned = False
         self._own: ObservationMap | None = None
         if config.obs != "pixels":
@@ -156,6 +157,7 @@ class GymnasiumSimulator:
 
     def reset(self, seed: int | None) -> None:
         """Begin an episode; the seed goes to ``reset``, or to ``seed`` where ``reset`` takes none."""
+        self._said = None
         if not (seed is None or self._seedable or self._warned or gym_api.has_seed(self._env)):
             logger.warning("%s cannot be seeded: its reset takes no seed, and it has no seed method", self._name)
             self._warned = True
@@ -177,6 +179,8 @@ class GymnasiumSimulator:
                 "step must return (observation, reward, terminated, truncated, info), or old gym's (observation, reward, "
                 f"done, info); {self._name} returned {f'{count} values' if count else found(result)}"
             )
+        if isinstance(info := result[-1], Mapping) and "episode_metrics" in info:
+            self._said = info["episode_metrics"]
         who = self._name
         self._observation, self._where, reward = result[0], "step", reward_of(result[1], who)
         ended = flag_of(result[2], "terminated" if count == 5 else "done", who)
@@ -194,6 +198,10 @@ class GymnasiumSimulator:
         if self._size is not None:
             obs["image"] = resize(self.render(), self._size) if self._drawer is None else self._drawer.draw(self._size)
         return obs
+
+    def episode_metrics(self) -> dict[str, float]:
+        """What the newest step that said anything of the episode said in ``info["episode_metrics"]``."""
+        return {} if self._said is None else episode_metrics_of(self._said, self._name)
 
     def strays(self) -> dict[str, str]:
         """How the last observation is outside of the space it is said to be in, by key."""

@@ -93,6 +93,8 @@ def missing_extras(name: str) -> Iterator[None]:
             requirement = "jaxdreamer[mujoco]"
         elif "pygame" in text.lower():
             requirement = "jaxdreamer[classic]"
+        elif "opencv" in text.lower():
+            requirement = "jaxdreamer[atari]"
         else:
             named = re.search(r"pip install ['\"]?(gymnasium\[[\w-]+\]|[\w-]+)['\"]?[`.]*$", text)
             if not named:

@@ -47,7 +47,7 @@ DEFAULT_STEPS = 1000
 
 
 @dataclass(frozen=True)
-class MuJoCoOptions(gymnasium_env.GymOptions):
+class MuJoCoOptions(gymnasium_env.PhysicsOptions):
     """MuJoCo models of your own."""
 
     keyframe: str = ""

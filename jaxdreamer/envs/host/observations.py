@@ -5,6 +5,7 @@
     any other Box of whole numbers with bounds                       vector, float32: [0, high] as [0, 1] (see below)
     any other Box                                                    vector, float32, as it is
     Discrete, MultiDiscrete, MultiBinary                             discrete, int32 from 0 (start off)
+    Text                                                             left out, with a line in the log
     ===============================================================  ====================================================
 
 What a picture is
@@ -66,8 +67,9 @@ class ObservationMap:
         """Lines for the log about keys that were left out."""
         self._add(understood(space), (), "")
         if not self.spec:
-            left_out = f"env.exclude {list(self._exclude)} leaves out {', '.join(self._excluded) or 'nothing'}"
-            raise SpaceError("; ".join([f"no observation is left of {space}", left_out, *self.notes]))
+            asked = f"env.exclude {list(self._exclude)} leaves out {', '.join(self._excluded) or 'nothing'}"
+            why = [asked, *self.notes] if self._exclude or not self.notes else self.notes
+            raise SpaceError("; ".join([f"no observation is left of {space}", *why]))
 
     def __call__(self, observation: Any) -> Observation:
         """Fresh arrays by key; EnvError where the observation is not of the space, NotFinite for such a picture."""
@@ -113,6 +115,9 @@ class ObservationMap:
         if kind in ("Dict", "Tuple"):
             for name, child in children(space).items():
                 self._add(child, (*path, name), f"{key}.{name}" if key else str(name))
+            return
+        if kind == "Text":
+            self.notes.append(f"observation {key!r} is left out: it is text, which the networks do not read")
             return
         if kind not in LEAVES:
             raise SpaceError(

@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
+import logging
 import reprlib
 import traceback
+from collections.abc import Mapping
 from decimal import Decimal
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.observations import found
 from jaxdreamer.errors import JaxdreamerError
+
+logger = logging.getLogger(__name__)
+
+LARGEST = float(np.finfo(np.float32).max)
+"""Of a float32."""
 
 
 def reward_of(value: Any, who: str) -> float:
     """The number in ``value``: Python's, or of an array, tensor or list of one. EnvError, naming who returned it."""
     if isinstance(value, float):  # nearly always
         return float(value)
+    return _number(value, "the reward", who)
+
+
+def episode_metrics_of(said: Any, who: str) -> dict[str, float]:
+    """What an environment said of an episode in ``info["episode_metrics"]``: finite numbers by name.
+
+    EnvError for what is no mapping of names to numbers. What is not finite, or beyond float32, is left out with a line in
+    the log.
+    """
+    if not isinstance(said, Mapping) or not all(isinstance(name, str) and name for name in said):
+        raise EnvError(f"info['episode_metrics'] must be a dictionary of numbers by name, {who} gave {_shown(said)}")
+    numbers = {
+        name: _number(value, f"info['episode_metrics'][{reprlib.repr(name)}]", who) for name, value in said.items()
+    }
+    good = {name: value for name, value in numbers.items() if abs(value) <= LARGEST}
+    if bad := {name: value for name, value in numbers.items() if name not in good}:
+        logger.warning("info['episode_metrics'] of %s is not finite and left out: %s", who, reprlib.repr(bad))
+    return good
+
+
+def _number(value: Any, what: str, who: str) -> float:
     number = _single(value)
     if isinstance(number, Real | Decimal) or hasattr(type(number), "__float__"):
         try:
             return float(number)
         except (TypeError, ValueError, OverflowError, RuntimeError):
             pass  # refused below, like everything else that is not a number
-    raise EnvError(f"the reward must be one number, {who} returned {_shown(value)}")
+    raise EnvError(f"{what} must be one number, {who} returned {_shown(value)}")
 
 
 def flag_of(value: Any, name: str, who: str) -> bool:

@@ -15,7 +15,7 @@ from jaxdreamer.envs.named import imported_module
 
 # Id, the module that registers it, and what pip is given: of packages in wide use, or whose ids do not contain their names.
 _KNOWN = (
-    (r"ALE/|\w+(NoFrameskip|Deterministic)-v\d", "ale_py", "ale-py"),
+    (r"ALE/|\w+(NoFrameskip|Deterministic)-v\d", "ale_py", "jaxdreamer[atari]"),
     (r"(MiniGrid|BabyAI)-", "minigrid", "minigrid"),
     (r"MiniWorld-", "miniworld", "miniworld"),
     (r"(highway|merge|roundabout|parking|intersection|racetrack|exit|u-turn|two-way|lane-keeping)-", "highway_env",

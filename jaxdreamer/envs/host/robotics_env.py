@@ -74,7 +74,7 @@ BACKEND = Backend(
     make,
     tasks=tasks,
     aliases=("gymnasium_robotics",),
-    options=gymnasium_env.GymOptions,
+    options=gymnasium_env.PhysicsOptions,
     extra="robotics",
     libraries=("mujoco", "gymnasium-robotics"),
     sample="FetchReach-v4",

@@ -1,7 +1,8 @@
 """Gymnasium's spaces by kind, as themselves (:func:`understood`), and in a JSON file.
 
-Old gym's, and others like them, are recognised by their class names, or else by their attributes: ``low`` and ``high``,
-``nvec``, ``n``, ``spaces``; a dictionary of spaces is a Dict, a tuple of spaces a Tuple, a named tuple of spaces a Dict.
+Old gym's, and others like them, are recognised by their class names, or else by their attributes: ``spaces``; ``low`` and
+``high``, ``nvec`` or ``n`` that are numbers; a dtype of text. A dictionary of spaces is a Dict, a tuple of spaces a Tuple, a
+named tuple of spaces a Dict.
 :func:`describe_space` and :func:`restore_space` keep a space in a JSON file, for a trained agent that acts without the
 library its environment came from.
 """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -70,11 +71,13 @@ class Lane(Place):
         """``index`` is the lane's number among all lanes."""
         super().__init__(seed, index)
         self.env = env
+        self.said: dict[str, float] = {}  # of the episode that ended with the newest entry
 
     def advance(self, action: np.ndarray) -> Timestep:
         """The lane's next entry: a reset where one is due, which ignores ``action`` [A], else a step."""
         try:
             timestep = self.env.reset(self.next_seed) if self.needs_reset else self.env.step(action)
+            self.said = said_at_end(self.env, timestep)
         except Exception as error:
             error.add_note(f"in lane {self.index}, episode {self.episode}, agent step {self.steps}")
             raise
@@ -92,6 +95,11 @@ class Lane(Place):
         timestep, self.steps = play_again(self.env, seed, actions)
         self.needs_reset = bool(timestep.is_last)
         return timestep
+
+
+def said_at_end(env: Env, timestep: Timestep) -> dict[str, float]:
+    """What an environment says of the episode that ends with this entry, by name; nothing where none ends."""
+    return getattr(env, "episode_metrics", {}) if timestep.is_last else {}
 
 
 def play_again(env: Env, seed: int, actions: np.ndarray) -> tuple[Timestep, int]:
@@ -116,6 +124,7 @@ class Lanes(abc.ABC):
     can_render: bool
     overlaps = False
     restarts: int | None = None
+    said: Mapping[int, dict[str, float]] = MappingProxyType({})
 
     def __init__(self, seed: int) -> None:
         """``seed`` is that of all lanes."""
@@ -211,6 +220,7 @@ class LocalVectorEnv(Lanes):
         actions = self._take_sent()
         entries = [lane.advance(action) for lane, action in zip(self.lanes, actions)]
         self.agent_steps += sum(not entry.is_first for entry in entries)
+        self.said = {lane.index: lane.said for lane in self.lanes if lane.said}
         return stack(entries)
 
     def reset_lane(self, lane: int) -> Timestep:

@@ -20,7 +20,7 @@ class InterpreterEnv:
     """What another interpreter makes of an id: gymnasium's interface, or old gym's where ``step`` returns four values.
 
     Whatever the environment raises is an EnvError with its traceback; so is the end of its process. ``info`` holds nothing
-    but ``TimeLimit.truncated``.
+    but ``TimeLimit.truncated`` and ``episode_metrics``.
     """
 
     def __init__(self, python: str, name: str, *, options: dict[str, Any], time_limit: int, seconds: float) -> None:

@@ -19,28 +19,35 @@ _OTHERS = ("Text", "Sequence", "Graph", "OneOf")  # gymnasium's, which are not s
 
 
 def kind_of(space: Any) -> str:
-    """``Box``, ``Discrete``, ``MultiDiscrete``, ``MultiBinary``, ``Dict`` or ``Tuple``; else the space's class name."""
+    """``Box``, ``Discrete``, ``MultiDiscrete``, ``MultiBinary``, ``Dict``, ``Tuple`` or ``Text``; else its class's name."""
     names = [cls.__name__ for cls in type(space).__mro__]
     known = next((name for name in names if name in (*LEAVES, "Dict", "Tuple", *_OTHERS)), None)
     return known or _kind_by_structure(space) or names[0]
 
 
 def _kind_by_structure(space: Any) -> str:
-    if isinstance(space, Mapping) or hasattr(space, "_fields"):
+    if isinstance(space, Mapping):
         return "Dict"
-    if isinstance(space, (tuple, list)):
-        return "Tuple"
     inner = getattr(space, "spaces", None)
     if inner is not None:
         return "Dict" if isinstance(inner, Mapping) else "Tuple"
-    if hasattr(space, "low") and hasattr(space, "high"):
+    if _has_numbers(space, "low", "high"):
         return "Box"
-    if hasattr(space, "nvec"):
+    if _has_numbers(space, "nvec"):
         return "MultiDiscrete"
-    if hasattr(space, "n"):
+    if _has_numbers(space, "n"):
         many = np.ndim(space.n) > 0 or getattr(space, "shape", None)
         return "MultiBinary" if many else "Discrete"
-    return ""
+    if hasattr(space, "_fields"):
+        return "Dict"
+    if isinstance(space, (tuple, list)):
+        return "Tuple"
+    return "Text" if getattr(getattr(space, "dtype", None), "kind", "") == "U" else ""
+
+
+def _has_numbers(space: Any, *names: str) -> bool:
+    """Whether these attributes are numbers: those of a named tuple may be its members, which are spaces."""
+    return all(hasattr(space, name) and np.asarray(getattr(space, name)).dtype.kind in "biuf" for name in names)
 
 
 def children(space: Any) -> dict[Any, Any]:
@@ -84,7 +91,8 @@ def _box_dtype(space: Any) -> np.dtype:
 
 def _box_shape(space: Any) -> list[int]:
     shape = getattr(space, "shape", None)
-    return list(np.broadcast(space.low, space.high).shape if shape is None else shape)
+    sizes = np.broadcast(space.low, space.high).shape if shape is None else shape
+    return [int(size) for size in sizes]
 
 
 def _bound(bound: Any) -> Any:

@@ -21,6 +21,7 @@ import gym_api
 from wire import Failure, pack, unpack
 
 KEPT = ("render_fps", "video.frames_per_second")  # of an environment's metadata
+READ = ("TimeLimit.truncated", "episode_metrics")  # of a step's info
 
 
 class Served:
@@ -67,7 +68,7 @@ class Served:
         result = self._env.step(action)
         if isinstance(result, (tuple, list)) and result and isinstance(result[-1], Mapping):
             # Of what else is in there the trainer uses nothing.
-            info = {name: result[-1][name] for name in ("TimeLimit.truncated",) if name in result[-1]}
+            info = {name: result[-1][name] for name in READ if name in result[-1]}
             result = (*result[:-1], info)
         return result
 

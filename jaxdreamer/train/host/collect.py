@@ -50,6 +50,7 @@ class Collector:
         self.acting = Acting(jax.tree.map(jnp.asarray, policy.init(envs.num_envs)), key)
         self.running = Running.none(envs.num_envs)
         self.ended: EpisodeStats = no_episodes()  # with the latest entry
+        self.said: list[dict[str, float]] = []  # by their environments, of these episodes
         self.agent_steps = 0
         self.broken = Broken(envs.num_envs, "environment")
         self.latest: Timestep | None = None
@@ -64,7 +65,8 @@ class Collector:
             action, self.sent = self.sent, None
             timestep = self.envs.receive()
         self.agent_steps += int(np.sum(~timestep.is_first))
-        timestep = self._mend(timestep)
+        said, timestep = self.envs.said, self._mend(timestep)
+        self.said = [numbers for lane, numbers in said.items() if timestep.is_last[lane]]  # no reset replaced it
         if self.latest is not None:
             # A reset without an end before it: the environment broke off, and its episode ends at its last entry.
             for lane in np.flatnonzero(timestep.is_first & ~np.asarray(self.latest.is_last)):

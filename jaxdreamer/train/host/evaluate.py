@@ -15,6 +15,7 @@ from jaxdreamer.agent.algorithm import Policy
 from jaxdreamer.envs.base import EnvError, VectorEnv
 from jaxdreamer.train.evaluate import EVAL_SEED_OFFSET, Acts, Evaluation, Play, Watch, unwatched
 from jaxdreamer.train.host.collect import Acting, Broken, make_act, replace_lane
+from jaxdreamer.train.scores import Summary, means_of, summed_up
 from jaxdreamer.types import Array, PyTree, Timestep
 
 _log = logging.getLogger("jaxdreamer")
@@ -22,7 +23,13 @@ _log = logging.getLogger("jaxdreamer")
 LONGEST_EPISODE = 108_000  # agent steps, half an hour of Atari: a task without a limit may never end by itself
 
 
-def make_evaluate(policy: Policy, make_envs: Callable[[int, int], VectorEnv], key: Array, lanes: int = 8) -> Play:
+def make_evaluate(
+    policy: Policy,
+    make_envs: Callable[[int, int], VectorEnv],
+    key: Array,
+    lanes: int = 8,
+    summary: Summary | None = None,
+) -> Play:
     """Evaluations on environments made for each; one of ``LONGEST_EPISODE`` steps is cut, with a warning.
 
     Args:
@@ -30,6 +37,7 @@ def make_evaluate(policy: Policy, make_envs: Callable[[int, int], VectorEnv], ke
         make_envs: (lanes, seed) -> environments, which may be more lanes than asked for.
         key: for the latents' samples.
         lanes: most environments at once. Episodes are dealt out to them beforehand: short ones do not crowd out long.
+        summary: what the backend makes of what environments say of episodes.
     """
     acts = functools.cache(lambda mode: make_act(policy, mode))
 
@@ -54,7 +62,7 @@ def make_evaluate(policy: Policy, make_envs: Callable[[int, int], VectorEnv], ke
                 timestep = played.count(envs.step(action))
                 decided, acting = act(params, acting, timestep.obs, timestep.is_first)
                 action = np.asarray(decided)
-            return played.result()
+            return played.result(summary)
         finally:
             envs.close()
 
@@ -73,6 +81,7 @@ class _Played:
         self._broken = Broken(lanes, "in an evaluation environment")
         self.done = wanted == 0  # a backend may bring more lanes than there are episodes
         self._frames: list[np.ndarray] = []
+        self._said: list[dict[str, float]] = []
 
     def count(self, timestep: Timestep) -> Timestep:
         """Count one entry of every lane; what the policy is to see of it."""
@@ -90,6 +99,8 @@ class _Played:
             if self._steps[lane]:
                 self.returns[lane].append(float(self._current[lane]))
                 self._lengths[lane].append(int(self._steps[lane]))
+                if not cut[lane]:
+                    self._said.append(self._envs.said.get(int(lane), {}))
                 self.done[lane] = len(self.returns[lane]) == self._wanted[lane]
         for lane in np.flatnonzero(cut):  # a blank entry in its place; the lane is reset, so its action is not used
             self._envs.abandon(int(lane))
@@ -110,11 +121,12 @@ class _Played:
             return False
         return True
 
-    def result(self) -> Evaluation:
+    def result(self, summary: Summary | None) -> Evaluation:
         """All episodes, lane by lane."""
+        said = summed_up(means_of(self._said), summary)
         frames = np.stack(self._frames) if self._frames else None
         returns, lengths = list(chain(*self.returns)), list(chain(*self._lengths))
-        return Evaluation(returns, lengths, frames, self._envs.frame_rate, self._broken.count)
+        return Evaluation(returns, lengths, frames, self._envs.frame_rate, self._broken.count, said)
 
 
 def _warn_of_cut(steps: int, broken: bool) -> None:

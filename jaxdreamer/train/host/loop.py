@@ -147,7 +147,7 @@ class HostLoop(Loop):
                 # Decided before this step's updates, so that environments advance while those run. It depends on no
                 # clock: equal seeds give equal runs.
                 self.collector.begin(self.acting(0), modes[self.segments.random_next])
-        self.played(0, self.collector.ended)
+        self.played(0, self.collector.ended, self.collector.said)
         if starting:
             for note in self.envs.notes:
                 self.progress.log(note)

@@ -16,6 +16,7 @@ from jaxdreamer.train.evaluate import Play
 from jaxdreamer.train.host.evaluate import make_evaluate
 from jaxdreamer.train.host.loop import HostLoop
 from jaxdreamer.train.loop import Job
+from jaxdreamer.train.scores import summary_of
 from jaxdreamer.types import EnvSpec
 
 
@@ -64,7 +65,8 @@ class HostWorld:
                 raise
             return envs
 
-        return make_evaluate(policy, make_envs, jax.random.split(jax.random.key(self._config.seed), 3)[2])
+        key = jax.random.split(jax.random.key(self._config.seed), 3)[2]
+        return make_evaluate(policy, make_envs, key, summary=summary_of(self._config.env))
 
     def close(self) -> None:
         """Close the training environments, where they were made."""

@@ -1,5 +1,6 @@
 """Observations get their keys, and come out as copies in the agent's units."""
 
+import json
 from collections import namedtuple
 from types import SimpleNamespace
 
@@ -12,7 +13,9 @@ from jaxdreamer.config import ConfigError, EnvConfig
 from jaxdreamer.envs.base import EnvError, NotFinite, SpaceError
 from jaxdreamer.envs.host.gymnasium_env import wrap
 from jaxdreamer.envs.host.observations import ObservationMap
+from jaxdreamer.envs.host.spaces import restore_space, understood
 from jaxdreamer.envs.host.vector import stack
+from jaxdreamer.envs.interpreter.gym_api import describe_space
 from jaxdreamer.train.host.collect import finite_lanes
 from tests.envs.toy import CountingEnv
 
@@ -63,8 +66,9 @@ def test_exclusion_by_globs():
 
 
 def test_unsupported_spaces_are_named():
-    space = spaces.Dict({"task": spaces.Dict({"name": spaces.Text(8)}), "pos": spaces.Box(-1, 1, (3,))})
-    with pytest.raises(ConfigError, match=r"'task\.name'.*Text.*supported are Box.*env\.exclude=task\.name"):
+    names = spaces.Sequence(spaces.Discrete(2))
+    space = spaces.Dict({"task": spaces.Dict({"name": names}), "pos": spaces.Box(-1, 1, (3,))})
+    with pytest.raises(ConfigError, match=r"'task\.name'.*Sequence.*supported are Box.*env\.exclude=task\.name"):
         ObservationMap(space, (64, 64))
     assert list(ObservationMap(space, (64, 64), ["task.name"]).spec) == ["pos"]
     with pytest.raises(SpaceError, match=r"'state'.*Sequence"):
@@ -363,3 +367,41 @@ def test_spaces_of_old_gym_and_named_tuples_are_read():
     assert list(ObservationMap(pair, (64, 64))((np.zeros(2), 1))) == ["0", "1"]
     with pytest.raises(EnvError, match="'mode'"):
         ObservationMap(space, (64, 64))(namedtuple("Other", "pos")(np.zeros(2)))
+
+
+def test_named_tuples_are_spaces_where_they_hold_numbers_and_dictionaries_where_they_hold_spaces():
+    """As Crafter declares its own where old gym is not installed."""
+    box = namedtuple("BoxSpace", "low high shape dtype")(0, 255, (16, 16, 3), np.uint8)
+    some = namedtuple("DictSpace", "spaces")({"picture": box, "choice": namedtuple("DiscreteSpace", "n")(17)})
+    assert understood(some) == spaces.Dict(
+        {"picture": spaces.Box(0, 255, (16, 16, 3), np.uint8), "choice": spaces.Discrete(17)}
+    )
+    members = namedtuple("Members", "low high n")(spaces.Discrete(2), box, spaces.Discrete(3))
+    assert list(understood(members)) == ["low", "high", "n"]
+
+
+class Mission(spaces.Space):
+    """Text that is no gymnasium.spaces.Text, as MiniGrid's."""
+
+    def __init__(self):
+        super().__init__(dtype=str)
+
+
+@pytest.mark.parametrize("text", [spaces.Text(8), Mission()])
+def test_text_is_left_out_with_a_line_and_alone_it_is_an_error(text):
+    space = spaces.Dict({"direction": spaces.Discrete(4), "task": spaces.Dict({"mission": text})})
+    restored = restore_space(json.loads(json.dumps(describe_space(space))))  # as a loaded agent knows it
+    for each in (space, restored):
+        seen = ObservationMap(each, (64, 64))
+        assert seen.notes == ["observation 'task.mission' is left out: it is text, which the networks do not read"]
+        assert list(seen.spec) == ["direction"]
+        read = seen({"direction": 2, "task": {"mission": "go to the red door"}})
+        assert read.keys() == {"direction"} and read["direction"] == 2
+    with pytest.raises(
+        SpaceError, match=r"^no observation is left of [^;]*; observation 'state' is left out: it is text"
+    ):
+        ObservationMap(text, (64, 64))
+    with pytest.raises(
+        SpaceError, match=r"env\.exclude \['direction'\] leaves out direction; .*'task.mission' .* text"
+    ):
+        ObservationMap(space, (64, 64), ["direction"])

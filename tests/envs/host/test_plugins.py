@@ -48,7 +48,7 @@ def package(tmp_path, monkeypatch):
         ("pluto_py", "PLUTO/Walk-v3", "PLUTO/Walk"),
         ("gym_pluto", "gym_pluto/Walk-v0", "gym_pluto/Walk-v0"),
         ("pluto_walk_gymnasium", "PlutoWalk-v0", "PlutoWalk-v0"),
-        ("ale_py", "ALE/Pong-v5", "ALE/Pong-v5"),
+        ("miniworld", "MiniWorld-Hallway-v0", "MiniWorld-Hallway-v0"),
     ],
 )
 def test_an_installed_package_is_found_by_the_id(package, module, id, asked):
@@ -62,12 +62,22 @@ def test_what_is_not_installed_is_not_imported(package):
     ran = 'raise AssertionError("it ran")'
     package("pluto_py", "PLUTO/Walk-v3", ran, installed=False)
     package("saturn", "Saturn/Walk-v3", ran, requires="numpy")  # installed, and has nothing to do with gymnasium
-    package("ale_py", "ALE/Pong-v5", ran, installed=False)
+    package("miniworld", "MiniWorld-Hallway-v0", ran, installed=False)
     for name in ("PLUTO/Walk-v3", "Saturn/Walk-v3"):
         with pytest.raises(ConfigError, match=f"knows no environment '{name}'") as caught:
             make_env(EnvConfig(id=name))
         assert "did you mean" not in str(caught.value)
-    with pytest.raises(MissingExtra, match=r"ALE/Pong-v5 is registered by a .* not installed\npip install ale-py$"):
+    with pytest.raises(
+        MissingExtra, match=r"MiniWorld-Hallway-v0 is registered .* not installed\npip install miniworld$"
+    ):
+        make_env(EnvConfig(id="MiniWorld-Hallway-v0"))
+
+
+def test_ataris_games_name_the_extra(monkeypatch):
+    for key in [key for key, spec in gymnasium.registry.items() if "ale_py" in str(spec.entry_point)]:
+        monkeypatch.delitem(gymnasium.registry, key)
+    monkeypatch.setattr(plugins.metadata, "packages_distributions", dict)
+    with pytest.raises(MissingExtra, match=r"\npip install 'jaxdreamer\[atari\]'$"):
         make_env(EnvConfig(id="ALE/Pong-v5"))
 
 

@@ -73,7 +73,12 @@ def test_equal_bounds_are_written_once():
 
 
 def test_an_unsupported_member_stays_in_its_place_and_can_be_left_out():
-    space = spaces.Dict({"pos": spaces.Box(-1, 1, (3,)), "pair": spaces.Tuple((spaces.Text(3), spaces.Discrete(2)))})
+    space = spaces.Dict(
+        {
+            "pos": spaces.Box(-1, 1, (3,)),
+            "pair": spaces.Tuple((spaces.Sequence(spaces.Discrete(3)), spaces.Discrete(2))),
+        }
+    )
     restored = restore_space(strict(describe_space(space)))
     left, right = (ObservationMap(each, (64, 64), ["pair.0"]).spec for each in (space, restored))
     assert left == right and list(right) == ["pair.1", "pos"]

@@ -118,12 +118,14 @@ class WorkerVectorEnv(Lanes):
     def receive(self) -> Timestep:
         """Wait for every lane's entry; lanes of a worker that failed begin a new episode."""
         self._take_sent()
+        said: dict[int, dict[str, float]] = {}
         for worker in self._workers:
             try:
-                self._answer(worker)
+                said |= self._answer(worker)
             except WorkerFailed as error:
                 self._restart(worker, error)
                 self._begin(worker, worker.lanes)
+        self.said = said
         entries = self._entries()
         for place, first, last in zip(self.lanes, entries.is_first, entries.is_last):
             place.arrive(first, last)

@@ -26,7 +26,7 @@ import numpy as np
 from jaxdreamer.config import ConfigError
 from jaxdreamer.envs.base import Env
 from jaxdreamer.envs.host.instance import as_env, check_apart
-from jaxdreamer.envs.host.vector import play_again
+from jaxdreamer.envs.host.vector import play_again, said_at_end
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.types import flatten
 
@@ -254,9 +254,11 @@ def _serve(pipe: Any, envs: dict[int, Env], heard: _Lines, state: dict[str, str]
             memory = Memory(values[1], values[0])
             arrays, state["error"] = memory.arrays, "failed"
         elif kind == "advance":
+            answer = {}
             for lane, env in envs.items():
                 state["at"] = f"in lane {lane}"
-                _advance(env, lane, arrays)
+                if said := _advance(env, lane, arrays):
+                    answer[lane] = said
             if arrays["is_first"][[*envs]].any():  # notes come with the first frames
                 notes = [note for item in envs.values() for note in getattr(item, "notes", [])]
         elif kind == "replay":
@@ -284,10 +286,12 @@ def _quietly() -> Iterator[None]:
         traceback.print_exc()
 
 
-def _advance(env: Env, lane: int, arrays: dict[str, np.ndarray]) -> None:
+def _advance(env: Env, lane: int, arrays: dict[str, np.ndarray]) -> dict[str, float]:
+    """Obey a lane's command; what its environment says of an episode that ends with it."""
     command = int(arrays["command"][lane])
     if command == IDLE:
-        return
+        return {}
     entry = env.reset(int(arrays["seed"][lane])) if command == RESET else env.step(arrays["action"][lane].copy())
     for name, value in flatten(entry).items():
         arrays[name][lane] = value
+    return said_at_end(env, entry)
