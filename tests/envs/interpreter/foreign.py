@@ -13,9 +13,10 @@ from gymnasium import spaces
 
 # Before installed libraries: some bring a package `tests` of their own.
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-from tests.envs.toy import CountingEnv
+from tests.envs.toy import CountingEnv, Saying
 
 counting = CountingEnv
+saying = Saying
 dict_dict = partial(CountingEnv, "dict", "dict", truncate_at=6)
 image_offset = partial(CountingEnv, "image", "offset", terminate_at=6)
 vector_tuple = partial(CountingEnv, "vector", "tuple", truncate_at=6)

@@ -231,6 +231,23 @@ def test_interpreters_and_ids_that_cannot_be(tmp_path, monkeypatch):
     make_env(there("", id="CartPole-v1")).close()  # what leads this interpreter to its libraries is not for another
 
 
+def test_numbers_of_an_episode_come_across():
+    env = LocalVectorEnv([lambda: make_env(there("saying"))], seed=5)
+    said = {}
+    while not said:
+        steps(env, 1)
+        said = env.said
+    env.close()
+    assert set(said[0]) == {"number", "even"} and said[0]["even"] in (0.0, 100.0)
+
+
+def test_games_and_their_settings_are_played_here():
+    with pytest.raises(ConfigError, match=r"env\.python: ALE/Pong-v5 is one of Atari's games, .*: leave it out"):
+        make_env(there("", id="ALE/Pong-v5"))
+    with pytest.raises(ConfigError, match=r"env\.noop_max is a setting of Atari's games"):
+        make_env(there("counting", noop_max=3))
+
+
 RUN = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests in the background has it ignored
