@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdreamer.config import ConfigError
-from jaxdreamer.envs.device.raycast.scene import PLANE, Geom, Light, Material, Mount, Scene, read_camera, read_scene
+from jaxdreamer.envs.device.raycast.poses import Poses, capsules, compose, mounted, rotate, with_world
+from jaxdreamer.envs.device.raycast.scene import PLANE, Geom, Light, Material, Scene, read_camera, read_scene
 from jaxdreamer.envs.device.raycast.shapes import (
     FAR,
     KINDS,
@@ -42,13 +43,6 @@ from jaxdreamer.envs.device.raycast.shapes import (
 BEHIND = 4 * FAR  # the rank of what is behind the eye
 UNROLL = 4  # shapes computed in one loop over the pixels: time is won until the machine's registers are full
 BANDS = 2  # turns of the loop over the rows
-
-
-class Poses(NamedTuple):
-    """Where things are: position [N, 3], axes [N, 3, 3] in columns."""
-
-    pos: Array
-    rot: Array
 
 
 class Lamp(NamedTuple):
@@ -89,9 +83,14 @@ def make_renderer(
             )
         bodies = with_world(x.pos, x.rot)
         parents = Poses(bodies.pos[of], bodies.rot[of])
-        geoms = Poses(parents.pos + rotate(parents.rot, pos), compose(parents.rot, rot))
+        places = Poses(parents.pos + rotate(parents.rot, pos), compose(parents.rot, rot))
+        geoms = scene.geoms
+        for tendon in scene.tendons:
+            pieces, where = capsules(tendon, bodies)
+            geoms, places = (*geoms, *pieces), Poses(*map(jnp.concatenate, zip(places, where)))
         lights = [light.mount and mounted(light.mount, bodies) for light in scene.lights]
-        return cast(scene, geoms, mounted(eye.mount, bodies), lights, fovy=eye.fovy, height=height, width=width)
+        drawn, view = scene._replace(geoms=geoms), mounted(eye.mount, bodies)
+        return cast(drawn, places, view, lights, fovy=eye.fovy, height=height, width=width)
 
     return render
 
@@ -155,46 +154,6 @@ def cast(
     return jnp.stack([packed & 255, packed >> 8 & 255, packed >> 16], -1).astype(jnp.uint8)
 
 
-def with_world(pos: Array, rot: Array) -> Poses:
-    """Bodies [1 + L] of links' positions [L, 3] and quaternions [L, 4]: the world comes first."""
-    w, x, y, z = jnp.moveaxis(jnp.asarray(rot, jnp.float32), -1, 0)
-    rows = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    matrix = jnp.stack([jnp.stack(row, -1) for row in rows], -2)
-    pos = jnp.concatenate([jnp.zeros((1, 3), jnp.float32), jnp.asarray(pos, jnp.float32)])
-    return Poses(pos, jnp.concatenate([jnp.eye(3, dtype=jnp.float32)[None], matrix]))
-
-
-def mounted(mount: Mount, bodies: Poses) -> tuple[Array, Array]:
-    """Position [3] and axes [3, 3] of a camera or light."""
-    pos = _point(mount.weights, mount.offsets, bodies) + mount.shift
-    if mount.target is None:
-        return pos, compose(bodies.rot[mount.body], mount.rot) if mount.body else mount.rot
-    backward = unit(parts(pos - _point(*mount.target, bodies)))
-    right = unit((-backward[1], backward[0], 0.0))  # level
-    up = (-backward[2] * right[1], backward[2] * right[0], backward[0] * right[1] - backward[1] * right[0])
-    return pos, jnp.stack([jnp.stack([jnp.asarray(c) for c in row]) for row in zip(right, up, backward)])
-
-
-def rotate(rot: Array, vector: Array) -> Array:
-    """``rot`` [..., 3, 3] times ``vector`` [..., 3]; sums, as matrix units would round."""
-    return jnp.sum(rot * vector[..., None, :], -1)
-
-
-def compose(a: Array, b: Array) -> Array:
-    """``a`` [..., 3, 3] times ``b`` [..., 3, 3]."""
-    return jnp.sum(a[..., :, :, None] * b[..., None, :, :], -2)
-
-
-def _point(weights: np.ndarray, offsets: np.ndarray, bodies: Poses) -> Array:
-    if not weights.any():
-        return np.zeros(3, np.float32)
-    return jnp.sum(weights[:, None] * (bodies.pos + rotate(bodies.rot, offsets)), 0)
-
-
 def _front(geoms: list[Geom], shapes: list[Shape], rays: Rays) -> tuple[Material, Hit]:
     """The foremost hit of each ray, or the nearest miss, and its material; ``cover`` is the largest of any shape's.
 
@@ -239,7 +198,7 @@ def _choose(values: Sequence[Any], which: Array) -> Any:
     if isinstance(values[0], tuple):
         parts = [_choose(column, which) for column in zip(*values)]
         return type(values[0])(*parts) if hasattr(values[0], "_fields") else tuple(parts)
-    if len(values) == 1 or (isinstance(values[0], float) and len(set(values)) == 1):
+    if len(values) == 1 or (all(isinstance(value, float) for value in values) and len(set(values)) == 1):
         return values[0]
     return jnp.stack([jnp.asarray(value) for value in values])[which]
 
