@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdreamer.config import ConfigError
-from jaxdreamer.envs.device.raycast.poses import Poses, capsules, compose, mounted, rotate, with_world
+from jaxdreamer.envs.device.raycast.poses import Poses, compose, mounted, placed, rotate, with_world
 from jaxdreamer.envs.device.raycast.scene import PLANE, Geom, Light, Material, Scene, read_camera, read_scene
 from jaxdreamer.envs.device.raycast.shapes import (
     FAR,
@@ -71,9 +71,6 @@ def make_renderer(
         )
     scene, eye = read_scene(model), read_camera(model, camera)
     links = int(model.nbody) - 1
-    of = np.array([geom.body for geom in scene.geoms], int)
-    pos = np.array([geom.pos for geom in scene.geoms], np.float32).reshape(-1, 3)
-    rot = np.array([geom.rot for geom in scene.geoms], np.float32).reshape(-1, 3, 3)
 
     def render(x: Any) -> jax.Array:
         if x.pos.shape != (links, 3) or x.rot.shape != (links, 4):
@@ -82,15 +79,10 @@ def make_renderer(
                 f"{x.rot.shape}; jax.vmap draws several states"
             )
         bodies = with_world(x.pos, x.rot)
-        parents = Poses(bodies.pos[of], bodies.rot[of])
-        places = Poses(parents.pos + rotate(parents.rot, pos), compose(parents.rot, rot))
-        geoms = scene.geoms
-        for tendon in scene.tendons:
-            pieces, where = capsules(tendon, bodies)
-            geoms, places = (*geoms, *pieces), Poses(*map(jnp.concatenate, zip(places, where)))
+        geoms, places = placed(scene, bodies)
         lights = [light.mount and mounted(light.mount, bodies) for light in scene.lights]
-        drawn, view = scene._replace(geoms=geoms), mounted(eye.mount, bodies)
-        return cast(drawn, places, view, lights, fovy=eye.fovy, height=height, width=width)
+        drawn = scene._replace(geoms=geoms)
+        return cast(drawn, places, mounted(eye.mount, bodies), lights, fovy=eye.fovy, height=height, width=width)
 
     return render
 

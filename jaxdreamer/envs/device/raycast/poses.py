@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdreamer.envs.device.raycast.scene import CAPSULE, Geom, Mount, Tendon
+from jaxdreamer.envs.device.raycast.scene import CAPSULE, Geom, Mount, Scene, Tendon
 from jaxdreamer.envs.device.raycast.shapes import Array, parts, unit
 
 PIECES = 12  # capsules of a slack string
@@ -60,15 +60,34 @@ def compose(a: Array, b: Array) -> Array:
     return jnp.sum(a[..., :, :, None] * b[..., None, :, :], -2)
 
 
+def placed(scene: Scene, bodies: Poses) -> tuple[tuple[Geom, ...], Poses]:
+    """All shapes of a picture, the pieces of tendons among them, and where they are in the world."""
+    of = np.array([geom.body for geom in scene.geoms], int)
+    pos = np.array([geom.pos for geom in scene.geoms], np.float32).reshape(-1, 3)
+    rot = np.array([geom.rot for geom in scene.geoms], np.float32).reshape(-1, 3, 3)
+    geoms, places = scene.geoms, Poses(bodies.pos[of] + rotate(bodies.rot[of], pos), compose(bodies.rot[of], rot))
+    for tendon in scene.tendons:
+        pieces, where = capsules(tendon, bodies)
+        geoms, places = (*geoms, *pieces), Poses(*map(jnp.concatenate, zip(places, where)))
+    return geoms, places
+
+
 def capsules(tendon: Tendon, bodies: Poses) -> tuple[list[Geom], Poses]:
     """The geoms that a tendon is drawn as, and where they are in the world."""
     start, end = (bodies.pos[body] + rotate(bodies.rot[body], point) for body, point in tendon.ends)
-    points = jnp.stack([start, end]) if tendon.slack is None else hang(start, end, tendon.slack, tendon.down)
+    points, material = jnp.stack([start, end]), tendon.material
+    if tendon.slack is not None:
+        points = hang(start, end, tendon.slack, tendon.down)
+    if tendon.limit is not None:
+        length, colour = tendon.limit
+        taut = jnp.sum((end - start) ** 2) > length * length
+        rgba = [jnp.where(taut, a, b) for a, b in zip(colour[:3], material.rgba)]
+        material = material._replace(rgba=(*rgba, material.rgba[3]))
     step = points[1:] - points[:-1]
     along = jnp.stack(unit(parts(step)), -1)
     half = jnp.sqrt(jnp.sum(step * step, -1)) / 2
     rot = jnp.stack([jnp.zeros_like(along), jnp.zeros_like(along), along], -1)  # a capsule is round: only its z counts
-    geoms = [Geom(CAPSULE, 0, np.zeros(3), np.eye(3), (tendon.radius, size, 0.0), tendon.material) for size in half]
+    geoms = [Geom(CAPSULE, 0, np.zeros(3), np.eye(3), (tendon.radius, size, 0.0), material) for size in half]
     return geoms, Poses((points[1:] + points[:-1]) / 2, rot)
 
 

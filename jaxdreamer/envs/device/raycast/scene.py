@@ -21,6 +21,7 @@ RGB_ROLE = 1  # mjtTextureRole
 DIRECTIONAL, SPOT = 1, 0  # mjtLightType, as far as MuJoCo's renderer knows it
 PULLEY, SITE = 2, 3  # mjtWrap: what ends a tendon's part, and what it is fixed to
 TENDON_TRANSMISSION = 3  # mjtTrn
+NO_GRAVITY = 1 << 7  # mjtDisableBit
 GROUPS = 3  # geoms, sites and tendons of this group and above are hidden by default
 DEFAULT_RGBA = np.array([0.5, 0.5, 0.5, 1])  # of a geom without colour: its material's counts
 
@@ -60,6 +61,8 @@ class Tendon(NamedTuple):
     radius: float
     slack: float | None
     """The length in metres at which it is taut, with ends nearer than that it sags; None: always straight"""
+    limit: tuple[float, tuple[float, ...]] | None
+    """The length in metres beyond which it has another colour, and that colour [4]"""
     down: np.ndarray
     """[3] where gravity points, of unit length; without gravity 0, and nothing sags"""
     material: Material
@@ -252,7 +255,7 @@ def _along(direction: Any) -> np.ndarray:
 
 def _tendons(model: Any) -> tuple[Tendon, ...]:
     """Straight from site to site, past what a tendon is wrapped around; or slack, where MuJoCo draws a string."""
-    weight = float(np.linalg.norm(model.opt.gravity))
+    weight = 0.0 if model.opt.disableflags & NO_GRAVITY else float(np.linalg.norm(model.opt.gravity))
     down = _floats(model.opt.gravity / max(weight, 1e-9))
     tendons = []
     for i in range(int(model.ntendon)):
@@ -261,13 +264,14 @@ def _tendons(model: Any) -> tuple[Tendon, ...]:
             continue
         path = range(int(model.tendon_adr[i]), int(model.tendon_adr[i] + model.tendon_num[i]))
         slack = _slack(model, i) if len(path) == 2 and weight else None
+        width, limit = float(model.tendon_width[i]), _limit(model, i) if len(path) == 2 else None
         ends: list[tuple[int, np.ndarray]] = []
         for step in path:
             kind, site = int(model.wrap_type[step]), int(model.wrap_objid[step])
             if kind == SITE:
                 ends = [*ends[-1:], (int(model.site_bodyid[site]), _floats(model.site_pos[site]))]
                 if len(ends) == 2:
-                    tendons.append(Tendon((ends[0], ends[1]), float(model.tendon_width[i]), slack, down, material))
+                    tendons.append(Tendon((ends[0], ends[1]), width, slack, limit, down, material))
             elif kind == PULLEY:
                 ends = []
     return tuple(tendons)
@@ -281,6 +285,15 @@ def _slack(model: Any, tendon: int) -> float | None:
     sprung = bool(model.tendon_stiffness[tendon])
     low, high = (model.tendon_lengthspring if sprung else model.tendon_range)[tendon]
     return float(high) if low == 0 < high and (sprung or model.tendon_limited[tendon]) else None
+
+
+def _limit(model: Any, tendon: int) -> tuple[float, tuple[float, ...]] | None:
+    """Where a tendon without a colour stretches to its limit, MuJoCo mixes in the constraints', by the limit's impedance."""
+    own, share = model.tendon_rgba[tendon], float(model.tendon_solimp_lim[tendon][1])
+    if not model.tendon_limited[tendon] or model.tendon_matid[tendon] >= 0 or not np.array_equal(own, DEFAULT_RGBA):
+        return None
+    mixed = [*(own + share * (model.vis.rgba.constraint - own))[:3].tolist(), 1.0]
+    return float(model.tendon_range[tendon][1]), tuple(mixed)
 
 
 def _visible(model: Any, source: str, index: int, material: Material) -> bool:
