@@ -73,9 +73,9 @@ def mujoco_renderer(model, *, effects: bool, size=SIZE):
     return draw
 
 
-def compiled(system, pos, rot, size=SIZE, camera=None):
+def compiled(system, pos, rot, size=SIZE):
     """(call, seconds of compiling) of all the states at once."""
-    render = make_renderer(system, height=size, width=size, camera=camera)
+    render = make_renderer(system, height=size, width=size)
     pos, rot = jnp.asarray(pos, jnp.float32), jnp.asarray(rot, jnp.float32)
     many = jax.jit(jax.vmap(lambda pos, rot: render(SimpleNamespace(pos=pos, rot=rot))))
     start = time.perf_counter()

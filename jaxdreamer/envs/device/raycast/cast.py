@@ -39,6 +39,7 @@ from jaxdreamer.envs.device.raycast.shapes import (
     unit,
     vector,
 )
+from jaxdreamer.envs.device.raycast.sky import behind
 
 BEHIND = 4 * FAR  # the rank of what is behind the eye
 UNROLL = 4  # shapes computed in one loop over the pixels: time is won until the machine's registers are full
@@ -140,7 +141,7 @@ def cast(
     def bands(array):
         return jnp.broadcast_to(array, (rows * BANDS, width)).reshape(BANDS, rows, width)
 
-    sky = tuple(bands(c) for c in _sky(scene, (x, y, np.float32(-1)), axes))
+    sky = tuple(bands(c) for c in behind(scene.sky, (x, y, np.float32(-1)), axes, pixel))
     _, packed = jax.lax.scan(band, None, (y.reshape(BANDS, rows, 1), sky))
     packed = packed.reshape(rows * BANDS, width)[:height]
     return jnp.stack([packed & 255, packed >> 8 & 255, packed >> 16], -1).astype(jnp.uint8)
@@ -193,18 +194,6 @@ def _choose(values: Sequence[Any], which: Array) -> Any:
     if len(values) == 1 or (all(isinstance(value, float) for value in values) and len(set(values)) == 1):
         return values[0]
     return jnp.stack([jnp.asarray(value) for value in values])[which]
-
-
-def _sky(scene: Scene, d: Vector, axes: Array) -> Vector:
-    """Colour by the height at which a ray leaves the sky's cube; a constant where the camera does not turn."""
-    if scene.sky is None:
-        return (np.float32(0),) * 3
-    xp = np if isinstance(axes, np.ndarray) else jnp
-    x, y, z = (sum(axes[i, j] * d[j] for j in range(3)) for i in range(3))
-    rows = len(scene.sky) - 2
-    level = z / xp.maximum(xp.maximum(abs(x), abs(y)), TINY)
-    index = xp.clip(xp.round((level + 1) / 2 * rows + 0.5), 0, rows + 1).astype(np.int32)
-    return parts(xp.asarray(scene.sky)[index])
 
 
 def _lamp(light: Light, at: tuple[Array, Array] | None, inverse: Array, eye: Array) -> Lamp:

@@ -110,7 +110,9 @@ def hang(start: Array, end: Array, length: float, down: np.ndarray) -> Array:
     arc = jnp.linspace(jnp.sinh(middle - x), jnp.sinh(middle + x), PIECES + 1)[:, None]
     across = a * (jnp.arcsinh(arc) - (middle - x))
     up = a * (jnp.sqrt(1 + arc * arc) - jnp.cosh(middle - x))
-    return start + across / apart * level - up * down
+    sagging = start + across / apart * level - up * down
+    straight = start + jnp.linspace(0, 1, PIECES + 1)[:, None] * way
+    return jnp.where(length < long, straight, sagging)
 
 
 def _point(weights: np.ndarray, offsets: np.ndarray, bodies: Poses) -> Array:

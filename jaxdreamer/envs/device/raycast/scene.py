@@ -120,7 +120,7 @@ class Scene(NamedTuple):
     tendons: tuple[Tendon, ...]
     lights: tuple[Light, ...]
     sky: np.ndarray | None
-    """[1 + R + 1, 3]: straight down, R rows up the sides of the sky's cube, straight up; None: black"""
+    """[6, W, W, 3], faces of the sky's cube; None: black"""
     near: float
     """Nothing nearer is drawn, metres"""
     far: float
@@ -334,14 +334,11 @@ def _pixels(model: Any, texture: int) -> np.ndarray:
 
 
 def _sky(model: Any) -> np.ndarray | None:
-    """The first skybox as a column of colours; its sides are averaged, its lid and floor are one colour each."""
+    """The first skybox; its one face is six."""
     for texture in range(int(model.ntex)):
         if model.tex_type[texture] == SKYBOX:
-            pixels = _pixels(model, texture)
-            width = pixels.shape[1]
-            faces = np.broadcast_to(pixels.reshape(-1, width, width, 3), (6, width, width, 3))
-            sides = faces[[0, 1, 4, 5]].mean((0, 2))  # right, left, front, back; up and down are 2 and 3
-            return np.concatenate([faces[3].mean((0, 1))[None], sides[::-1], faces[2].mean((0, 1))[None]])
+            width = int(model.tex_width[texture])
+            return np.broadcast_to(_pixels(model, texture).reshape(-1, width, width, 3), (6, width, width, 3))
     return None
 
 
