@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", help="these, and no picture; else all")
     args = parser.parse_args()
     seen: dict[bytes, dict[str, float]] = {}  # tasks of one model are one measurement
-    found = {}
+    found, where = {}, stamp()
     for task in args.tasks or playground_env.import_playground().dm_control_suite.ALL_ENVS:
         model, camera = load(task)
         content = np.empty(mujoco.mj_sizeModel(model), np.uint8)
@@ -82,7 +82,7 @@ def main() -> None:
         print(f"{task:24} {found[task]['min']:.3f} at least, {found[task]['mean']:.3f} on average", flush=True)
     if not args.tasks:
         picture()
-        facts = {"stamp": stamp(), "size": FINE, "states": STATES, "intersection_over_union": found}
+        facts = {"stamp": where, "size": FINE, "states": STATES, "intersection_over_union": found}
         print(write("draw_suite", facts))
 
 
