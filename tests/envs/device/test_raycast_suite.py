@@ -150,7 +150,7 @@ def draw(model, camera, pos, rot, size):
 
 @pytest.mark.parametrize("name", SUITE)
 def test_dm_controls_tasks_look_as_mujoco_draws_them(name):
-    """Silhouettes along a random trajectory; and one frame, whose shadows, reflections and texture filter are MuJoCo's own."""
+    """Silhouettes along a random trajectory; and a frame, whose shadows and reflections are MuJoCo's own."""
     pytest.importorskip("mujoco_playground")
     with np.load(REFERENCE) as arrays:
         pos, rot, picture, silhouette = (arrays[f"{name}/{key}"] for key in ("pos", "rot", "picture", "silhouette"))

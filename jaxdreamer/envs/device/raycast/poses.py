@@ -16,7 +16,9 @@ from jaxdreamer.envs.device.raycast.shapes import Array, parts, unit
 
 PIECES = 12  # capsules of a slack string
 TAUT = 1.0001  # a string is at least this many times as long as the way between its ends: a grows without end as it tightens
-STEEP = 1e-3  # and its ends are at least this share of it apart horizontally: a shrinks to 0 as they come to hang in a line
+STEEP = (
+    1e-3  # and its ends are at least this share of it apart horizontally: a shrinks to 0 as they come to hang in a line
+)
 
 
 class Poses(NamedTuple):
