@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from jaxdreamer.config import CameraOptions, ConfigError, EnvConfig, nearest
 from jaxdreamer.errors import import_extra
 from jaxdreamer.families import Backend
-from jaxdreamer.types import ActionPart, ActionSpec, Array, ArraySpec, EnvSpec, Observation, PyTree
+from jaxdreamer.types import ActionPart, ActionSpec, Array, EnvSpec, PyTree
 
 if TYPE_CHECKING:
     from jaxdreamer.envs.device.functional import FunctionalEnv
@@ -55,11 +55,9 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
     Raises:
         ConfigError: no such environment, or not on this physics. MissingExtra: Brax is not installed.
     """
-    import jax
-    import jax.numpy as jnp
-
     from jaxdreamer.envs.device.functional import FunctionalEnv
     from jaxdreamer.envs.device.raycast.cast import make_renderer
+    from jaxdreamer.envs.device.views import camera_of, views
 
     options: BraxOptions = config.options
     envs = import_brax()
@@ -70,27 +68,16 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
     env = _make(envs, config.id, options.brax_backend)
     height, width = config.image_size
     drawable = getattr(env, "sys", None) is not None and env.sys.ngeom > 0
-    sees_state, sees_image = config.obs != "pixels", config.obs in ("pixels", "both")
-    if sees_image and not drawable:
+    if config.obs in ("pixels", "both") and not drawable:
         raise ConfigError(f"env.obs={config.obs}: Brax's {config.id} has nothing to draw; use env.obs=state")
-    by_index = options.camera.lstrip("-").isdigit()
-    camera = int(options.camera) if by_index else options.camera or None
+    camera = camera_of(config)
     draw = make_renderer(env.sys, height=height, width=width, camera=camera) if drawable else None
 
-    example = jax.eval_shape(env.reset, jax.eval_shape(lambda: jax.random.key(0)))
-    specs: dict[str, ArraySpec] = {}
-    if sees_state:
-        specs |= {name: ArraySpec(x.shape, "float32", "vector") for name, x in _named(example.obs).items()}
-    if sees_image:
-        specs["image"] = ArraySpec((height, width, 3), "uint8", "image")
+    specs, observe = views(config, env.reset, (lambda state: draw(state.pipeline_state.x)) if draw else None)
 
     def step(state: PyTree, action: Array) -> tuple[PyTree, Array, Array]:
         state = env.step(state, action)
         return state, state.reward, state.done > 0.5
-
-    def observe(state: PyTree) -> Observation:
-        obs = {name: x.astype(jnp.float32) for name, x in _named(state.obs).items()} if sees_state else {}
-        return obs | ({"image": draw(state.pipeline_state.x)} if sees_image and draw else {})
 
     film = make_renderer(env.sys, height=max(height, 128), width=max(width, 128), camera=camera) if drawable else None
     return FunctionalEnv(
@@ -129,10 +116,6 @@ def _quietly(make: Any, *args: Any, **kwargs: Any) -> Any:
         # With every environment Brax warns that other libraries are maintained instead; who uses this adapter has decided.
         warnings.filterwarnings("ignore", message=".*not actively being maintained", category=UserWarning)
         return make(*args, **kwargs)
-
-
-def _named(obs: Any) -> dict[str, Array]:
-    return dict(obs) if isinstance(obs, dict) else {"state": obs}
 
 
 BACKEND = Backend(

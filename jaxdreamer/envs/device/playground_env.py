@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jaxdreamer.config import CameraOptions, ConfigError, EnvConfig, nearest
 from jaxdreamer.errors import import_extra
 from jaxdreamer.families import Backend
-from jaxdreamer.types import ActionPart, ActionSpec, Array, ArraySpec, EnvSpec, Observation, PyTree
+from jaxdreamer.types import ActionPart, ActionSpec, Array, EnvSpec, PyTree
 
 if TYPE_CHECKING:
     from jaxdreamer.envs.device.functional import FunctionalEnv
@@ -68,25 +68,15 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
     Raises:
         ConfigError: no such task, or its robot is not installed. MissingExtra: Playground is not installed.
     """
-    import jax
-    import jax.numpy as jnp
-
     from jaxdreamer.envs.device.functional import FunctionalEnv
+    from jaxdreamer.envs.device.views import views
 
     task = canonical(config.id)
     env = load(task)
     suite = task in import_playground().dm_control_suite.ALL_ENVS
     height, width = config.image_size
-    sees_state, sees_image = config.obs != "pixels", config.obs in ("pixels", "both")
     draw = _renderer(env.mj_model, config, suite, height, width)
     film = _renderer(env.mj_model, config, suite, max(height, 128), max(width, 128))
-
-    example = jax.eval_shape(env.reset, jax.eval_shape(lambda: jax.random.key(0)))
-    specs: dict[str, ArraySpec] = {}
-    if sees_state:
-        specs |= {name: ArraySpec(x.shape, "float32", "vector") for name, x in _named(example.obs).items()}
-    if sees_image:
-        specs["image"] = ArraySpec((height, width, 3), "uint8", "image")
 
     def step(state: PyTree, action: Array) -> tuple[PyTree, Array, Array]:
         # Playground writes a step's metrics into the dictionaries of the state before it.
@@ -96,9 +86,7 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
     def links(state: PyTree) -> Links:
         return Links(state.data.xpos[1:], state.data.xquat[1:])
 
-    def observe(state: PyTree) -> Observation:
-        obs = {name: x.astype(jnp.float32) for name, x in _named(state.obs).items()} if sees_state else {}
-        return obs | ({"image": draw(links(state))} if sees_image and draw else {})
+    specs, observe = views(config, env.reset, (lambda state: draw(links(state))) if draw else None)
 
     return FunctionalEnv(
         spec=EnvSpec(specs, ActionSpec((ActionPart("continuous", env.action_size),))),
@@ -152,19 +140,17 @@ def _find_body() -> Iterator[None]:
 def _renderer(model: Any, config: EnvConfig, suite: bool, height: int, width: int) -> Any:
     """None for a robot of meshes, which cannot be drawn, where nobody asked for its picture."""
     from jaxdreamer.envs.device.raycast.cast import make_renderer
+    from jaxdreamer.envs.device.views import camera_of
 
-    name = config.options.camera
-    camera = int(name) if name.lstrip("-").isdigit() else name or (0 if suite else None)
+    camera = camera_of(config)
+    if camera is None and suite:
+        camera = 0
     try:
         return make_renderer(model, height=height, width=width, camera=camera)
     except ConfigError:
-        if suite or name or config.obs in ("pixels", "both"):
+        if suite or config.options.camera or config.obs in ("pixels", "both"):
             raise
         return None
-
-
-def _named(obs: Any) -> dict[str, Array]:
-    return dict(obs) if isinstance(obs, dict) else {"state": obs}
 
 
 BACKEND = Backend(  # without a sample for doctor: compiling MJX takes minutes on a CPU

@@ -15,7 +15,7 @@ from jaxdreamer.envs.device.raycast import cast as raycast
 from jaxdreamer.envs.device.raycast import scene
 from jaxdreamer.envs.device.raycast.shapes import KINDS, Rays, place, plane
 from tests import oracles
-from tests.envs.device.raycast_reference import NAMES, REFERENCE
+from tests.envs.device.raycast_reference import BRAX, REFERENCE
 
 mujoco = pytest.importorskip("mujoco")
 pytest.importorskip("brax")
@@ -64,7 +64,7 @@ def white_on_black(model):
     return found._replace(geoms=tuple(geoms), lights=(), sky=None)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BRAX)
 def test_the_picture_is_the_one_mujoco_draws(name, reference, monkeypatch):
     system = get_environment(name).sys
     x = poses(reference, name)

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdreamer.config import ConfigError
-from jaxdreamer.envs.device.raycast.scene import PLANE, Geom, Light, Material, Mount, Scene, read_camera, read_scene
+from jaxdreamer.envs.device.raycast.poses import Poses, compose, mounted, placed, rotate, with_world
+from jaxdreamer.envs.device.raycast.scene import PLANE, Geom, Light, Material, Scene, read_camera, read_scene
 from jaxdreamer.envs.device.raycast.shapes import (
     FAR,
     KINDS,
@@ -38,17 +39,11 @@ from jaxdreamer.envs.device.raycast.shapes import (
     unit,
     vector,
 )
+from jaxdreamer.envs.device.raycast.sky import behind
 
 BEHIND = 4 * FAR  # the rank of what is behind the eye
 UNROLL = 4  # shapes computed in one loop over the pixels: time is won until the machine's registers are full
 BANDS = 2  # turns of the loop over the rows
-
-
-class Poses(NamedTuple):
-    """Where things are: position [N, 3], axes [N, 3, 3] in columns."""
-
-    pos: Array
-    rot: Array
 
 
 class Lamp(NamedTuple):
@@ -77,9 +72,6 @@ def make_renderer(
         )
     scene, eye = read_scene(model), read_camera(model, camera)
     links = int(model.nbody) - 1
-    of = np.array([geom.body for geom in scene.geoms], int)
-    pos = np.array([geom.pos for geom in scene.geoms], np.float32).reshape(-1, 3)
-    rot = np.array([geom.rot for geom in scene.geoms], np.float32).reshape(-1, 3, 3)
 
     def render(x: Any) -> jax.Array:
         if x.pos.shape != (links, 3) or x.rot.shape != (links, 4):
@@ -88,10 +80,10 @@ def make_renderer(
                 f"{x.rot.shape}; jax.vmap draws several states"
             )
         bodies = with_world(x.pos, x.rot)
-        parents = Poses(bodies.pos[of], bodies.rot[of])
-        geoms = Poses(parents.pos + rotate(parents.rot, pos), compose(parents.rot, rot))
+        geoms, places = placed(scene, bodies)
         lights = [light.mount and mounted(light.mount, bodies) for light in scene.lights]
-        return cast(scene, geoms, mounted(eye.mount, bodies), lights, fovy=eye.fovy, height=height, width=width)
+        drawn = scene._replace(geoms=geoms)
+        return cast(drawn, places, mounted(eye.mount, bodies), lights, fovy=eye.fovy, height=height, width=width)
 
     return render
 
@@ -149,50 +141,10 @@ def cast(
     def bands(array):
         return jnp.broadcast_to(array, (rows * BANDS, width)).reshape(BANDS, rows, width)
 
-    sky = tuple(bands(c) for c in _sky(scene, (x, y, np.float32(-1)), axes))
+    sky = tuple(bands(c) for c in behind(scene.sky, (x, y, np.float32(-1)), axes, pixel))
     _, packed = jax.lax.scan(band, None, (y.reshape(BANDS, rows, 1), sky))
     packed = packed.reshape(rows * BANDS, width)[:height]
     return jnp.stack([packed & 255, packed >> 8 & 255, packed >> 16], -1).astype(jnp.uint8)
-
-
-def with_world(pos: Array, rot: Array) -> Poses:
-    """Bodies [1 + L] of links' positions [L, 3] and quaternions [L, 4]: the world comes first."""
-    w, x, y, z = jnp.moveaxis(jnp.asarray(rot, jnp.float32), -1, 0)
-    rows = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    matrix = jnp.stack([jnp.stack(row, -1) for row in rows], -2)
-    pos = jnp.concatenate([jnp.zeros((1, 3), jnp.float32), jnp.asarray(pos, jnp.float32)])
-    return Poses(pos, jnp.concatenate([jnp.eye(3, dtype=jnp.float32)[None], matrix]))
-
-
-def mounted(mount: Mount, bodies: Poses) -> tuple[Array, Array]:
-    """Position [3] and axes [3, 3] of a camera or light."""
-    pos = _point(mount.weights, mount.offsets, bodies) + mount.shift
-    if mount.target is None:
-        return pos, compose(bodies.rot[mount.body], mount.rot) if mount.body else mount.rot
-    backward = unit(parts(pos - _point(*mount.target, bodies)))
-    right = unit((-backward[1], backward[0], 0.0))  # level
-    up = (-backward[2] * right[1], backward[2] * right[0], backward[0] * right[1] - backward[1] * right[0])
-    return pos, jnp.stack([jnp.stack([jnp.asarray(c) for c in row]) for row in zip(right, up, backward)])
-
-
-def rotate(rot: Array, vector: Array) -> Array:
-    """``rot`` [..., 3, 3] times ``vector`` [..., 3]; sums, as matrix units would round."""
-    return jnp.sum(rot * vector[..., None, :], -1)
-
-
-def compose(a: Array, b: Array) -> Array:
-    """``a`` [..., 3, 3] times ``b`` [..., 3, 3]."""
-    return jnp.sum(a[..., :, :, None] * b[..., None, :, :], -2)
-
-
-def _point(weights: np.ndarray, offsets: np.ndarray, bodies: Poses) -> Array:
-    if not weights.any():
-        return np.zeros(3, np.float32)
-    return jnp.sum(weights[:, None] * (bodies.pos + rotate(bodies.rot, offsets)), 0)
 
 
 def _front(geoms: list[Geom], shapes: list[Shape], rays: Rays) -> tuple[Material, Hit]:
@@ -239,21 +191,9 @@ def _choose(values: Sequence[Any], which: Array) -> Any:
     if isinstance(values[0], tuple):
         parts = [_choose(column, which) for column in zip(*values)]
         return type(values[0])(*parts) if hasattr(values[0], "_fields") else tuple(parts)
-    if len(values) == 1 or (isinstance(values[0], float) and len(set(values)) == 1):
+    if len(values) == 1 or (all(isinstance(value, float) for value in values) and len(set(values)) == 1):
         return values[0]
     return jnp.stack([jnp.asarray(value) for value in values])[which]
-
-
-def _sky(scene: Scene, d: Vector, axes: Array) -> Vector:
-    """Colour by the height at which a ray leaves the sky's cube; a constant where the camera does not turn."""
-    if scene.sky is None:
-        return (np.float32(0),) * 3
-    xp = np if isinstance(axes, np.ndarray) else jnp
-    x, y, z = (sum(axes[i, j] * d[j] for j in range(3)) for i in range(3))
-    rows = len(scene.sky) - 2
-    level = z / xp.maximum(xp.maximum(abs(x), abs(y)), TINY)
-    index = xp.clip(xp.round((level + 1) / 2 * rows + 0.5), 0, rows + 1).astype(np.int32)
-    return parts(xp.asarray(scene.sky)[index])
 
 
 def _lamp(light: Light, at: tuple[Array, Array] | None, inverse: Array, eye: Array) -> Lamp:

@@ -1,7 +1,8 @@
 """What a picture needs of a model in MuJoCo's format, read once with NumPy: shapes, materials, lights, camera, sky.
 
-The model is any object with the fields of MuJoCo's ``mjModel``; mujoco itself is not imported. Which geoms are drawn, what
-colours they have and where cameras and lights are follow MuJoCo's renderer.
+The model is any object with the fields of MuJoCo's ``mjModel``; mujoco itself is not imported. Which geoms, sites and
+tendons are drawn, what colours they have and where cameras and lights are follow MuJoCo's renderer. Sizes and colours are
+those that the model has when it is read: what a task writes into its model later is not seen.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ FIXED, TRACK, TRACKCOM, TARGETBODY, TARGETBODYCOM = range(5)  # mjtCamLight
 TEXTURE_2D, SKYBOX = 0, 2  # mjtTexture
 RGB_ROLE = 1  # mjtTextureRole
 DIRECTIONAL, SPOT = 1, 0  # mjtLightType, as far as MuJoCo's renderer knows it
-GROUPS = 3  # geoms of this group and above are hidden by default
+PULLEY, SITE = 2, 3  # mjtWrap: what ends a tendon's part, and what it is fixed to
+TENDON_TRANSMISSION = 3  # mjtTrn
+NO_GRAVITY = 1 << 7  # mjtDisableBit
+GROUPS = 3  # geoms, sites and tendons of this group and above are hidden by default
 DEFAULT_RGBA = np.array([0.5, 0.5, 0.5, 1])  # of a geom without colour: its material's counts
 
 
@@ -36,7 +40,7 @@ class Material(NamedTuple):
 
 
 class Geom(NamedTuple):
-    """One shape: where in its body's frame, how large, of which material."""
+    """One shape, of a geom, a site or a piece of a tendon: where in its body's frame, how large, of which material."""
 
     kind: int
     body: int
@@ -44,8 +48,23 @@ class Geom(NamedTuple):
     """[3]"""
     rot: np.ndarray
     """[3, 3]"""
-    size: np.ndarray
-    """[3] as MuJoCo has it: radius, half-lengths; a plane's are 0 where it is infinite"""
+    size: tuple[Any, Any, Any]
+    """As MuJoCo has it: radius, half-lengths; a plane's are 0 where it is infinite. Numbers, or a state's scalars"""
+    material: Material
+
+
+class Tendon(NamedTuple):
+    """A part of a tendon from one site to the next."""
+
+    ends: tuple[tuple[int, np.ndarray], tuple[int, np.ndarray]]
+    """Of each end the body, and the point [3] in its frame"""
+    radius: float
+    slack: float | None
+    """The length in metres at which it is taut, with ends nearer than that it sags; None: always straight"""
+    limit: tuple[float, tuple[float, ...]] | None
+    """The length in metres beyond which it has another colour, and that colour [4]"""
+    down: np.ndarray
+    """[3] where gravity points, of unit length; without gravity 0, and nothing sags"""
     material: Material
 
 
@@ -98,9 +117,10 @@ class Scene(NamedTuple):
     """All of a model that a picture needs."""
 
     geoms: tuple[Geom, ...]
+    tendons: tuple[Tendon, ...]
     lights: tuple[Light, ...]
     sky: np.ndarray | None
-    """[1 + R + 1, 3]: straight down, R rows up the sides of the sky's cube, straight up; None: black"""
+    """[6, W, W, 3], faces of the sky's cube; None: black"""
     near: float
     """Nothing nearer is drawn, metres"""
     far: float
@@ -112,19 +132,19 @@ class Scene(NamedTuple):
 def read_scene(model: Any) -> Scene:
     """Scene of a MuJoCo model; ConfigError names visible geoms whose shapes cannot be drawn."""
     geoms, refused = [], []
-    for i in range(int(model.ngeom)):
-        material = _material(model, i)
-        if model.geom_group[i] >= GROUPS or material.rgba[3] == 0:
-            continue
-        kind = int(model.geom_type[i])
-        if kind in SHAPES:
-            refused.append(f"{model.geom(i).name or i} ({SHAPES[kind]})")
-        rot = quaternion_matrix(model.geom_quat[i])
-        geoms.append(
-            Geom(
-                kind, int(model.geom_bodyid[i]), _floats(model.geom_pos[i]), rot, _floats(model.geom_size[i]), material
-            )
+    for source, count in (("geom", model.ngeom), ("site", model.nsite)):
+        kinds, bodies, positions, quats, sizes = (
+            getattr(model, f"{source}_{name}") for name in ("type", "bodyid", "pos", "quat", "size")
         )
+        for i in range(int(count)):
+            material = _material(model, source, i)
+            if not _visible(model, source, i, material):
+                continue
+            kind = int(kinds[i])
+            if kind in SHAPES:
+                refused.append(f"{model.geom(i).name or i} ({SHAPES[kind]})")
+            size, rot = tuple(_floats(sizes[i]).tolist()), quaternion_matrix(quats[i])
+            geoms.append(Geom(kind, int(bodies[i]), _floats(positions[i]), rot, size, material))
     if refused:
         raise ConfigError(
             f"pixels: planes, spheres, capsules, ellipsoids, cylinders and boxes can be drawn, but not the geoms "
@@ -132,7 +152,7 @@ def read_scene(model: Any) -> Scene:
         )
     extent = float(model.stat.extent)
     near, far = float(model.vis.map.znear) * extent, float(model.vis.map.zfar) * extent
-    return Scene(tuple(geoms), _lights(model), _sky(model), near, far, int(model.vis.quality.numquads))
+    return Scene(tuple(geoms), _tendons(model), _lights(model), _sky(model), near, far, int(model.vis.quality.numquads))
 
 
 def read_camera(model: Any, camera: int | str | None) -> Camera:
@@ -233,9 +253,56 @@ def _along(direction: Any) -> np.ndarray:
     return np.stack([side, np.cross(backward, side), backward], -1).astype(np.float32)
 
 
-def _material(model: Any, geom: int) -> Material:
-    """Colours multiply: the geom's (where it has its own, else the material's) and the texture's."""
-    index, own = int(model.geom_matid[geom]), _floats(model.geom_rgba[geom])
+def _tendons(model: Any) -> tuple[Tendon, ...]:
+    """Straight from site to site, past what a tendon is wrapped around; or slack, where MuJoCo draws a string."""
+    weight = 0.0 if model.opt.disableflags & NO_GRAVITY else float(np.linalg.norm(model.opt.gravity))
+    down = _floats(model.opt.gravity / max(weight, 1e-9))
+    tendons = []
+    for i in range(int(model.ntendon)):
+        material = _material(model, "tendon", i)
+        if not _visible(model, "tendon", i, material):
+            continue
+        path = range(int(model.tendon_adr[i]), int(model.tendon_adr[i] + model.tendon_num[i]))
+        slack = _slack(model, i) if len(path) == 2 and weight else None
+        width, limit = float(model.tendon_width[i]), _limit(model, i) if len(path) == 2 else None
+        ends: list[tuple[int, np.ndarray]] = []
+        for step in path:
+            kind, site = int(model.wrap_type[step]), int(model.wrap_objid[step])
+            if kind == SITE:
+                ends = [*ends[-1:], (int(model.site_bodyid[site]), _floats(model.site_pos[site]))]
+                if len(ends) == 2:
+                    tendons.append(Tendon((ends[0], ends[1]), width, slack, limit, down, material))
+            elif kind == PULLEY:
+                ends = []
+    return tuple(tendons)
+
+
+def _slack(model: Any, tendon: int) -> float | None:
+    """The length up to which nothing acts on a tendon, if it is one that is only held by its largest length."""
+    actuated = (model.actuator_trntype == TENDON_TRANSMISSION) & (model.actuator_trnid[:, 0] == tendon)
+    if model.tendon_damping[tendon].any() or model.tendon_frictionloss[tendon] or actuated.any():
+        return None
+    sprung = bool(model.tendon_stiffness[tendon])
+    low, high = (model.tendon_lengthspring if sprung else model.tendon_range)[tendon]
+    return float(high) if low == 0 < high and (sprung or model.tendon_limited[tendon]) else None
+
+
+def _limit(model: Any, tendon: int) -> tuple[float, tuple[float, ...]] | None:
+    """Where a tendon without a colour stretches to its limit, MuJoCo mixes in the constraints', by the limit's impedance."""
+    own, share = model.tendon_rgba[tendon], float(model.tendon_solimp_lim[tendon][1])
+    if not model.tendon_limited[tendon] or model.tendon_matid[tendon] >= 0 or not np.array_equal(own, DEFAULT_RGBA):
+        return None
+    mixed = [*(own + share * (model.vis.rgba.constraint - own))[:3].tolist(), 1.0]
+    return float(model.tendon_range[tendon][1]), tuple(mixed)
+
+
+def _visible(model: Any, source: str, index: int, material: Material) -> bool:
+    return getattr(model, f"{source}_group")[index] < GROUPS and material.rgba[3] > 0
+
+
+def _material(model: Any, source: str, item: int) -> Material:
+    """Of a geom, site or tendon. Colours multiply: its own (where it has one, else the material's) and the texture's."""
+    index, own = int(getattr(model, f"{source}_matid")[item]), _floats(getattr(model, f"{source}_rgba")[item])
     white: tuple[tuple[float, ...], ...] = ((1.0, 1.0, 1.0),) * 4
     if index < 0:  # MuJoCo's defaults
         return Material(tuple(own.tolist()), 0.5, 0.5, 0.0, white, (0.0, 0.0))
@@ -244,11 +311,11 @@ def _material(model: Any, geom: int) -> Material:
     image = int(model.mat_texid[index][RGB_ROLE])
     if image >= 0:
         pixels = _pixels(model, image)
-        if model.geom_type[geom] == PLANE and model.tex_type[image] == TEXTURE_2D:
+        if source == "geom" and model.geom_type[item] == PLANE and model.tex_type[image] == TEXTURE_2D:
             top, bottom = np.array_split(pixels, 2)  # v grows downwards
             quadrants = [part for half in zip(np.array_split(top, 2, 1), np.array_split(bottom, 2, 1)) for part in half]
             texture = tuple(tuple(part.mean((0, 1)).tolist()) for part in quadrants)
-            size = np.asarray(model.geom_size[geom][:2], np.float64)
+            size = np.asarray(model.geom_size[item][:2], np.float64)
             per_metre = model.mat_texuniform[index] | (size == 0)
             u, v = 0.5 * model.mat_texrepeat[index] / np.where(per_metre, 1, size)
             repeat = float(u), float(v)
@@ -267,14 +334,11 @@ def _pixels(model: Any, texture: int) -> np.ndarray:
 
 
 def _sky(model: Any) -> np.ndarray | None:
-    """The first skybox as a column of colours; its sides are averaged, its lid and floor are one colour each."""
+    """The first skybox; its one face is six."""
     for texture in range(int(model.ntex)):
         if model.tex_type[texture] == SKYBOX:
-            pixels = _pixels(model, texture)
-            width = pixels.shape[1]
-            faces = np.broadcast_to(pixels.reshape(-1, width, width, 3), (6, width, width, 3))
-            sides = faces[[0, 1, 4, 5]].mean((0, 2))  # right, left, front, back; up and down are 2 and 3
-            return np.concatenate([faces[3].mean((0, 1))[None], sides[::-1], faces[2].mean((0, 1))[None]])
+            width = int(model.tex_width[texture])
+            return np.broadcast_to(_pixels(model, texture).reshape(-1, width, width, 3), (6, width, width, 3))
     return None
 
 

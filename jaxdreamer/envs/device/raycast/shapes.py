@@ -54,9 +54,9 @@ class Hit(NamedTuple):
 
 def place(geom: Geom, centre: Array, local: Array) -> Shape:
     """A geom whose centre [3] and axes [3, 3] are known in the camera's coordinates."""
-    size = geom.size if geom.kind != SPHERE else geom.size * [1, 0, 0]  # a sphere is a capsule without length
+    size = geom.size if geom.kind != SPHERE else (geom.size[0], 0.0, 0.0)  # a sphere is a capsule without length
     axes = tuple(parts(local[:, i]) for i in range(3))
-    return Shape(parts(centre), axes, vector(size.tolist()))  # type: ignore[arg-type]
+    return Shape(parts(centre), axes, size)  # type: ignore[arg-type]
 
 
 def _round(shape: Shape, rays: Rays) -> Hit:
