@@ -3,10 +3,12 @@
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxdreamer.envs.device.raycast import cast, poses, scene
+from jaxdreamer.envs.device.raycast.sky import behind
 from tests.envs.device.raycast_reference import FINE, REFERENCE, SIZE, SUITE, alike, flat, load
 
 mujoco = pytest.importorskip("mujoco")
@@ -163,3 +165,18 @@ def test_dm_controls_tasks_look_as_mujoco_draws_them(name):
     if name in STARRY:
         sky = [rows[:12] - rows[:12].mean(1, keepdims=True) for rows in (frame, picture[0])]
         assert np.corrcoef(sky[0].ravel(), sky[1].ravel())[0, 1] > 0.6  # MuJoCo blurs the stars more
+
+
+def test_a_turning_camera_sees_the_skys_gradient():
+    """Rows of one colour are the same sky whether the camera turns or not; another pose gives another."""
+    rows = np.linspace(0, 1, 64, dtype=np.float32)[:, None, None] * np.ones((1, 64, 3), np.float32)
+    faces = np.stack([rows, rows, 0 * rows, 0 * rows + 1, rows, rows])  # black above, white below
+    x = np.linspace(-0.8, 0.8, 16, dtype=np.float32)
+    d = (x[None, :], -x[:, None], np.float32(-1))
+    seen = []
+    for quat in ([0.8, 0.5, 0.1, 0.2], [0.6, 0.6, -0.4, -0.3], [0.2, 0.9, 0.3, 0.1]):
+        axes = scene.quaternion_matrix(np.array(quat) / np.linalg.norm(quat))
+        fixed, turning = behind(faces, d, axes, 0.1)[0], behind(faces, d, jnp.asarray(axes), 0.1)[0]
+        assert np.abs(fixed - turning).mean() < 0.02
+        seen.append(fixed)
+    assert min(np.abs(seen[0] - other).mean() for other in seen[1:]) > 0.1

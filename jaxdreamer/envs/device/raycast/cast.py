@@ -1,10 +1,11 @@
 """Pixels inside the program: an analytic ray-caster in plain JAX for models in MuJoCo's format.
 
-Drawn are planes with their checkered textures, spheres, capsules, ellipsoids, cylinders and boxes in the colours of their
-geoms and materials, under the headlight and the model's lights, before the model's skybox. What MuJoCo's own renderer
-adds and this one leaves out: shadows, reflections, haze, textures other than a plane's (a body gets its texture's mean
-colour), and what shows through transparent bodies other than planes and sky. Edges of planes, spheres and capsules are
-antialiased by the share of the pixel they cover, so that thin limbs do not flicker; the other shapes' edges are not.
+Drawn are planes with their checkered textures, spheres, capsules, ellipsoids, cylinders and boxes, be they geoms or sites,
+and spatial tendons, strings slack or taut, in their own and their materials' colours, under the headlight and the model's
+lights, before the model's skybox. What MuJoCo's own renderer adds and this one leaves out: shadows, reflections, haze,
+textures other than a plane's (a body gets its texture's mean colour), the way of a tendon around what it is wrapped on, and
+what shows through transparent bodies other than planes and sky. Edges of planes, spheres and capsules are antialiased by
+the share of the pixel they cover, so that thin limbs do not flicker; the other shapes' edges are not.
 
 A picture is computed in the camera's coordinates, where the eye is the origin and a ray is d = (x, y, -1): what differs
 between pixels is then linear in x and y, all else is a scalar of the shape, and XLA makes loops over the pixels of it

@@ -29,7 +29,7 @@ DEFAULT_RGBA = np.array([0.5, 0.5, 0.5, 1])  # of a geom without colour: its mat
 class Material(NamedTuple):
     """How a surface answers light; colours in [0, 1]. Hashable: equal materials are one."""
 
-    rgba: tuple[float, ...]
+    rgba: tuple[Any, ...]
     specular: float
     shininess: float
     emission: float
