@@ -27,9 +27,10 @@ DEFAULT_RGBA = np.array([0.5, 0.5, 0.5, 1])  # of a geom without colour: its mat
 
 
 class Material(NamedTuple):
-    """How a surface answers light; colours in [0, 1]. Hashable: equal materials are one."""
+    """How a surface answers light; colours in [0, 1]."""
 
     rgba: tuple[Any, ...]
+    """[4] numbers, or a state's scalars"""
     specular: float
     shininess: float
     emission: float
