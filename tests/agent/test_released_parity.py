@@ -483,7 +483,8 @@ def test_v2(name, noise):
     check_policy(case, latent, noise, {"policy_eval": "greedy", "policy_train": "sample"})
     state = check_updates(case, noise, ("{}_loss", "{}_grad_norm"))
     for found, expected in zip(jax.tree.leaves(state.aux["target_critic"]), jax.tree.leaves(state.params["critic"])):
-        np.testing.assert_array_equal(found, expected)  # moved after updates 0 and 2
+        # Moved after updates 0 and 2. XLA computes both in fusions of their own, which may round apart by a last digit.
+        np.testing.assert_allclose(found, expected, rtol=2e-7, atol=0)
     assert not case.numbers.unread, sorted(case.numbers.unread)
 
 
