@@ -1,4 +1,7 @@
-"""Write the README's tables from the results: ``python benchmarks/tables.py`` (``--check`` only compares)."""
+"""Write the tables of the README and the docs: ``python benchmarks/tables.py`` (``--check`` only compares).
+
+All but the table of metrics are made of the results.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-README = HERE.parent / "README.md"
+ROOT = HERE.parent
 
 
 def result(name: str) -> dict:
@@ -165,19 +168,45 @@ def torchwm() -> str:
     )
 
 
+def metrics() -> str:
+    from jaxdreamer.train.metrics import NAMES
+
+    rows = [f"| `{name}` | {text} |" for name, text in NAMES.items()]
+    return "\n".join(["| name | what it is |", "|---|---|", *rows])
+
+
+BLOCKS = {
+    "learning": ("README.md", learning),
+    "speed": ("docs/benchmarks.md", speed),
+    "workers": ("docs/benchmarks.md", workers),
+    "brax": ("docs/benchmarks.md", brax),
+    "torchwm": ("docs/torchwm.md", torchwm),
+    "metrics": ("docs/metrics.md", metrics),
+}
+"""By the name in the comments that a table stands between: its file, and what makes it."""
+
+
+def written(text: str, name: str, table: str) -> str:
+    """A page with a table put between its comments. Raises ValueError where the page has no such comments."""
+    block = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
+    text, found = re.subn(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _: block, text, flags=re.S)
+    if found != 1:
+        raise ValueError(f"<!-- {name} --> ... <!-- /{name} --> stands {found} times where its table belongs")
+    return text
+
+
 def main() -> int:
-    text = README.read_text()
-    blocks = {"learning": learning, "speed": speed, "workers": workers, "brax": brax, "torchwm": torchwm}
-    for name, make in blocks.items():
-        block = f"<!-- {name} -->\n{make()}\n<!-- /{name} -->"
-        text = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, block=block: block, text, flags=re.S)
-    if "--check" in sys.argv:
-        if text != README.read_text():
-            print("README.md does not show what benchmarks/results holds: run python benchmarks/tables.py")
-            return 1
-        return 0
-    README.write_text(text)
-    return 0
+    stale = []
+    for name, (file, make) in BLOCKS.items():
+        path = ROOT / file
+        before = path.read_text()
+        after = written(before, name, make())
+        if after != before and "--check" in sys.argv:
+            stale.append(f"{file}: the table {name} is not what its sources say: run python benchmarks/tables.py")
+        elif after != before:
+            path.write_text(after)
+    print("\n".join(stale), end="\n" if stale else "")
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README's table of environments, row by row: real episodes of each command, through workers, into replay.
+"""The docs' table of environments, row by row: real episodes of each command, through workers, into replay.
 
 Checked against the same episodes played alone: frames, rewards, flags, actions in the task's own units, final observations.
 """
@@ -23,8 +23,8 @@ from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.train.host.collect import Collector
 from tests.envs.host.test_mujoco_env import ASSETS, MODEL
 
-TEXT = (Path(__file__).parents[1] / "README.md").read_text()
-TABLE = TEXT.partition("### Environments")[2].partition("\n\n`pip")[0]
+TEXT = (Path(__file__).parents[1] / "docs" / "environments.md").read_text()
+TABLE = TEXT.partition("\n\n`pip")[0]
 ROWS = re.findall(r"^\| `.*\| `(jaxdreamer train [^`]*)` \|$", TABLE, re.M)
 TASKS = """
 def reward(model, data, action, info):

@@ -47,8 +47,8 @@ class Policy(NamedTuple):
     """Acting, as pure functions for anyone's own ``jit``.
 
     ``act(params, state, obs, is_first, key, mode="explore") -> (action [B, A], state)``, where ``params`` is what
-    :attr:`Algorithm.acting` returns, ``obs`` holds raw observations [B, *shape] and ``is_first`` (bool [B]) is true where
-    an episode begins. Mode ``"explore"`` samples and adds exploration, ``"sample"`` samples, ``"greedy"`` takes the
+    :attr:`Algorithm.acting` returns, ``obs`` holds raw observations [B, ...] and ``is_first`` (bool [B]) is true where an
+    episode begins. Mode ``"explore"`` samples and adds exploration, ``"sample"`` samples, ``"greedy"`` takes the
     distribution's mode, ``"random"`` draws uniformly without looking.
     """
 

@@ -1,6 +1,6 @@
 """An interpreter with mlagents_envs for tests of the Unity backend, and players for it.
 
-Its protobuf is older than what onnx and others want, so it gets an environment of its own, as the README advises: made
+Its protobuf is older than what onnx and others want, so it gets an environment of its own, as the docs advise: made
 once by pip in ``.venv-unity``, or named by ``JAXDREAMER_UNITY_PYTHON``. Where it cannot be made the tests fail.
 """
 

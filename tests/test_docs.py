@@ -1,4 +1,4 @@
-"""The README is true: its snippets run, its commands are accepted and work, its tables are those of the results."""
+"""README and docs are true: snippets run, commands work, tables are those of the results, Sphinx does not warn."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from jaxdreamer.envs.unity.process import REQUIREMENTS
 from tests.envs.unity.unity_venv import make_player, unity_python
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXT = (ROOT / "README.md").read_text()
-SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, re.S)
-COMMANDS = [
-    line.partition("#")[0].strip()
-    for block in re.findall(r"```bash\n(.*?)```", TEXT, re.S)
-    for line in block.splitlines()
-    if line.startswith("jaxdreamer ")
-]
-# What makes a run a matter of seconds; the words the README gives still decide everything else.
+README = (ROOT / "README.md").read_text()
+# In the order of reading: some commands need the run of an earlier one.
+PAGES = [README, *(path.read_text() for path in sorted((ROOT / "docs").rglob("*.md")))]
+TEXT = "\n".join(PAGES)
+BLOCKS = re.findall(r"```(python|bash)\n(.*?)```", TEXT, re.S)
+SNIPPETS = list(dict.fromkeys(block for kind, block in BLOCKS if kind == "python"))
+LINES = (line.partition("#")[0].strip() for kind, block in BLOCKS if kind == "bash" for line in block.splitlines())
+COMMANDS = list(dict.fromkeys(line for line in LINES if line.startswith("jaxdreamer ")))
+# What makes a run a matter of seconds; the words that a page gives still decide everything else.
 BRIEF = ["frames=80", "prefill=30", "pretrain=1", "train_every=20", "updates=1", "eval_episodes=1", "eval_every=0",
          "batch_size=2", "batch_length=4", "capacity=1000", "video=false", "image_size=16x16", "imagine_horizon=3",
          "deter_size=8", "hidden_size=8", "units=8", "cnn_depth=2"]  # fmt: skip
@@ -39,7 +39,7 @@ cfg.deter_size, cfg.num_units, cfg.stoch_size, cfg.obs_embed_size, cfg.image_siz
 
 
 def test_the_two_commands_at_the_top_start_from_a_bare_clone():
-    first, second = re.findall(r"```bash\n(.*?)```", TEXT, re.S)[:2]
+    first, second = re.findall(r"```bash\n(.*?)```", README, re.S)[:2]
     assert first.startswith("python3 -m venv .venv && .venv/bin/pip install")
     assert second.strip() == "bash .ci/run" and (ROOT / ".ci" / "run").exists()
     words = shlex.split(first.partition(".venv/bin/jaxdreamer ")[2])
@@ -50,8 +50,8 @@ def test_the_two_commands_at_the_top_start_from_a_bare_clone():
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """One folder for all commands and snippets, in the README's order: some need the run of an earlier one."""
-    folder = tmp_path_factory.mktemp("readme")
+    """One folder for all commands and snippets: some need the run of an earlier one."""
+    folder = tmp_path_factory.mktemp("docs")
     # What the section on other interpreters speaks of: one, and a module in the working folder.
     (folder / "old").symlink_to(Path(sys.executable).parent.parent)
     (folder / "tasks.py").write_text("import gymnasium\n\ndef make():\n    return gymnasium.make('Pendulum-v1')\n")
@@ -67,7 +67,7 @@ def test_commands_run(command, workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     words = shlex.split(command)[1:]
     if words[0] == "train" and "--help" not in words:
-        cli.parse_train(words[1:])  # as the README has it
+        cli.parse_train(words[1:])  # as the page has it
         resuming = "runs/pendulum" in words and Path("runs/pendulum/config.json").exists()
         words = ["train", *words[1:], *(["frames=100"] if resuming else BRIEF)]
     try:
@@ -88,7 +88,7 @@ def test_the_environment_for_unity_is_the_one_that_errors_advise_and_tests_use()
     assert f"unity-venv/bin/pip install -q {REQUIREMENTS}\n" in TEXT
 
 
-def test_every_setting_the_readme_names_exists():
+def test_every_setting_the_pages_name_exists():
     names = re.findall(r"`([a-z_.]+)=[^`]*`", TEXT)
     assert len(names) > 4
     parameters = {
@@ -97,6 +97,21 @@ def test_every_setting_the_readme_names_exists():
     }
     for name in set(names) - {"key"} - parameters:  # key=value says how settings are written
         configs.resolve_name(name)
+
+
+def test_the_readme_is_a_front_door():
+    assert README.count("\n") <= 200
+
+
+def test_every_public_name_is_in_the_reference():
+    documented = re.findall(r"^\.\. [\w:]+:: jaxdreamer\.(\w+)$", (ROOT / "docs" / "reference.md").read_text(), re.M)
+    assert sorted(documented) == sorted(jaxdreamer.__all__)
+
+
+def test_the_docs_are_built_without_a_warning(tmp_path):
+    words = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", ROOT / "docs", tmp_path]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_tables_are_those_of_the_results():
