@@ -7,6 +7,7 @@ glibc told to keep the memory it frees, without which a large part of its time i
 On a GPU PyTorch runs once, there being no pages to fault; both sides take the factors of matrix products as TF32.
 
     python benchmarks/bench_update.py [--repeats 3] [--small] [--gpu]
+    python benchmarks/bench_update.py --gpu --preset dreamer_v3  # ours alone: there is no PyTorch side of it
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ KEEP_MEMORY = {
 }
 
 
-def jax_seconds(precision: str, repeats: int, small: bool) -> dict:
+def jax_seconds(preset: str, precision: str, repeats: int, small: bool) -> dict:
     """Compile, warm up, and time updates one by one; runs in a process of its own."""
     import jax
     import numpy as np
 
     from jaxdreamer import config as configs
-    from jaxdreamer.agent.learner import make_learner
+    from jaxdreamer.agent.algorithms import make_algorithm
     from jaxdreamer.memory import keep_freed_memory
     from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, Batch, EnvSpec
 
     keep_freed_memory()  # as the command line does
     size = ["batch_size=4", "batch_length=6", "imagine_horizon=3"] if small else []
-    config = configs.preset("dreamer_v1", f"precision={precision}", *size)
+    config = configs.preset(preset, f"precision={precision}", "replay.context=none", *size)
     spec = EnvSpec({"image": ArraySpec((64, 64, 3), "uint8", "image")}, ActionSpec((ActionPart("continuous", 6),)))
     steps, batch_size = config.replay.batch_length, config.replay.batch_size
     rng = np.random.default_rng(0)
@@ -52,7 +53,7 @@ def jax_seconds(precision: str, repeats: int, small: bool) -> dict:
         is_last=flags,
         is_terminal=flags,
     )
-    learner = make_learner(config, spec)
+    learner = make_algorithm(config, spec)
     state = jax.jit(learner.init)(jax.random.key(0))
     start = time.perf_counter()
     update = jax.jit(learner.update, donate_argnums=0).lower(state, batch).compile()
@@ -65,7 +66,10 @@ def jax_seconds(precision: str, repeats: int, small: bool) -> dict:
         jax.block_until_ready((state, metrics))
         seconds.append(time.perf_counter() - start)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    operations = update.cost_analysis()["flops"]
     return {
+        "operations": operations,  # of one update, by XLA's count
+        "operations_per_second": operations / min(seconds[1:]),
         "seconds": seconds[1:],
         "first_seconds": seconds[0],
         "compile_seconds": compile_seconds,
@@ -88,10 +92,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="timed updates each time")
     parser.add_argument("--small", action="store_true", help="tiny batch: a check that the script runs")
     parser.add_argument("--gpu", action="store_true", help="on the GPU that both sides find; another result file")
+    parser.add_argument("--preset", default="dreamer_v1", help="another one of ours, without PyTorch beside it")
     parser.add_argument("--side", choices=["float32", "bfloat16"], help="internal: run one of ours and print JSON")
     arguments = parser.parse_args()
     if arguments.side:
-        print(json.dumps(jax_seconds(arguments.side, arguments.repeats, arguments.small)))
+        print(json.dumps(jax_seconds(arguments.preset, arguments.side, arguments.repeats, arguments.small)))
         return
 
     sys.path.insert(0, str(HERE))
@@ -99,7 +104,7 @@ def main() -> None:
 
     small = ["--small"] if arguments.small else []
     repeats = ["--repeats", str(arguments.repeats)]
-    ours = [sys.executable, str(HERE / "bench_update.py"), *repeats, *small, "--side"]
+    ours = [sys.executable, str(HERE / "bench_update.py"), *repeats, *small, "--preset", arguments.preset, "--side"]
     torch = [sys.executable, str(HERE / "torch_dreamer.py"), "--json", *repeats, *small]
     sides = {
         "jaxdreamer": ([*ours, "float32"], {}),
@@ -109,6 +114,9 @@ def main() -> None:
     }
     if arguments.gpu:
         del sides["torch_glibc_keeps_memory"]
+    has_torch = arguments.preset == "dreamer_v1"
+    if not has_torch:
+        sides = {name: side for name, side in sides.items() if name.startswith("jaxdreamer")}
     results: dict[str, list[dict]] = {name: [] for name in sides}
     for _ in range(arguments.rounds):
         for name, (command, extra) in sides.items():
@@ -116,7 +124,9 @@ def main() -> None:
             print(name, [round(second, 3) for second in results[name][-1]["seconds"]], flush=True)
     seconds = {name: [s for item in items for s in item["seconds"]] for name, items in results.items()}
     payload = {
-        "question": "seconds of one full-size Dreamer V1 update (50 x 50 frames of 64x64 RGB, horizon 15, 6 actions)",
+        "question": "seconds of one full-size Dreamer V1 update (50 x 50 frames of 64x64 RGB, horizon 15, 6 actions)"
+        if has_torch
+        else f"seconds of one update of {arguments.preset} (64x64 RGB, 6 actions, the preset's batch)",
         "stamp": stamp(),
         "seconds": {name: summary(values) for name, values in seconds.items()},
         "details": {name: items[-1] for name, items in results.items()},
@@ -126,8 +136,9 @@ def main() -> None:
         name: payload["seconds"][name]["median"] / ours_median for name in sides if name != "jaxdreamer"
     }
     print(json.dumps(payload["times_faster"], indent=2))
-    if not arguments.small:
-        print(write("bench_update_gpu" if arguments.gpu else "bench_update", payload))
+    name = "bench_update" if has_torch else f"bench_update_{arguments.preset.replace(',', '_')}"
+    if not arguments.small or "BENCHMARK_RESULTS" in os.environ:
+        print(write(f"{name}_gpu" if arguments.gpu else name, payload))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).parent / "results")  # a trial has its own
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "mujoco", "dm-control")
 
 
@@ -25,7 +25,7 @@ def stamp() -> dict[str, Any]:
 
     return {
         "command": " ".join(["python", *sys.argv]),
-        "git": {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))},
+        "git": {"commit": commit(), "dirty": bool(_git("status", "--porcelain"))},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "machine": {
             "cpu": _cpu_model(),
@@ -64,10 +64,15 @@ def summary(values: Sequence[float]) -> dict[str, float | int]:
 
 def write(name: str, payload: dict[str, Any]) -> Path:
     """Keep a result as ``results/NAME.json``, sorted and indented; where it lies."""
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(exist_ok=True, parents=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(payload, indent=2, sort_keys=True) + "\n")
     return path
+
+
+def commit() -> str | None:
+    """The checkout's commit; None on a machine that was handed the files only."""
+    return _git("rev-parse", "HEAD")
 
 
 def _git(*args: str) -> str | None:
