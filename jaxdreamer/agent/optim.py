@@ -88,18 +88,21 @@ KINDS = {"adam": lambda rate, epsilon: optax.adam(rate, eps=epsilon), "keras_ada
 def make_optimizers(config: OptimizerConfig) -> dict[str, optax.GradientTransformation]:
     """For ``model``, ``actor`` and ``critic``: clip, then the optimizer of ``kind``, then the weight decay if any.
 
+    Their states hold moments as one vector of all tensors, in the order of ``jax.flatten_util.ravel_pytree``.
+
     With a warm-up, update n, from 0, has the rate ``learning_rate min(1, n / warmup)``.
     """
 
     def make(learning_rate: float) -> optax.GradientTransformation:
         rate = optax.linear_schedule(0.0, learning_rate, config.warmup) if config.warmup else learning_rate
         steps = [optax.clip_by_global_norm(config.grad_clip_norm)] if config.grad_clip_norm else []
-        if config.grad_clip_ratio:
-            steps.append(clip_by_ratio(config.grad_clip_ratio))
         steps.append(KINDS[config.kind](rate, config.adam_epsilon))
         if config.weight_decay:
             steps.append(decay_weights(config.weight_decay))
-        return optax.chain(*steps)
+        # These treat every number alike: one vector of all tensors is a few operations, where each tensor by itself is a
+        # hundred more to compile, and to launch on a GPU.
+        flat = optax.flatten(optax.chain(*steps))
+        return optax.chain(clip_by_ratio(config.grad_clip_ratio), flat) if config.grad_clip_ratio else flat
 
     return {
         "model": make(config.model_learning_rate),

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from jaxdreamer import EnvSpec, TrainState
 from torchwm_compat.arrays import require_torch, to_numpy
@@ -181,7 +182,10 @@ def moments(state: TrainState, which: str, spec: EnvSpec) -> dict[str, weights.S
     """All of Adam's ``mu`` or ``nu`` by torchwm's modules and names."""
     import optax
 
-    parts = {name: optax.tree_utils.tree_get(own, which) for name, own in state.optimizers.items()}
+    parts = {}
+    for name, own in state.optimizers.items():
+        _, named = ravel_pytree(state.params[name])  # optimizers keep one vector of all tensors
+        parts[name] = named(optax.tree_utils.tree_get(own, which))
     return weights.to_torch(parts, spec)
 
 
@@ -258,10 +262,11 @@ def _restore_optimizers(path: Any, data: Mapping[str, Any], state: TrainState, s
                     )
                 tree.setdefault(entry.module, {})[entry.name] = array
             counts[own] = int(stored[index]["step"]) if stored else 0
-    mu, nu = (_device(weights.to_jax(tree, state.params, spec)) for tree in found.values())
+    mu, nu = (weights.to_jax(tree, state.params, spec) for tree in found.values())
     restored = {}
     for own, count in counts.items():
-        values = {"mu": mu[own], "nu": nu[own], "count": jnp.asarray(count, jnp.int32)}
+        flat = {"mu": ravel_pytree(mu[own])[0], "nu": ravel_pytree(nu[own])[0]}
+        values = {**flat, "count": jnp.asarray(count, jnp.int32)}
         restored[own] = optax.tree_utils.tree_set(state.optimizers[own], **values)
     return state.optimizers | restored
 
