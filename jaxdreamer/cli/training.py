@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,11 @@ class TrainOptions:
     preset: str | None = field(default=None, metadata={"takes": "NAME[,NAME...]"})
     """The preset that settings start from, or several that stack, as in dreamer_v2,small. Default: dreamer_v1.
     `jaxdreamer presets` lists them."""
+    config: Path | None = None
+    """A YAML or JSON file with settings, by the names that config.json and the command line have; what the command line
+    says wins over it."""
+    print_config: bool = False
+    """Print every setting as YAML, as --config takes it, and train nothing."""
     logdir: Path | None = None
     """Where to write the run; a run that is already there is resumed. Default: a new folder in runs/."""
     seeds: int = 0
@@ -39,8 +44,8 @@ class TrainOptions:
     wandb: bool = False
     """Write metrics to Weights & Biases, too."""
     trust: bool = False
-    """Let a resumed run import the modules and start the programs that its config.json names. Those named on this command
-    line need no permission."""
+    """Let a resumed run import the modules and start the programs that its config.json names, or a new one those that the
+    --config file names. Those named on this command line need no permission."""
 
     start_over: bool = False
     """Start over if LOGDIR already holds a run: its checkpoints, metrics, replay and films are deleted."""
@@ -103,20 +108,26 @@ def parse_train(arguments: Sequence[str]) -> tuple[Config, Path, TrainOptions]:
     return *_settled(options, said.settings), options
 
 
-def _settled(options: TrainOptions, settings: Mapping[str, Any]) -> tuple[Config, Path]:
+def _settled(options: TrainOptions, typed: Mapping[str, Any]) -> tuple[Config, Path]:
     """Configuration and run folder. Without a preset, the settings change the configuration of a run that is there."""
     from jaxdreamer.envs.trust import foreign, refuse_untrusted
 
-    logdir = options.logdir
-    stored = _stored_run(options)
-    if stored is not None and options.preset is None:
+    logdir, stored = options.logdir, _stored_run(options)
+    in_file: dict[str, Any] = {}
+    if options.config is not None:
+        in_file = configs.read_settings(options.config, [item.name for item in fields(TrainOptions)])
+    of_file = in_file.pop("preset", None)
+    preset = options.preset or of_file
+    settings = in_file | typed
+    source = options.config
+    if stored is not None and preset is None:
         from jaxdreamer.record.stored import read_config
 
-        config = configs.replace(read_config(stored), settings)
-        if not options.trust:
-            refuse_untrusted(config.env, stored.config, own=settings)
+        config, source = configs.replace(read_config(stored), settings), stored.config
     else:
-        config = configs.preset(options.preset or "dreamer_v1", **settings)
+        config = configs.preset(preset or "dreamer_v1", **settings)
+    if source is not None and not options.trust:
+        refuse_untrusted(config.env, source, own=typed)
     if foreign(config.env):
         see_modules_here()
     if logdir is None:
@@ -137,6 +148,9 @@ def _stored_run(options: TrainOptions) -> RunDir | None:
 def train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
     """``jaxdreamer train``."""
     config, logdir = _settled(options, settings)
+    if options.print_config:
+        print(configs.to_yaml(config), end="")
+        return 0
     # XLA logs an error for a compilation of several minutes. Real failures are raised anyway.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from jaxdreamer.envs.trust import trust_word
