@@ -118,7 +118,7 @@ def _settled(options: TrainOptions, typed: Mapping[str, Any]) -> tuple[Config, P
         in_file = configs.read_settings(options.config, [item.name for item in fields(TrainOptions)])
     of_file = in_file.pop("preset", None)
     preset = options.preset or of_file
-    settings = in_file | typed
+    settings = {**in_file, **typed}
     source = options.config
     if stored is not None and preset is None:
         from jaxdreamer.record.stored import read_config

@@ -84,6 +84,14 @@ class MetricsLog:
         """Hand a picture, uint8 [H, W, 3], to the sinks; the JSONL file takes none."""
         self._to_sinks(lambda sink: sink.image(name, image, env_frames))
 
+    def film(self, name: str, path: Path, *, env_frames: int) -> None:
+        """Hand a film, a GIF, to the sinks."""
+        self._to_sinks(lambda sink: sink.film(name, path, env_frames) if hasattr(sink, "film") else None)
+
+    def settings(self, settings: Mapping[str, Any]) -> None:
+        """Hand the run's settings, by dotted name, to the sinks."""
+        self._to_sinks(lambda sink: sink.settings(settings) if hasattr(sink, "settings") else None)
+
     @property
     def offset(self) -> int:
         """Bytes written so far, on disk for certain: a checkpoint may promise them."""

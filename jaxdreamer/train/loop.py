@@ -316,6 +316,7 @@ class Loop(abc.ABC):
             with spared():
                 path = run.rundir.videos / f"policy-{at.env_frames:012d}.gif"
                 video.save_video(path, evaluation.frames, evaluation.frame_rate)
+                run.metrics.film("eval/film", path, env_frames=at.env_frames)
         predictable = self.config.run.video and self.config.replay.batch_length > self.context
         if predictions and predictable and self.sees_images and at.updates:
             counters = {"agent_steps": at.agent_steps, "env_frames": at.env_frames, "updates": at.updates}

@@ -171,6 +171,7 @@ def _begin(loop: Loop, resuming: bool, request: Request) -> None:
         loop.begin_with(request.start)
     for run in loop.runs:
         run.metrics.add_sinks(make_sinks(request.sinks, run.rundir.path, loop.env_frames if resuming else None))
+        run.metrics.settings(configs.fields(run.config))
     if not resuming:
         # Last, because a start that is refused must not have deleted anything. What is there is of a start that ended
         # before its first checkpoint, or is to be discarded.

@@ -485,13 +485,19 @@ class Notes:
     name = "notes"
 
     def __init__(self):
-        self.records, self.closed = [], False
+        self.records, self.pictures, self.closed = [], [], False
 
     def write(self, record, step):
         self.records.append((step, record))
 
     def image(self, name, image, step):
-        raise AssertionError("no images here")
+        self.pictures.append((name, step))
+
+    def film(self, name, path, step):
+        self.pictures.append((name, path.name, step))
+
+    def settings(self, settings):
+        self.given = settings
 
     def close(self):
         self.closed = True
@@ -514,6 +520,7 @@ def test_ones_own_sink_gets_every_record_and_saves_are_told(tmp_path):
     )
     assert [record for _, record in notes.records] == metrics.read(tmp_path / "metrics.jsonl") and notes.closed
     assert all(step == record["env_frames"] for step, record in notes.records)
+    assert notes.given == configs.fields(config) and not notes.pictures
     assert [frames for frames, _, _ in saves] == [47, 95, 114]  # entries 50, 100, 120 without their resets
     assert saves[0][1] < saves[1][1] < saves[2][1] == int(result.state.updates)
     np.testing.assert_array_equal(saves[-1][2], result.state.params["actor"]["out"]["bias"])
@@ -567,10 +574,16 @@ def test_pixels_are_reconstructed_and_predicted_into_pictures(tmp_path, preset):
     config = tiny(
         "frames=120", "obs=pixels", "image_size=16x16", "video=true", "num_envs=2", "time_limit=30", preset=preset
     )
-    result = train_agent(config, tmp_path, console=quiet())
+    result = train_agent(config, tmp_path, console=quiet(), sinks=[notes := Notes()])
     films = list((tmp_path / "videos").glob("policy-*.gif"))
     pictures = list((tmp_path / "videos").glob("open_loop-image-*.png"))
     assert films and pictures
+    at = [int(film.stem.rpartition("-")[2]) for film in sorted(films)]
+    # Everything that is drawn goes to the sinks, too.
+    assert [picture for picture in notes.pictures if len(picture) == 3] == [
+        ("eval/film", film.name, frames) for film, frames in zip(sorted(films), at)
+    ]
+    assert [picture for picture in notes.pictures if len(picture) == 2] == [("open_loop/image", n) for n in at]
     lines = metrics.read(tmp_path / "metrics.jsonl")
     assert any("open_loop/image" in line for line in lines)
     assert len(result.evaluation.returns) == 3
