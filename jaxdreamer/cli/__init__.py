@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jaxdreamer import config as configs
-from jaxdreamer.cli import environments, training, words
+from jaxdreamer.cli import environments, looking, training, words
 from jaxdreamer.cli.training import parse_train
 from jaxdreamer.config import Config
 from jaxdreamer.errors import ConfigError, JaxdreamerError, nearest, shown
@@ -132,7 +132,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command(training.train, training.TrainOptions, configs.preset),
     "evaluate": Command(training.evaluate, training.EvaluateOptions),
-    "plot": Command(training.plot, training.PlotOptions),
+    "plot": Command(looking.plot, looking.PlotOptions),
     "presets": Command(_presets, PresetsOptions),
     "metrics": Command(_metrics, MetricsOptions),
     "envs": Command(environments.envs, environments.EnvsOptions),

@@ -1,4 +1,4 @@
-"""The commands about runs: train, evaluate, plot."""
+"""The commands that make and play runs: train, evaluate."""
 
 from __future__ import annotations
 
@@ -76,18 +76,6 @@ class EvaluateOptions:
     """Act by samples of the policy instead of by its most likely actions."""
     trust: bool = False
     """Let the run import the modules and start the programs that its config.json names."""
-
-
-@dataclass(frozen=True)
-class PlotOptions:
-    """Plot a metric of one or more runs against env frames, in the terminal and as a picture."""
-
-    logdirs: tuple[Path, ...] = field(metadata=words.BARE)
-    """Folders of runs, folders that --seeds made, or metrics.jsonl files."""
-    out: Path = Path("curve.png")
-    """The picture: .png, .svg or .pdf."""
-    y: str = "eval/return"
-    """The metric's name in metrics.jsonl."""
 
 
 def see_modules_here() -> None:
@@ -219,16 +207,4 @@ def evaluate(options: EvaluateOptions) -> int:
     if several:
         each = ", ".join(f"{run.name} {mean:.2f}" for run, mean in zip(runs, means))
         print(f"mean return of {len(runs)} seeds: {fmean(means):.2f} ({each})")
-    return 0
-
-
-def plot(options: PlotOptions) -> int:
-    """``jaxdreamer plot``."""
-    from jaxdreamer.record.plot import draw, read_curves, spark
-
-    curves = read_curves(options.logdirs, y=options.y)
-    for name, points in curves.items():
-        frames, values = zip(*points)
-        print(f"{name}: {options.y}, {frames[0]:,} to {frames[-1]:,} frames: {spark(values)}")
-    print(draw(curves, options.out, y=options.y))
     return 0

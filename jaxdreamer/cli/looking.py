@@ -1,0 +1,57 @@
+"""The commands that look at runs: plot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from jaxdreamer.cli import words
+
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """Plot a metric of one or more runs, in the terminal and as a picture.
+
+    Runs of a group are one curve: their mean, or interquartile mean, with a 95 % bootstrap interval over the runs.
+    """
+
+    logdirs: tuple[Path, ...] = field(metadata=words.BARE)
+    """Folders of runs, folders that --seeds made, or metrics.jsonl files."""
+    out: Path = Path("curve.png")
+    """The picture: .png, .svg or .pdf."""
+    y: str = "eval/return"
+    """The metric's name in metrics.jsonl."""
+    x: Literal["env_frames", "agent_steps", "updates"] = "env_frames"
+    """What it is drawn against."""
+    group: str = ""
+    """Settings, as in preset or env.id,deter_size: runs that agree in them are a group. Default: the seeds of a folder that
+    --seeds made are one, every other run is alone."""
+    center: Literal["mean", "iqm"] = "mean"
+    """What a group's curve is: the mean, or the mean without the highest and the lowest quarter of the runs."""
+    title: str = ""
+    """Above the picture. Default: the task, where it is one."""
+
+
+def plot(options: PlotOptions) -> int:
+    """``jaxdreamer plot``."""
+    from jaxdreamer.record.bands import IN_WORDS, band
+    from jaxdreamer.record.plot import AXES, draw, grouped, spark, task_of
+
+    by = [name for name in options.group.split(",") if name.strip()]
+    groups = grouped(options.logdirs, by, options.x, options.y)
+    for runs in groups.values():
+        for name, points in runs.items():
+            along, values = zip(*points)
+            span = f"{along[0]:,} to {along[-1]:,} {AXES[options.x].removeprefix('env ')}"
+            print(f"{name}: {options.y}, {span}: {spark(values)}")
+    bands = {name: band(list(runs.values()), options.center) for name, runs in groups.items()}
+    for name, one in bands.items():
+        if one.low is not None and one.high is not None:
+            print(
+                f"{name}: {IN_WORDS[options.center]} of {one.runs} runs {one.center[-1]:.1f}, 95 % interval "
+                f"{one.low[-1]:.1f} to {one.high[-1]:.1f}, at {one.x[-1]:,.0f} {AXES[options.x]}"
+            )
+    title = options.title or task_of(options.logdirs)
+    print(draw(bands, options.out, x=options.x, y=options.y, title=title, center=options.center))
+    return 0
