@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from jaxdreamer import config as configs
 from jaxdreamer.cli import words
 from jaxdreamer.config import Config
-from jaxdreamer.files import shell_word
 
 if TYPE_CHECKING:
     from jaxdreamer.record.rundir import RunDir
@@ -142,7 +141,9 @@ def train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
     # XLA logs an error for a compilation of several minutes. Real failures are raised anyway.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from jaxdreamer.envs.trust import trust_word
+    from jaxdreamer.record.card import Outcome, card
     from jaxdreamer.record.progress import lasting, say
+    from jaxdreamer.record.rundir import RunDir
     from jaxdreamer.train.api import train_agent, train_seeds
 
     console = lasting()
@@ -151,33 +152,12 @@ def train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
         results = train_seeds(config, logdir, options.seeds, **shared)
     else:
         results = [train_agent(config, logdir, drop_damaged_replay=options.drop_damaged_replay, **shared)]
-    for result in results:
-        if result.evaluation is None:
-            return 130
-        for line in _summary(result, trust_word(config.env)):
-            say(console, line)
+    outcomes = [Outcome(RunDir(one.logdir), one.evaluation.metrics()) for one in results if one.evaluation is not None]
+    if len(outcomes) < len(results):
+        return 130
+    for line in card(outcomes, trust_word(config.env)):
+        say(console, line)
     return 0
-
-
-def _summary(result: Any, trust: str) -> list[str]:
-    """The outcome of a finished run, in a few lines."""
-    from jaxdreamer.record import metrics
-    from jaxdreamer.record.plot import spark
-
-    scores = result.evaluation.metrics()
-    points = metrics.curve(metrics.read(result.logdir / "metrics.jsonl"), "eval/return")
-    lines = []
-    if points:  # none where the metrics of a finished run were deleted
-        frames, values = zip(*points)
-        lines.append(f"learning curve (evaluation return, {frames[0]:,} to {frames[-1]:,} frames): {spark(values)}")
-    lines.append(
-        f"final evaluation of {len(result.evaluation.returns)} episodes without exploration: mean return "
-        f"{scores['eval/return']:.1f} (lowest {scores['eval/return_min']:.1f}, highest {scores['eval/return_max']:.1f})"
-    )
-    films = sorted((result.logdir / "videos").glob("policy-*"))
-    lines += [f"film of the learned policy: {film}" for film in films[-1:]]
-    again = f"jaxdreamer evaluate {shell_word(result.logdir)}{trust}"
-    return [*lines, f"everything is in {result.logdir}; play it again with: {again}"]
 
 
 def evaluate(options: EvaluateOptions) -> int:

@@ -73,7 +73,7 @@ class RingSize(NamedTuple):
         parts = ", ".join(f"{key} {human(self.copies * size)}" for key, size in sizes.items())
         times = f" for each of {self.copies} seeds" if self.copies > 1 else ""
         return (
-            f"replay: {self.rows * self.lanes:,} entries ({self.rows:,} x {self.lanes} environments){times} "
+            f"{self.rows * self.lanes:,} entries ({self.rows:,} x {self.lanes} environments){times} "
             f"take {human(self.copies * self.nbytes)} of {self.where} memory ({parts})"
         )
 
@@ -83,7 +83,7 @@ class RingSize(NamedTuple):
         if nbytes > fraction * available:
             owner = "this machine" if self.where == "host" else "the device"
             raise ReplayTooLarge(
-                f"{self.describe()}, but {owner} has {human(available)} available, of which the replay may take "
+                f"replay: {self.describe()}, but {owner} has {human(available)} available, of which the replay may take "
                 f"{fraction:.0%}: set replay.capacity to {int(fraction * available / (nbytes / self.rows)) * self.lanes} "
                 "or less, or make env.image_size smaller"
             )

@@ -28,15 +28,18 @@ def load_run(logdir: str | os.PathLike[str]) -> tuple[Config, EnvSpec]:
         return config, read_spec(rundir.spec)
 
 
-def describe(spec: EnvSpec) -> list[str]:
-    """Observation keys and action parts, a line each."""
+def describe(spec: EnvSpec) -> list[tuple[str, str]]:
+    """Observation keys and action parts, each with its label."""
     kinds = {"image": "convolutions", "vector": "dense layers", "discrete": "one-hot, dense layers"}
     lines = [
-        f"observation {key}: {'x'.join(map(str, item.shape)) or 'scalar'} {item.dtype} -> {kinds[item.kind]}"
+        (f"observation {key}", f"{'x'.join(map(str, item.shape)) or 'scalar'} {item.dtype} -> {kinds[item.kind]}")
         for key, item in spec.obs.items()
     ]
-    parts = [f"{p.size} numbers in [-1, 1]" if p.kind == "continuous" else f"1 of {p.size}" for p in spec.action.parts]
-    return [*lines, f"action: {', '.join(parts)}"]
+    parts = [
+        f"{p.size} number{'s' * (p.size > 1)} in [-1, 1]" if p.kind == "continuous" else f"1 of {p.size}"
+        for p in spec.action.parts
+    ]
+    return [*lines, ("action", ", ".join(parts))]
 
 
 def settle_config(rundir: RunDir, config: Config, start_over: bool) -> dict[str, tuple[Any, Any]]:

@@ -59,6 +59,8 @@ class Loop(abc.ABC):
 
     name: ClassVar[str]
     """As in ``run.loop``; the loops' checkpoints are not each other's."""
+    memory: str
+    """What the replay takes, in words."""
 
     def __init__(self, job: Job, spec: EnvSpec, play: Play, *, can_render: bool, lanes: int, call: int | None = None):
         """Before the first step.
@@ -83,9 +85,7 @@ class Loop(abc.ABC):
         self.stop_requested = False
         self.saved_at: int | None = None  # frames at the newest checkpoint
         if not {"classic", "tiny", "small"} & set(config.preset.split(",")):
-            self.progress.advice = (
-                "; it can be stopped and resumed at any time, and --preset classic is a much smaller one"
-            )
+            self.progress.advice = "; it can be stopped and resumed at any time, and --preset classic is much smaller"
         # Entries of a sequence that the model is shown in the pictures of open-loop prediction, before it predicts.
         self.context = max(1, config.replay.batch_length // 4)
         self.sees_images = any(item.kind == "image" for item in spec.obs.values())

@@ -18,6 +18,7 @@ from jaxdreamer.envs.trust import trust_word
 from jaxdreamer.files import shell_word
 from jaxdreamer.nets.networks import Networks
 from jaxdreamer.record import checkpoint
+from jaxdreamer.record.card import block
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.progress import Progress, lasting
 from jaxdreamer.record.rundir import RunDir
@@ -25,10 +26,11 @@ from jaxdreamer.record.sinks import Sink, make_sinks
 from jaxdreamer.record.stored import checkpoints_of, warn_if_edited
 from jaxdreamer.saving import write_json
 from jaxdreamer.train.evaluate import Acts, Evaluation, Play
-from jaxdreamer.train.folder import check_loop, check_spec, describe, load_run, settle_config, write_spec
+from jaxdreamer.train.folder import check_loop, check_spec, load_run, settle_config, write_spec
 from jaxdreamer.train.hooks import Hooks, joined, of_settings
 from jaxdreamer.train.loop import Job, Loop, Run
 from jaxdreamer.train.placement import Placement, one_device
+from jaxdreamer.train.session import session
 from jaxdreamer.train.size import make_trainable
 from jaxdreamer.train.status import header
 from jaxdreamer.train.stop import Signals
@@ -121,9 +123,9 @@ def train(
         for one, folder in zip(each, folders):
             write_json(folder.config, configs.to_dict(one))
             write_spec(folder, world.spec, world.spaces)
-        for line in header(loop, ", ".join(str(folder.path) for folder in folders)):
+        for line in block("training", header(loop, [folder.path for folder in folders])):
             progress.log(line)
-        with signals.saving(loop):
+        with session(loop), signals.saving(loop):
             evaluations = loop.run()
         if evaluations is None:
             progress.log(_how_to_resume(loop))
@@ -150,8 +152,6 @@ def _announce(
         if note := check_spec(folder, world.spec):
             progress.log(note)
         check_loop(folder, world.name)
-    for line in describe(world.spec):
-        progress.log(line)
     if config.run.video and not world.can_render:
         progress.log("no films are made: this environment cannot be drawn (in gymnasium, set render_mode='rgb_array')")
     if there and len(there) < len(folders):

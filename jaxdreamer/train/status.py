@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
+from jaxdreamer.record.card import Row
 from jaxdreamer.record.pace import Work
+from jaxdreamer.train.folder import describe
 
 if TYPE_CHECKING:
     from jaxdreamer.train.loop import Loop
 
 
-def header(loop: Loop, where: str) -> list[str]:
-    """What is trained, on what, and for how long; ``where`` it is written."""
+def header(loop: Loop, folders: Sequence[Path]) -> list[Row]:
+    """What is trained, on what, and for how long, for :func:`jaxdreamer.record.card.block`."""
     config, device = loop.config, jax.devices()[0]
-    size = sum(leaf.size for leaf in jax.tree.leaves(loop.state.params))
-    done = f"; {loop.counted:,} frames are already done" if loop.position else ""
-    return [
-        f"training {config.env.task} (env.backend={config.env.backend}) with {config.preset}, seed {config.seed}, on "
-        f"{device.device_kind} ({device.platform}), written to {where}",
-        f"{size:,} parameters; budget {config.run.frames:,} frames = {work(loop).updates:,} updates{done}",
+    seeds = [run.config.seed for run in loop.runs]
+    many = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    repeat = f", action_repeat {config.env.action_repeat}" if config.env.action_repeat > 1 else ""
+    lanes = f", {config.env.num_envs} side by side" if config.env.num_envs > 1 else ""
+    rows = [
+        ("environment", f"{config.env.task} (env.backend={config.env.backend}){lanes}{repeat}"),
+        *describe(loop.spec),
+        ("agent", f"{config.preset} (algorithm {config.algorithm}), {many}, {parameters(loop):,} parameters"),
+        ("device", f"{device.device_kind} ({device.platform}), environments on the {loop.name}"),
+        ("replay", loop.memory),
+        ("budget", f"{config.run.frames:,} frames = {work(loop).updates:,} updates"),
     ]
+    if loop.position:
+        rows.append(("done", f"{loop.counted:,} frames, {loop.updates:,} updates"))
+    if work(loop).updates:
+        rows.append(("time", "told as soon as a few updates have been timed"))
+    return [*rows, ("folder", str(folders[0] if len(folders) == 1 else folders[0].parent))]
+
+
+def parameters(loop: Loop) -> int:
+    """How many numbers one seed learns."""
+    return sum(leaf.size for leaf in jax.tree.leaves(loop.state.params))
 
 
 def work(loop: Loop) -> Work:

@@ -561,12 +561,17 @@ def test_compiling_is_announced_and_progress_told(tmp_path):
     train_agent(tiny("frames=80", "eval_episodes=1"), tmp_path, console=console)
     shown = console.file.getvalue()
     assert "compiling 2 updates of dreamer_v1,tiny, once: the result is cached ..." in shown
-    assert "training Pendulum-v1 (env.backend=gym) with dreamer_v1,tiny, seed 0, on cpu (cpu), written to" in shown
-    assert re.search(r"[\d,]+ parameters; budget 80 frames = 10 updates\n", shown)
+    header = dict(re.findall(r"^  (\S+(?: \S+)?)  +(.*)$", shown[shown.index("training ---") :], re.M))
+    assert list(header) == [
+        "environment", "observation state", "action", "agent", "device", "replay", "budget", "time", "folder"
+    ]  # fmt: skip
+    assert header["environment"] == "Pendulum-v1 (env.backend=gym)" and header["folder"] == str(tmp_path)
+    assert header["observation state"] == "3 float32 -> dense layers" and header["action"] == "1 number in [-1, 1]"
+    assert header["device"] == "cpu (cpu), environments on the host" and "of host memory" in header["replay"]
+    assert header["budget"] == "80 frames = 10 updates"
+    assert re.fullmatch(r"dreamer_v1,tiny \(algorithm dreamer\), seed 0, [\d,]+ parameters", header["agent"])
     assert "final evaluation of 1 episodes" in shown and shown.count("80/80 frames") == 1
     assert "... done in" in shown
-    assert "host memory" in shown  # the replay's bytes
-    assert "observation state: 3 float32 -> dense layers" in shown
 
 
 @pytest.mark.parametrize("preset", ["dreamer_v1,tiny", "dreamer_v2,tiny"])
