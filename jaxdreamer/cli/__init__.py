@@ -1,4 +1,4 @@
-"""The command line: ``jaxdreamer train | evaluate | plot | presets | metrics | envs | check-env | doctor | help``.
+"""The command line, ``jaxdreamer COMMAND``: train, evaluate, runs, plot, report and others, see COMMANDS.
 
 Each command is a function of its options, a frozen dataclass: a field there, with its text below, is an option.
 :mod:`jaxdreamer.cli.words` reads the words.
@@ -132,6 +132,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command(training.train, training.TrainOptions, configs.preset),
     "evaluate": Command(training.evaluate, training.EvaluateOptions),
+    "runs": Command(looking.runs, looking.RunsOptions),
     "plot": Command(looking.plot, looking.PlotOptions),
     "presets": Command(_presets, PresetsOptions),
     "metrics": Command(_metrics, MetricsOptions),

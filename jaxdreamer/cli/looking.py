@@ -1,12 +1,16 @@
-"""The commands that look at runs: plot."""
+"""The commands that look at runs: runs, plot."""
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from jaxdreamer.cli import words
+from jaxdreamer.files import at_home
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,42 @@ class PlotOptions:
     """What a group's curve is: the mean, or the mean without the highest and the lowest quarter of the runs."""
     title: str = ""
     """Above the picture. Default: the task, where it is one."""
+
+
+@dataclass(frozen=True)
+class RunsOptions:
+    """List the runs in a folder and the folders below it: state, task, preset, seed, frames, evaluations."""
+
+    folder: Path = field(default=Path("runs"), metadata=words.BARE)
+    """Where to look; a run's own folder shows that one."""
+    json: bool = False
+    """Print a list of objects instead of a table, with every number in full."""
+
+
+def runs(options: RunsOptions) -> int:
+    """``jaxdreamer runs``."""
+    from jaxdreamer.record.listing import COLUMNS, LEAST, find, table
+
+    found = find(options.folder)
+    if options.json:
+        print(json.dumps([one._asdict() for one in found], indent=1))
+        return 0
+    if not found:
+        print(f"{options.folder} holds no runs")
+        return 0
+    lines = [COLUMNS, *table(found, at_home(options.folder))]
+    widths = {name: max(len(line[column]) for line in lines) for column, name in enumerate(COLUMNS)}
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    for name in LEAST:
+        if sum(widths.values()) + 2 * (len(widths) - 1) > room:
+            del widths[name]
+    for line in lines:
+        shown = (f"{text:{widths[name]}}" for name, text in zip(COLUMNS, line) if name in widths)
+        print("  ".join(shown).rstrip())
+    for one, line in zip(found, lines[1:]):
+        if one.state == "broken":
+            print(f"{line[0]} is broken: {one.why}")
+    return 0
 
 
 def plot(options: PlotOptions) -> int:
