@@ -133,6 +133,7 @@ COMMANDS = {
     "train": Command(training.train, training.TrainOptions, configs.preset),
     "evaluate": Command(training.evaluate, training.EvaluateOptions),
     "runs": Command(looking.runs, looking.RunsOptions),
+    "report": Command(looking.report, looking.ReportOptions),
     "plot": Command(looking.plot, looking.PlotOptions),
     "presets": Command(_presets, PresetsOptions),
     "metrics": Command(_metrics, MetricsOptions),

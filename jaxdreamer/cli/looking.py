@@ -1,4 +1,4 @@
-"""The commands that look at runs: runs, plot."""
+"""The commands that look at runs: runs, report, plot."""
 
 from __future__ import annotations
 
@@ -70,6 +70,38 @@ def runs(options: RunsOptions) -> int:
     for one, line in zip(found, lines[1:]):
         if one.state == "broken":
             print(f"{line[0]} is broken: {one.why}")
+    return 0
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Write one HTML page about runs: curves, films, dreams, speed, settings, versions.
+
+    The page holds all that it shows, opens from a file, and asks nothing of a network.
+    """
+
+    logdirs: tuple[Path, ...] = field(metadata=words.BARE)
+    """Folders of runs, or folders that --seeds made."""
+    out: Path = Path("report.html")
+    """The page."""
+    group: str = ""
+    """Settings, as for `jaxdreamer plot`: runs that agree in them are one curve."""
+    center: Literal["mean", "iqm"] = "mean"
+    """What that curve is, as for `jaxdreamer plot`."""
+    title: str = ""
+    """Of the page. Default: the tasks."""
+
+
+def report(options: ReportOptions) -> int:
+    """``jaxdreamer report``."""
+    from jaxdreamer.record.report import write_report
+    from jaxdreamer.train.metrics import sentence
+
+    by = [name for name in options.group.split(",") if name.strip()]
+    out = write_report(
+        options.logdirs, options.out, by=by, center=options.center, title=options.title, explain=sentence
+    )
+    print(f"{out.absolute()} ({out.stat().st_size / 2**20:.1f} MB): open it in a browser")
     return 0
 
 

@@ -124,7 +124,7 @@ LEAST = ("written", "seed", "preset")
 def table(runs: list[Listed], root: Path, now: float | None = None) -> list[tuple[str, ...]]:
     """A line of texts for each run, under COLUMNS; folders are written from ``root`` on."""
     now = time.time() if now is None else now
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for run in runs:
         name = os.path.relpath(run.folder, root)
         age = "" if run.written is None else f"{in_words(max(0.0, now - run.written))} ago"

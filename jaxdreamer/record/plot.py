@@ -19,13 +19,15 @@ from jaxdreamer.record.rundir import RunDir, runs_of
 from jaxdreamer.record.stored import read_config
 from jaxdreamer.saving import storing
 
-__all__ = ["AXES", "Curves", "draw", "grouped", "read_curves", "spark", "task_of", "unit_of"]
+__all__ = ["AXES", "Curves", "draw", "grouped", "groups_of", "read_curves", "spark", "task_of", "unit_of"]
 
 Curves = dict[str, Points]
 SUFFIXES = (".png", ".svg", ".pdf")
 AXES = {"env_frames": "env frames", "agent_steps": "agent steps", "updates": "updates"}
 """What curves may be drawn against, in words."""
 _UNITS = {
+    "imagined/discount": "",
+    "imagined/*": "the units that rewards are learned in",
     "*/return*": "the environment's own units",
     "*/length": "agent steps",
     "*/episodes": "episodes",
@@ -58,16 +60,23 @@ def read_curves(logdirs: Iterable[str | os.PathLike[str]], x: str = "env_frames"
 def grouped(
     logdirs: Iterable[str | os.PathLike[str]], by: Sequence[str] = (), x: str = "env_frames", y: str = "eval/return"
 ) -> dict[str, Curves]:
-    """:func:`read_curves` in groups, by their names.
+    """:func:`read_curves` in groups, as :func:`groups_of` makes them. ConfigError where a run has no such metric."""
+    return {
+        group: {name: _points(source, x, y) for name, source in runs.items()}
+        for group, runs in groups_of(logdirs, by).items()
+    }
+
+
+def groups_of(logdirs: Iterable[str | os.PathLike[str]], by: Sequence[str] = ()) -> dict[str, dict[str, Path]]:
+    """The metrics files of runs, by unique names, in groups.
 
     Args:
         logdirs: runs, folders that ``--seeds`` made, or metrics files.
         by: settings; runs that agree in them are a group. Without any, a folder made by ``--seeds`` is one, and every other
             run is alone.
-        x, y: names of metrics.
 
     Raises:
-        ConfigError: a run has no such metric, or there is no such setting.
+        ConfigError: there is no such run, or no such setting.
     """
     arguments = [at_home(logdir) for logdir in logdirs]
     sources = dict.fromkeys(source for path in arguments for source in _sources(path))
@@ -75,13 +84,13 @@ def grouped(
         raise ConfigError("no run folder given")
     several = {source for path in arguments if path.is_dir() for source in _sources(path) if source.parent != path}
     keys = [configs.resolve_name(name) for name in by]
-    groups: dict[str, Curves] = {}
+    groups: dict[str, dict[str, Path]] = {}
     for source, name in zip(sources, _names(list(sources))):
         if keys:
             group = _of_settings(source, keys)
         else:
             group = name.rpartition("/")[0] if source in several else name
-        groups.setdefault(group, {})[name] = _points(source, x, y)
+        groups.setdefault(group, {})[name] = source
     return groups
 
 
@@ -196,10 +205,12 @@ def _sources(path: Path) -> list[Path]:
 
 
 def _names(sources: list[Path]) -> list[str]:
-    """The name of each run's folder, with as many of the folders above as make it unique."""
+    """The name of each run's folder, with as many folders above as tell it from the others, and one more above a seed's."""
     parts = [source.absolute().parent.parts for source in sources]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names) and not any(name.startswith("seed-") for name in names):
-            return names
-    return [str(source) for source in sources]
+    names = []
+    for own, source in zip(parts, sources):
+        depths = (depth for depth in range(1, len(own) + 1) if not own[-depth].startswith("seed-"))
+        alone = (depth for depth in depths if sum(other[-depth:] == own[-depth:] for other in parts) == 1)
+        depth = next(alone, None)
+        names.append(str(source) if depth is None else "/".join(own[-depth:]))
+    return names

@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jaxdreamer.files import FileMissing, FileUnusable, number, parse_json, read_text, require
+from jaxdreamer.files import FileMissing, natural, number, parse_json, read_text, require
 from jaxdreamer.saving import append_to, storing
 
 __all__ = ["append", "newest", "read", "wall_seconds"]
 
 _MOST = 2**22  # bytes
-_FORM = {"time": number}
+_FORM = {"time": number, "frames": natural, "parameters": natural, "versions": {...: str}, "failed": str}
+"""Of those that are there; ``time`` always is."""
 
 
 def append(path: str | os.PathLike[str], entry: Mapping[str, Any]) -> None:
@@ -33,7 +34,8 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     ]  # the last may be cut off by a kill
     entries = [parse_json(path, line.encode()) for line in lines]
     for index, entry in enumerate(entries):
-        require(entry, _FORM, f"{path}, line {index + 1}", FileUnusable)
+        require(entry, {"time": number}, where := f"{path}, line {index + 1}")
+        require(entry, {name: form for name, form in _FORM.items() if name in entry}, where)
     return entries
 
 

@@ -1,6 +1,6 @@
 """Further places for metrics, by name: TensorBoard and Weights & Biases, each behind an extra.
 
-Another one is a class here, or elsewhere, with the methods of :class:`Sink`, and a line in SINKS.
+Another one is a class here, or elsewhere, with the methods of :class:`Sink` or :class:`FullSink`, and a line in SINKS.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from jaxdreamer.saving import write_text
 
 
 class Sink(Protocol):
-    """Where records go beside the JSONL file. One that has no ``film`` or no ``settings`` is not handed any."""
+    """Where records go beside the JSONL file."""
 
     name: str
 
@@ -29,14 +29,19 @@ class Sink(Protocol):
     def image(self, name: str, image: np.ndarray, step: int) -> None:
         """Take one picture, uint8 [H, W, 3]."""
 
+    def close(self) -> None:
+        """Flush and end."""
+
+
+@runtime_checkable
+class FullSink(Sink, Protocol):
+    """One that takes films and settings, too; others are not handed any."""
+
     def film(self, name: str, path: Path, step: int) -> None:
         """Take one film, a GIF."""
 
     def settings(self, settings: Mapping[str, Any]) -> None:
         """Take the run's settings by dotted name, plain values, before its first record; of a resumed run anew."""
-
-    def close(self) -> None:
-        """Flush and end."""
 
 
 class TensorBoard:

@@ -123,8 +123,7 @@ def train(
         for one, folder in zip(each, folders):
             write_json(folder.config, configs.to_dict(one))
             write_spec(folder, world.spec, world.spaces)
-        for line in block("training", header(loop, [folder.path for folder in folders])):
-            progress.log(line)
+        progress.log("\n".join(block("training", header(loop, [folder.path for folder in folders]))))
         with session(loop), signals.saving(loop):
             evaluations = loop.run()
         if evaluations is None:
