@@ -68,13 +68,17 @@ class RingSize(NamedTuple):
         return sum(self.fields.values())
 
     def describe(self) -> str:
-        """One line for the start of a run: entries, bytes, and bytes by field."""
+        """Entries, bytes, and bytes by field, in a line."""
         sizes = {key: size for key, size in self.fields.items() if size >= 0.01 * self.nbytes}
         parts = ", ".join(f"{key} {human(self.copies * size)}" for key, size in sizes.items())
+        return f"{self.brief()} ({parts})"
+
+    def brief(self) -> str:
+        """Entries and bytes, for the start of a run."""
         times = f" for each of {self.copies} seeds" if self.copies > 1 else ""
         return (
             f"{self.rows * self.lanes:,} entries ({self.rows:,} x {self.lanes} environments){times} "
-            f"take {human(self.copies * self.nbytes)} of {self.where} memory ({parts})"
+            f"take {human(self.copies * self.nbytes)} of {self.where} memory"
         )
 
     def refuse_if_too_large(self, available: int, fraction: float) -> None:

@@ -68,7 +68,7 @@ class DeviceLoop(Loop):
             copies=len(self.runs),
             kept=kept_layout(self.algorithm),
         )
-        self.memory = replay.size.describe()
+        self.memory = replay.size.brief()
         program = make_program(self.algorithm, copies, replay, cross_episodes=config.replay.cross_episodes)
         self.traces = 0  # times the program was traced; a test holds it at one
 

@@ -100,7 +100,7 @@ class HostLoop(Loop):
             guard=guard,
             kept=kept_layout(self.algorithm),
         )
-        self.memory = self.replay.size.describe()
+        self.memory = self.replay.size.brief()
         key_learner, key_act, _ = jax.random.split(jax.random.key(config.seed), 3)  # the third is the evaluations'
         with self.progress.status("building the networks"):
             self._state = self.placement.put_state(jax.jit(self.algorithm.init)(key_learner))
