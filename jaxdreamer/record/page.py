@@ -25,15 +25,15 @@ body { margin: 0 auto; max-width: 76rem; padding: 1rem; background: var(--back);
   font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
 h1 { font-size: 1.6rem; margin: .5rem 0 0 } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem } h3 { font-size: 1rem; margin: 0 }
 p { margin: .3rem 0 } .soft, figcaption { color: var(--soft); font-size: .85rem }
-.wide { overflow-x: auto } table { border-collapse: collapse; font-size: .85rem; width: 100% }
+.wide { overflow-x: auto } table { border-collapse: collapse; font-size: .85rem; min-width: 100%; width: max-content }
 th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
 th { color: var(--soft); font-weight: 600; white-space: nowrap }
-td { font-variant-numeric: tabular-nums; min-width: 4rem }
+td { font-variant-numeric: tabular-nums; max-width: 24rem }
 .cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)) }
-.first { max-width: 50rem } .cards > *, .first { background: var(--card); border-radius: .5rem; padding: .75rem; margin: 0 }
+.first { max-width: 42rem } .cards > *, .first { background: var(--card); border-radius: .5rem; padding: .75rem; margin: 0 }
 svg { display: block; width: 100%; height: auto } .bar { height: 1.4rem; border-radius: .3rem }
-.grid { stroke: var(--line); stroke-width: 1 } .tick, .axis { fill: var(--soft); font: 10px system-ui, sans-serif }
-.axis { font-size: 11px } polyline { fill: none; stroke-width: 1.8; stroke-linejoin: round } .band { opacity: .22 }
+.grid { stroke: var(--line); stroke-width: 1 } .tick, .axis { fill: var(--soft); font: 11.5px system-ui, sans-serif }
+.axis { font-size: 12px } polyline { fill: none; stroke-width: 1.8; stroke-linejoin: round } .band { opacity: .22 }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; margin: .5rem 0; list-style: none }
 .legend li { font-size: .9rem }
 .legend svg { display: inline-block; width: .9em; height: .9em; margin-right: .4em; vertical-align: -.1em }

@@ -82,7 +82,8 @@ def groups_of(logdirs: Iterable[str | os.PathLike[str]], by: Sequence[str] = ())
     sources = dict.fromkeys(source for path in arguments for source in _sources(path))
     if not sources:
         raise ConfigError("no run folder given")
-    several = {source for path in arguments if path.is_dir() for source in _sources(path) if source.parent != path}
+    folders = [path for path in arguments if path.is_dir()]
+    several = {source for path in folders for source in _sources(path) if source.parent != RunDir(path).path}
     keys = [configs.resolve_name(name) for name in by]
     groups: dict[str, dict[str, Path]] = {}
     for source, name in zip(sources, _names(list(sources))):

@@ -16,7 +16,7 @@ __all__ = ["COLORS", "bar", "chart", "plain"]
 COLORS = 8
 """Classes ``c0`` to ``c7`` of the page's style; further curves are dashed."""
 _WIDTH, _HEIGHT = 440, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 8, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 8, 36
 
 
 def plain(text: object) -> str:
@@ -97,7 +97,7 @@ def _grid(across: _Scale, up: _Scale) -> str:
     for value in across.ticks(5):
         x = f"{across(value):.1f}"
         parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{_TOP}" y2="{bottom}"/>')
-        parts.append(f'<text class="tick" x="{x}" y="{bottom + 13}" text-anchor="middle">{compact(value)}</text>')
+        parts.append(f'<text class="tick" x="{x}" y="{bottom + 14}" text-anchor="middle">{compact(value)}</text>')
     return "".join(parts)
 
 
@@ -105,7 +105,7 @@ def _labels(x_label: str, y_label: str) -> str:
     middle, height = (_LEFT + _WIDTH - _RIGHT) / 2, (_TOP + _HEIGHT - _BOTTOM) / 2
     return (
         f'<text class="axis" x="{middle}" y="{_HEIGHT - 5}" text-anchor="middle">{plain(x_label)}</text>'
-        f'<text class="axis" transform="translate(10 {height}) rotate(-90)" text-anchor="middle">{plain(y_label)}</text>'
+        f'<text class="axis" transform="translate(11 {height}) rotate(-90)" text-anchor="middle">{plain(y_label)}</text>'
     )
 
 

@@ -186,9 +186,12 @@ def test_runs_are_grouped_by_folder_or_by_their_settings(tmp_path):
         grouped(runs, ["brax_backend"])
 
 
-def test_a_seeds_folder_given_alone_is_a_run_like_any_other(tmp_path):
+def test_a_seeds_folder_given_alone_is_a_run_like_any_other(tmp_path, monkeypatch):
     for seed in (0, 1):
         write_run(tmp_path / "four" / f"seed-{seed}", [seed, 1])
+    monkeypatch.chdir(tmp_path)
+    assert list(grouped(["four/seed-1"])) == list(grouped(["four/seed-1/metrics.jsonl"])) == ["four/seed-1"]
+    assert {group: list(runs) for group, runs in grouped(["four"]).items()} == {"four": ["four/seed-0", "four/seed-1"]}
     assert {group: list(runs) for group, runs in grouped([tmp_path / "four" / "seed-1"]).items()} == {
         "four/seed-1": ["four/seed-1"]
     }
