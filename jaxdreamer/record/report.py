@@ -217,7 +217,12 @@ def _dreams(runs: Sequence[_Run]) -> str:
     for run in runs:
         if run.config is None:
             continue
-        for key, path in loops.newest(run.folder).items():
+        try:
+            pictures = loops.newest(run.folder)
+        except JaxdreamerError as error:
+            parts.append(note(f"{run.name}: pictures are left out, as {error}"))
+            continue
+        for key, path in pictures.items():
             frames = path.stem.rpartition("-")[2].lstrip("0") or "0"
             caption = f"{run.name}: {key} at {frames} frames"
             try:

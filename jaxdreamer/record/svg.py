@@ -16,6 +16,7 @@ __all__ = ["COLORS", "bar", "chart", "plain"]
 COLORS = 8
 """Classes ``c0`` to ``c7`` of the page's style; further curves are dashed."""
 _WIDTH, _HEIGHT = 440, 250
+_SMALLEST = 1e-290  # of smaller numbers differences have no digits
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 8, 36
 
 
@@ -81,9 +82,10 @@ def _range(arrays: Iterable[np.ndarray]) -> tuple[float, float]:
     """The smallest and the largest number, apart."""
     values = np.concatenate([np.ravel(array) for array in arrays])
     low, high = float(values.min()), float(values.max())
-    if high - low > 1e-9 * max(abs(low), abs(high)):
+    size = max(abs(low), abs(high))
+    if high - low > max(1e-9 * size, _SMALLEST):
         return low, high
-    around = abs(low) * 0.1 or 1.0
+    around = 0.1 * size if size > _SMALLEST else 1.0
     return low - around, high + around
 
 

@@ -136,6 +136,18 @@ def test_wall_time_is_of_all_sessions_without_the_time_between(tmp_path):
     sessions.append(run.sessions, {"time": BEGAN + 1000})
     assert sessions.wall_seconds(sessions.read(run.sessions), records) == 30 + 25
     assert sessions.wall_seconds([], records) == 1020
-    with open(run.sessions, "a") as file:
+
+
+def test_a_damaged_session_is_left_out_and_told(tmp_path, caplog):
+    path = tmp_path / "sessions.jsonl"
+    assert sessions.read(path) == [] and sessions.newest(path) == {}
+    sessions.append(path, {"time": 1.5})
+    with open(path, "a") as file:
         file.write('{"time": 1')  # killed while writing
-    assert len(sessions.read(run.sessions)) == 3
+    assert sessions.read(path) == [{"time": 1.5}] and not caplog.records
+    sessions.append(path, {"time": 2})
+    with open(path, "a") as file:
+        file.write('[]\n{"time": "x"}\n{"time": 3, "parameters": "many"}\n{"time": 3, "versions": {"jax": 1}}\n')
+    sessions.append(path, {"time": 4, "failed": "x"})
+    assert [entry["time"] for entry in sessions.read(path)] == [1.5, 2, 4] and sessions.newest(path) == {"time": 2}
+    assert "5 damaged lines are skipped, the first is line 2" in caplog.text
