@@ -126,7 +126,7 @@ def table(runs: list[Listed], root: Path, now: float | None = None) -> list[tupl
     now = time.time() if now is None else now
     lines: list[tuple[str, ...]] = []
     for run in runs:
-        name = os.path.relpath(run.folder, root)
+        name = "".join(c if c.isprintable() else "?" for c in os.path.relpath(run.folder, root))
         age = "" if run.written is None else f"{in_words(max(0.0, now - run.written))} ago"
         frames = "" if run.frames is None else f"{run.frames:,}"
         if run.budget and run.frames is not None and run.state != "finished":

@@ -108,8 +108,8 @@ def _read(name: str, group: str, folder: Path) -> _Run:
     run, listed = RunDir(folder), look(folder)
     try:
         return _Run(name, group, run, listed, read_config(run), metrics.read(run.metrics), sessions.read(run.sessions))
-    except JaxdreamerError:  # what is wrong stands in `listed`
-        return _Run(name, group, run, listed, None, [], [])
+    except JaxdreamerError as error:
+        return _Run(name, group, run, listed._replace(state="broken", why=str(error)), None, [], [])
 
 
 def _summary(runs: Sequence[_Run]) -> str:

@@ -83,6 +83,12 @@ def test_what_is_broken_says_why_and_hides_no_other(tmp_path, capsys):
         assert re.search(said, out), out
 
 
+def test_a_folder_of_any_name_is_a_line(tmp_path):
+    write_run(tmp_path / "a\nb\x1b[31m\udcff")
+    [line] = table(find(tmp_path), tmp_path)
+    assert line[0] == "a?b?[31m?"
+
+
 def test_runs_are_found_below_and_nothing_is_taken_for_one(tmp_path):
     for name in ("many/seed-0", "many/seed-1", "deep/er/run"):
         write_run(tmp_path / name)

@@ -191,6 +191,7 @@ def test_a_broken_run_and_one_that_has_just_begun_are_in_the_report_too(tmp_path
     write_run(tmp_path / "new", returns=()).metrics.write_text("")
     page = Page(write_report([tmp_path / "broken", tmp_path / "new"], tmp_path / "a.html").read_text())
     assert re.search(r"broken is broken: .*config\.json is not valid JSON", page.text)
+    assert page.lines["broken"][1] == "broken" and page.lines["new"][1] == "finished"
     assert "Nothing has been measured yet." in page.text and "No run has a film" in page.text
 
 
