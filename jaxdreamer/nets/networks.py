@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdreamer.config import ModelConfig
+from jaxdreamer.config import ConfigError, ModelConfig
 from jaxdreamer.nets.cells import RSSM
 from jaxdreamer.nets.decoders import Decoder
 from jaxdreamer.nets.encoders import Encoder
@@ -65,9 +65,15 @@ def make_networks(config: ModelConfig, spec: EnvSpec) -> Networks:
     """Build the networks for an environment's observations and actions.
 
     Raises:
-        ConfigError: an image too small to be convolved, or of sides that the convolutions cannot halve.
+        ConfigError: an image too small to be convolved, or of sides that the convolutions cannot halve; a precision that
+            is still ``auto``.
         ValueError: an unknown activation.
     """
+    if config.precision == "auto":
+        raise ConfigError(
+            "model.precision=auto is settled where a run begins (train_agent): networks need float32 or bfloat16; "
+            "jaxdreamer.train.precision.choose says which it would be here"
+        )
     statistics, track, prepare = _preparation(config, spec)
     raw = {key: jax.ShapeDtypeStruct(item.shape, item.dtype) for key, item in spec.obs.items()}
     obs = jax.eval_shape(prepare, statistics, raw)

@@ -42,6 +42,17 @@ def describe(spec: EnvSpec) -> list[tuple[str, str]]:
     return [*lines, ("action", ", ".join(parts))]
 
 
+def with_its_precision(rundir: RunDir, config: Config, start_over: bool) -> Config:
+    """``config`` with ``model.precision=auto`` settled as that of the run that the folder holds, where it holds one.
+
+    A run keeps the precision that it began with: on another machine ``auto`` must not change its numbers.
+    """
+    if config.model.precision != "auto" or start_over or not checkpoint.steps(rundir.checkpoints):
+        return config
+    stored = trained_config(rundir) or read_config(rundir)
+    return configs.replace(config, {"model.precision": stored.model.precision})
+
+
 def settle_config(rundir: RunDir, config: Config, start_over: bool) -> dict[str, tuple[Any, Any]]:
     """What a configuration changes of the run that the folder holds, old and new value by name.
 

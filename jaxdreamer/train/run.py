@@ -26,10 +26,11 @@ from jaxdreamer.record.sinks import Sink, make_sinks
 from jaxdreamer.record.stored import checkpoints_of, warn_if_edited
 from jaxdreamer.saving import write_json
 from jaxdreamer.train.evaluate import Acts, Evaluation, Play
-from jaxdreamer.train.folder import check_loop, check_spec, load_run, settle_config, write_spec
+from jaxdreamer.train.folder import check_loop, check_spec, load_run, settle_config, with_its_precision, write_spec
 from jaxdreamer.train.hooks import Hooks, joined, of_settings
 from jaxdreamer.train.loop import Job, Loop, Run
 from jaxdreamer.train.placement import Placement, one_device
+from jaxdreamer.train.precision import settle_precision
 from jaxdreamer.train.session import session
 from jaxdreamer.train.size import make_trainable
 from jaxdreamer.train.status import header
@@ -100,14 +101,19 @@ def train(
     ``each`` holds the seeds' configurations.
     """
     with Signals(console := lasting(request.console)) as signals, ExitStack() as stack:
+        automatic = each[0].model.precision == "auto"
+        each = [with_its_precision(folders[0], config, request.start_over) for config in each]
         changes = [settle_config(folder, config, request.start_over) for folder, config in zip(folders, each)]
-        config = each[0]
         stack.callback((world := open_world()).close)
+        each, why = settle_precision(each, world.spec)
+        config = each[0]
         algorithm = make_trainable(config, world.spec, request.networks, request.algorithm)
         for folder in folders:
             stack.enter_context(folder)
         progress = stack.enter_context(Progress(config.run.frames, console=console))
         resuming = _announce(progress, world, config, changes[0], folders, request)
+        if automatic:
+            progress.log(f"model.precision=auto: {config.model.precision}, {why}")
         logs = [stack.enter_context(MetricsLog(folder.metrics)) for folder in folders]
         loop = world.loop(
             Job(
