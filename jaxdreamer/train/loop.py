@@ -251,11 +251,12 @@ class Loop(abc.ABC):
     def log(self) -> None:
         """Write one line of metrics for each seed."""
         self.read()
-        common = self.clock.take(self.env_frames, self.updates) | self.measured()
-        common["train_ratio"] = self.config.train_ratio
-        for index, run in enumerate(self.runs):
-            record = self.write(index, run.tally.take(summary_of(self.config.env)) | common)
-            self.hooks.on_log(self.moment(index), record)
+        with self.clock.timed("log"):  # counted in the next line, as it ends after this one
+            common = self.clock.take(self.env_frames, self.updates) | self.measured()
+            common["train_ratio"] = self.config.train_ratio
+            for index, run in enumerate(self.runs):
+                record = self.write(index, run.tally.take(summary_of(self.config.env)) | common)
+                self.hooks.on_log(self.moment(index), record)
 
     def evaluate(self, final: bool = False, write: bool = True) -> list[Evaluation]:
         """Play without exploration, on environments and seeds of their own; log it, and save pictures.

@@ -50,7 +50,17 @@ NAMES = {
     "time/unix": "seconds since 1970",
     "time/frames_per_second": "env frames a second since the last line",
     "time/updates_per_second": "updates a second since the last line",
-    "time/share_*": "share of the time since the last line that went into a part of the loop",
+    "time/share_environment": "share of the time since the last line in which the loop waited for its environments",
+    "time/share_policy": "the same of deciding on actions; an update that they need first is the update's time",
+    "time/share_store": "of checking, counting and storing entries",
+    "time/share_sample": "of waiting for a batch while it is gathered; a thread gathers ahead",
+    "time/share_transfer": "of waiting for a batch on its way to the device",
+    "time/share_update": "of starting updates and waiting for them",
+    "time/share_device": "of starting and waiting for calls of the compiled loop, where all of it is on the device: "
+    "`jaxdreamer bench` says what they are made of",
+    "time/share_log": "of lines like this one and of the progress on the screen",
+    "time/share_evaluate": "of evaluations, with their films and pictures",
+    "time/share_save": "of checkpoints",
 }
 """By name, or pattern with ``*``; the first that fits counts."""
 

@@ -56,14 +56,15 @@ def work(loop: Loop) -> Work:
 
 def show(loop: Loop, eval_return: float | None = None) -> None:
     """Tell the progress where a run is: frames, updates done and owed, returns as means over its seeds."""
-    returns = [run.tally.last_return for run in loop.runs]
-    known = [value for value in returns if value is not None]
-    pretraining = "pretraining, " if loop.updates < loop.config.run.pretrain else ""
-    loop.progress.update(
-        loop.counted,
-        loop.updates,
-        left=work(loop),
-        note=f"{pretraining}{loop.segments.owed:,} updates due" if loop.in_debt else "",
-        last_return=float(np.mean(known)) if known else None,
-        eval_return=eval_return,
-    )
+    with loop.clock.timed("log"):
+        returns = [run.tally.last_return for run in loop.runs]
+        known = [value for value in returns if value is not None]
+        pretraining = "pretraining, " if loop.updates < loop.config.run.pretrain else ""
+        loop.progress.update(
+            loop.counted,
+            loop.updates,
+            left=work(loop),
+            note=f"{pretraining}{loop.segments.owed:,} updates due" if loop.in_debt else "",
+            last_return=float(np.mean(known)) if known else None,
+            eval_return=eval_return,
+        )
