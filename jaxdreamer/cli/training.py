@@ -92,10 +92,10 @@ def parse_train(arguments: Sequence[str]) -> tuple[Config, Path, TrainOptions]:
     """Configuration, run folder and options from the words after ``jaxdreamer train``."""
     said = words.read(arguments, "train", TrainOptions, settings=True)
     options = said.fill("train", TrainOptions)
-    return *_settled(options, said.settings), options
+    return *settled(options, said.settings), options
 
 
-def _settled(options: TrainOptions, typed: Mapping[str, Any]) -> tuple[Config, Path]:
+def settled(options: TrainOptions, typed: Mapping[str, Any]) -> tuple[Config, Path]:
     """Configuration and run folder. Without a preset, the settings change the configuration of a run that is there."""
     from jaxdreamer.envs.trust import foreign, refuse_untrusted
 
@@ -134,7 +134,7 @@ def _stored_run(options: TrainOptions) -> RunDir | None:
 
 def train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
     """``jaxdreamer train``."""
-    config, logdir = _settled(options, settings)
+    config, logdir = settled(options, settings)
     if options.print_config:
         print(configs.to_yaml(config), end="")
         return 0

@@ -197,9 +197,11 @@ def _is_setting(word: str) -> bool:
 
 @functools.cache
 def documentation(kind: type) -> dict[str, str]:
-    """What the texts below a dataclass's fields say, by field."""
+    """What the texts below a dataclass's fields say, by field; those of the classes that it extends, too."""
+    found: dict[str, str] = {}
+    for base in kind.__mro__[1:]:
+        found |= documentation(base) if dataclasses.is_dataclass(base) else {}
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
-    found = {}
     for item, text in itertools.pairwise(body):
         if isinstance(item, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             found[ast.unparse(item.target)] = " ".join(str(text.value.value).split())
