@@ -97,9 +97,8 @@ class Split:
 
     def each(self, name: str) -> float:
         """Seconds that a part takes for one update, or for one step of all environments."""
-        return self.whole[name] / (
-            self.entries * self.config.train_ratio if self.per_update(name) else self.entries / self.lanes
-        )
+        count = self.entries * self.config.train_ratio if self.per_update(name) else self.entries / self.lanes
+        return self.whole[name] / count
 
 
 def bench(
@@ -130,7 +129,7 @@ def bench(
             window.measure(seconds if parts is None else seconds / _ROUNDS)
             if parts is not None:
                 parts.measure()
-        if not window.updates:  # they are due after very many entries
+        while not window.updates:  # they are due after very many entries
             loop.segments.owed = loop.segments.most
             window.measure(0.0)
         return Split(

@@ -50,17 +50,16 @@ NAMES = {
     "time/unix": "seconds since 1970",
     "time/frames_per_second": "env frames a second since the last line",
     "time/updates_per_second": "updates a second since the last line",
-    "time/share_environment": "share of the time since the last line in which the loop waited for its environments",
-    "time/share_policy": "the same of deciding on actions; an update that they need first is the update's time",
-    "time/share_store": "of checking, counting and storing entries",
-    "time/share_sample": "of waiting for a batch while it is gathered; a thread gathers ahead",
-    "time/share_transfer": "of waiting for a batch on its way to the device",
-    "time/share_update": "of starting updates and waiting for them",
-    "time/share_device": "of starting and waiting for calls of the compiled loop, where all of it is on the device: "
-    "`jaxdreamer bench` says what they are made of",
-    "time/share_log": "of lines like this one and of the progress on the screen",
-    "time/share_evaluate": "of evaluations, with their films and pictures",
-    "time/share_save": "of checkpoints",
+    "time/share_environment": "share of the time since the last line that the loop waited for its environments",
+    "time/share_policy": "share of deciding on actions; an update that they have to wait for is the update's time",
+    "time/share_store": "share of checking, counting and storing entries",
+    "time/share_sample": "share of waiting for a batch while it is gathered; a thread gathers ahead",
+    "time/share_transfer": "share of waiting for a batch on its way to the device",
+    "time/share_update": "share of starting updates and waiting for them",
+    "time/share_device": "share of the compiled loop where all is on the device; `jaxdreamer bench` takes it apart",
+    "time/share_log": "share of writing lines like this one and showing progress",
+    "time/share_evaluate": "share of evaluations, with their films and pictures",
+    "time/share_save": "share of writing checkpoints",
 }
 """By name, or pattern with ``*``; the first that fits counts."""
 

@@ -118,7 +118,7 @@ def test_waiting_is_the_time_of_what_takes_longer(slower):
     """An update runs beside the environments' step: the loop waits for both, and the shorter one would not be missed."""
     config = test_run.tiny("num_envs=2").env
     local = LocalVectorEnv([wrap(CountingEnv(), config) for _ in range(2)])
-    envs = Slow(local, 0.3 if slower == "environment" else 0.01)
+    envs = Slow(local, 0.3 if slower == "environment" else 0.1)
     algorithm = make_algorithm(test_run.tiny(), envs.spec)
     clock = Clock()
     collector = Collector(envs, algorithm, make(spec=envs.spec, lanes=2, capacity=200), jax.random.key(0), clock)
@@ -130,7 +130,7 @@ def test_waiting_is_the_time_of_what_takes_longer(slower):
         params = jax.block_until_ready(learn(params, 1))
     began = time.perf_counter()
     params = jax.block_until_ready(learn(params, 1000))
-    turns = 1 if slower == "environment" else int(1000 * 0.4 / (time.perf_counter() - began)) + 1
+    turns = 1 if slower == "environment" else int(1000 * 0.6 / (time.perf_counter() - began)) + 1
     collector.step(params)
     collector.begin(params)
     clock.seconds.clear()
@@ -140,6 +140,8 @@ def test_waiting_is_the_time_of_what_takes_longer(slower):
     collector.begin(params)
     wall = time.perf_counter() - began
     assert wall > 0.2 and clock.seconds[slower] > 0.7 * wall, clock.seconds
+    if slower == "update":  # not even what it waited for them
+        assert clock.seconds["environment"] < 0.08
     assert set(clock.seconds) <= {"environment", "update", "policy"} and sum(clock.seconds.values()) <= wall
 
 
@@ -150,14 +152,14 @@ def splits():
         for module in (bench, parts):
             patch.setattr(module, "perf_counter", time.process_time)
         on_device = {
-            name: bench_agent(test_device.tiny(), seeds=seeds, seconds=2.0, console=quiet())
+            name: bench_agent(test_device.tiny(), seeds=seeds, seconds=1.0, console=quiet())
             for name, seeds in (("device", 0), ("seeds", 2))
         }
     host = test_run.tiny("env=Pendulum-v1", "capacity=2000", preset="dreamer_v2,tiny")
     with_workers = configs.replace(host, {"env.num_envs": 2, "env.workers": 2})
     return on_device | {
-        "host": bench_agent(host, seconds=2.0, console=quiet()),
-        "workers": bench_agent(with_workers, seconds=2.0, console=quiet()),
+        "host": bench_agent(host, seconds=1.0, console=quiet()),
+        "workers": bench_agent(with_workers, seconds=1.0, console=quiet()),
     }
 
 
