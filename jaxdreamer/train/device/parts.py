@@ -26,6 +26,8 @@ from jaxdreamer.types import Array, Batch, PyTree, Timestep
 
 __all__ = ["Parts"]
 
+_UNIT = 0.05  # seconds that a part is done for at once: beside them it hardly shows that it was started
+
 
 class Parts:
     """Times the parts of a loop's program, by and by: :meth:`measure` as often as wanted, then :meth:`each`.
@@ -50,24 +52,30 @@ class Parts:
             "sample": lambda count: self._sample(self._loop.carry.replay, self._loop.carry.key, count),
         }
         self._seconds, self._often = seconds / len(self._do), dict.fromkeys(self._do, 1)
-        self._begin()
-        for _ in range(4):  # compiles, and finds out how often is often enough
-            self.measure()
-        self._begin()
-
-    def _begin(self) -> None:
+        for name in self._do:  # compiles, and finds out how often is often enough
+            for _ in range(4):
+                spent, _ = self._once(name)
+                self._often[name] = int(
+                    min(max(1, self._often[name] * _UNIT / max(spent, 1e-9)), 32 * self._often[name])
+                )
         self._spent, self._done = dict.fromkeys(self._do, 0.0), dict.fromkeys(self._do, 0)
 
     def measure(self) -> None:
-        """Do all of them in turn, each so often that starting it hardly shows."""
-        for name, do in self._do.items():
-            often, updates = self._often[name], self._updates()
-            began = perf_counter()
-            jax.block_until_ready((do(often), self._loop.carry))
-            spent = perf_counter() - began
-            self._spent[name] += spent
-            self._done[name] += self._updates() - updates if name == "learn" else often
-            self._often[name] = int(min(max(1, often * self._seconds / max(spent, 1e-9)), 32 * often))
+        """Do each of them in turn for as long: as the loop is measured, so that a busy machine slows both alike."""
+        for name in self._do:
+            until = self._spent[name] + self._seconds
+            while self._spent[name] < until:
+                spent, done = self._once(name)
+                self._spent[name] += spent
+                self._done[name] += done
+
+    def _once(self, name: str) -> tuple[float, int]:
+        """Seconds of doing a part as often as it is done at once, and how often that was."""
+        often, updates = self._often[name], self._updates()
+        began = perf_counter()
+        jax.block_until_ready((self._do[name](often), self._loop.carry))
+        spent = perf_counter() - began
+        return spent, self._updates() - updates if name == "learn" else often
 
     def each(self) -> dict[str, float]:
         """Seconds of a row's environment, policy and store, of an update's sample and update, of a call's transfer."""
