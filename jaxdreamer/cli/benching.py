@@ -38,6 +38,10 @@ _APART = (
     "all of this is one compiled program, in which no clock runs: it was called with steps alone, with updates alone and "
     "with nothing; storing and sampling were compiled apart. `jaxdreamer train` logs it as time/share_device"
 )
+_BUSY = (
+    "the parts, timed in turn with the whole, do not add up to it: the machine was busy with something else for some of the "
+    "time, or this was too short; measure again when it is quiet, or longer (--seconds)"
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ def lines(split: Split, seeds: int = 0) -> list[str]:
     found.append(f"once its prefill is done such a run does {frames:.4g} frames and {updates:.4g} updates a second")
     if split.loop == "device":
         found.append(_APART)
+        if abs(split.covered - 1) > 0.05:
+            found.append(_BUSY)
     return [*found, f"most goes into {split.largest}: {advice(split, _cores())}"]
 
 

@@ -57,6 +57,11 @@ def test_the_table_says_what_was_scaled_and_what_was_timed_apart():
     assert "these entries lead to" not in "\n".join(lines(dataclasses.replace(SPLIT, updates=20)))
     on_device = "\n".join(lines(dataclasses.replace(SPLIT, loop="device"), seeds=3))
     assert "compiled apart" in on_device and "3 seeds side by side" in on_device
+    assert (
+        "do not add up" in on_device and "do not add up" not in table
+    )  # 90 %; a clock that is the loop's own cannot err
+    whole = {name: spent / 0.9 for name, spent in SPLIT.seconds.items()}
+    assert "do not add up" not in "\n".join(lines(dataclasses.replace(SPLIT, loop="device", seconds=whole)))
 
 
 def test_a_configuration_is_measured_as_it_is_and_nothing_is_kept(tmp_path, capsys, monkeypatch):
