@@ -15,6 +15,7 @@ from jaxdreamer import config as configs
 from jaxdreamer.agent.algorithms import make_algorithm
 from jaxdreamer.envs.host.gymnasium_env import wrap
 from jaxdreamer.envs.host.vector import LocalVectorEnv
+from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.replay.prefetch import Prefetcher
 from jaxdreamer.train import bench
 from jaxdreamer.train.api import bench_agent
@@ -145,6 +146,18 @@ def test_waiting_is_the_time_of_what_takes_longer(slower):
     assert set(clock.seconds) <= {"environment", "update", "policy"} and sum(clock.seconds.values()) <= wall
 
 
+def test_parts_of_a_program_are_differences_of_what_its_calls_took():
+    measured = parts.Parts.__new__(parts.Parts)
+    measured._spent = {"call": 1.0, "random": 8.0, "rows": 20.0, "learn": 30.0, "store": 2.0, "sample": 5.0}
+    measured._done = {"call": 100, "random": 40, "rows": 50, "learn": 10, "store": 20, "sample": 50}
+    assert measured.each() == pytest.approx(
+        {"environment": 0.1, "policy": 0.2, "store": 0.1, "sample": 0.1, "update": 2.9, "transfer": 0.01}
+    )
+    measured._done["learn"] = 0
+    with pytest.raises(JaxdreamerError, match="no update was made"):
+        measured.each()
+
+
 @pytest.fixture(scope="module")
 def splits():
     """Timed by the processor's time: what else runs on the machine does not count."""
@@ -152,7 +165,7 @@ def splits():
         for module in (bench, parts):
             patch.setattr(module, "perf_counter", time.process_time)
         on_device = {
-            name: bench_agent(test_device.tiny(), seeds=seeds, seconds=1.0, console=quiet())
+            name: bench_agent(test_device.tiny(), seeds=seeds, seconds=2.0, console=quiet())
             for name, seeds in (("device", 0), ("seeds", 2))
         }
     host = test_run.tiny("env=Pendulum-v1", "capacity=2000", preset="dreamer_v2,tiny")
@@ -166,8 +179,8 @@ def splits():
 @pytest.mark.parametrize("name", ["host", "workers", "device", "seeds"])
 def test_the_parts_add_up_to_the_wall_time(splits, name):
     split = splits[name]
-    # On the device parts are timed apart from the whole, here for a very short time.
-    assert split.covered == pytest.approx(1.0, abs=0.05 if split.loop == "host" else 0.15), split.seconds
+    # On the device parts are timed apart from the whole, here for a very short time and beside other tests.
+    assert split.covered == pytest.approx(1.0, abs=0.05 if split.loop == "host" else 0.3), split.seconds
     assert sum(split.shares.values()) == pytest.approx(1.0)
     assert all(split.seconds[part] > 0 for part in ("environment", "store", "sample", "transfer", "update", "log"))
     assert split.lanes == {"host": 1, "workers": 2}.get(name, 3)
