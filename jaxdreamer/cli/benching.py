@@ -53,7 +53,7 @@ class BenchOptions(TrainOptions):
     """
 
     seconds: float = 20.0
-    """How long to measure; as long again where environments run on the device. A call of updates is not cut short."""
+    """How long to measure; twice as long where environments run on the device. A call of updates is not cut short."""
     json: Path | None = None
     """Write the numbers there, too."""
 

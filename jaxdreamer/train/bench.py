@@ -31,8 +31,6 @@ from jaxdreamer.train.stop import Signals
 
 __all__ = ["Split", "bench"]
 
-_ROUNDS = 10  # of a program and of its parts in turn, so that what else the machine does meets both
-
 
 @dataclass(frozen=True)
 class Split:
@@ -121,17 +119,18 @@ def bench(
         for _ in range(3):  # the policy is compiled when it first decides
             loop.step()
         loop.read()
-        parts = Parts(loop, seconds / _ROUNDS) if isinstance(loop, DeviceLoop) else None
+        unit = seconds / 40
+        parts = Parts(loop, unit) if isinstance(loop, DeviceLoop) else None
         say(console, f"warm after {perf_counter() - began:.3g} s; measuring for {seconds:g} s ...")
         loop.segments.owed = 0  # begin with entries: the updates of one training may take longer than all of this
         window = _Window(loop)
-        while window.wall < seconds:
-            window.measure(seconds if parts is None else seconds / _ROUNDS)
-            if parts is not None:
-                parts.measure()
+        if parts is None:
+            window.measure(seconds)
+        else:
+            _in_turn(window, parts, unit, 2 * seconds)
         while not window.updates:  # they are due after very many entries
             loop.segments.owed = loop.segments.most
-            window.measure(0.0)
+            window.measure()
         return Split(
             config=each[0],
             loop=loop.name,
@@ -144,6 +143,16 @@ def bench(
             updates=window.updates,
             seconds=window.split(parts),
         )
+
+
+def _in_turn(window: _Window, parts: Parts, unit: float, seconds: float) -> None:
+    """Measure a loop and its parts in short turns of equal work: a machine that is busy now and then slows both alike."""
+    began = perf_counter()
+    window.measure(unit)
+    steps = window.steps
+    while perf_counter() - began < seconds:
+        parts.measure()
+        window.measure(steps=steps)
 
 
 def _endless(config: Config) -> Config:
@@ -179,15 +188,16 @@ class _Window:
     steps: int = 0
     spent: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
-    def measure(self, seconds: float) -> None:
-        """Let the loop go on for so long, and for one step at least."""
+    def measure(self, seconds: float = 0.0, steps: int = 1) -> None:
+        """Let the loop go on for so long, and for so many steps at least."""
         loop, before, entries, updates = self.loop, dict(self.loop.clock.seconds), self.loop.position, self._updates()
-        began = now = perf_counter()
-        while now == began or now - began < seconds:
+        began, done = perf_counter(), 0
+        while done < steps or perf_counter() - began < seconds:
             loop.step()
-            self.steps, now = self.steps + 1, perf_counter()
+            done += 1
         loop.read()  # waits for what is under way
         self.wall += perf_counter() - began
+        self.steps += done
         self.entries += loop.position - entries
         self.updates += self._updates() - updates
         for name, spent in loop.clock.seconds.items():

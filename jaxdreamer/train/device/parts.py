@@ -26,8 +26,6 @@ from jaxdreamer.types import Array, Batch, PyTree, Timestep
 
 __all__ = ["Parts"]
 
-_UNIT = 0.05  # seconds that a part is done for at once: beside them it hardly shows that it was started
-
 
 class Parts:
     """Times the parts of a loop's program, by and by: :meth:`measure` as often as wanted, then :meth:`each`.
@@ -35,8 +33,8 @@ class Parts:
     The loop is advanced by this: it is no longer a run that anything can be learned from.
     """
 
-    def __init__(self, loop: DeviceLoop, seconds: float):
-        """``seconds``: of each :meth:`measure`. The loop has learned already, so that its program is compiled."""
+    def __init__(self, loop: DeviceLoop, unit: float):
+        """``unit``: about so many seconds each is done for at once. The loop's program is compiled already."""
         self._loop = loop
         store, sample = _storing(loop.algorithm, loop.replay), _sampling(loop.replay)
         if len(loop.runs) > 1:
@@ -51,23 +49,22 @@ class Parts:
             "store": self._stored,
             "sample": lambda count: self._sample(self._loop.carry.replay, self._loop.carry.key, count),
         }
-        self._seconds, self._often = seconds / len(self._do), dict.fromkeys(self._do, 1)
+        self._often = dict.fromkeys(self._do, 1)
         for name in self._do:  # compiles, and finds out how often is often enough
             for _ in range(4):
                 spent, _ = self._once(name)
                 self._often[name] = int(
-                    min(max(1, self._often[name] * _UNIT / max(spent, 1e-9)), 32 * self._often[name])
+                    min(max(1, self._often[name] * unit / max(spent, 1e-9)), 32 * self._often[name])
                 )
-        self._spent, self._done = dict.fromkeys(self._do, 0.0), dict.fromkeys(self._do, 0)
+        self._spent, self._done, self._turns = dict.fromkeys(self._do, 0.0), dict.fromkeys(self._do, 0), 0
 
     def measure(self) -> None:
-        """Do each of them in turn for as long: as the loop is measured, so that a busy machine slows both alike."""
+        """Do all of them in turn, each as often as ever: what else a busy machine does then slows all alike."""
+        self._turns += 1
         for name in self._do:
-            until = self._spent[name] + self._seconds
-            while self._spent[name] < until:
-                spent, done = self._once(name)
-                self._spent[name] += spent
-                self._done[name] += done
+            spent, done = self._once(name)
+            self._spent[name] += spent
+            self._done[name] += done
 
     def _once(self, name: str) -> tuple[float, int]:
         """Seconds of doing a part as often as it is done at once, and how often that was."""
@@ -81,14 +78,16 @@ class Parts:
         """Seconds of a row's environment, policy and store, of an update's sample and update, of a call's transfer."""
         if not self._done["learn"]:
             raise JaxdreamerError("no update was made: replay holds no sequence yet that could be learned from")
-        one = {name: spent / self._done[name] for name, spent in self._spent.items()}
+        call = self._spent["call"] / self._done["call"]
+        calls = dict.fromkeys(("random", "rows", "learn"), self._turns * call)  # each turn of theirs is one call
+        one = {name: (spent - calls.get(name, 0.0)) / self._done[name] for name, spent in self._spent.items()}
         return {
             "environment": one["random"] - one["store"],
             "policy": one["rows"] - one["random"],
             "store": one["store"],
             "sample": one["sample"],
             "update": one["learn"] - one["sample"],
-            "transfer": one["call"],
+            "transfer": call,
         }
 
     def _advance(self, rows: int = 0, updates: int = 0, random: bool = False) -> Report:
