@@ -65,6 +65,9 @@ def bench(options: BenchOptions, settings: Mapping[str, Any]) -> int:
     if not 0 < options.seconds <= 86_400:
         raise ConfigError(f"--seconds must be above 0 and at most 86400, found {options.seconds:g}")
     config, _ = settled(options, settings)
+    if options.print_config:
+        print(configs.to_yaml(config), end="")
+        return 0
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from jaxdreamer.train.api import bench_agent
 
