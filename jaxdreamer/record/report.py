@@ -31,10 +31,14 @@ Explain = Callable[[str], str | None]
 _FIRST = ("train/return", "eval/length", "open_loop/*", "loss/model", "kl", "actor_entropy", "imagined/return")
 _NO_CURVES = ("agent_steps", "env_frames", "updates", "train_ratio", "time/unix")
 _PARTS = {
-    "train": "learning",
-    "device": "environments and learning, in one program",
-    "collect": "environments and acting",
+    "environment": "environments",
+    "policy": "acting",
+    "store": "storing entries",
     "sample": "batches",
+    "transfer": "batches on their way to the device",
+    "update": "learning",
+    "device": "environments and learning, in one program",
+    "log": "the log",
     "evaluate": "evaluations",
     "save": "checkpoints",
 }

@@ -149,7 +149,7 @@ def test_settings_that_differ_versions_and_hardware(written):
 def test_the_time_is_split_by_what_it_went_into(written):
     """Two lines ten seconds apart each: half the time learned, and 0.3 and 0.4 of it collected."""
     text = Page(written).text
-    assert "environments and acting 35%learning 50%compiling and the rest 15%" in text
+    assert "environments 35%learning 50%compiling and the rest 15%" in text
     rows = [row for row in Page(written).rows if row[0] == "four/seed-0"]
     assert ["four/seed-0", "10", "1", "0:00:30"] in rows  # 300 frames and 30 updates
 
