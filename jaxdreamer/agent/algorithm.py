@@ -57,6 +57,9 @@ class Policy(NamedTuple):
     # (params, state, obs) -> what act has drawn this state and its action from. A choice is one-hot whatever it was drawn
     # from, so only here is it seen that the networks gave no finite numbers. None: the state and the action say it all.
     drawn_from: Callable[[PyTree, PyTree, Observation], PyTree] | None = None
+    # (params, state, obs, is_first, draw_latent, draw_action) -> (action, state): act with the two samples that these
+    # functions of a distribution give, such as from noise at hand. None: the policy cannot be taken apart so, nor exported.
+    decide: Callable[..., tuple[Array, PyTree]] | None = None
 
 
 class Algorithm(NamedTuple):
