@@ -19,7 +19,7 @@ from jaxdreamer.devices import devices
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.actions import ActionMap
 from jaxdreamer.envs.host.images import resize, to_rgb
-from jaxdreamer.envs.host.observations import ObservationMap, found, read_discrete, read_vector, split
+from jaxdreamer.envs.host.observations import Leaf, ObservationMap, found, read_discrete, read_vector, split
 from jaxdreamer.envs.host.spaces import read_spaces, read_spec
 from jaxdreamer.envs.interpreter.gym_api import kind_of
 from jaxdreamer.nets.networks import Networks
@@ -112,9 +112,12 @@ class Agent:
         self.algorithm, self._act = programs(config, spec, algorithm, networks)
         self._count = 1 if lanes is None else lanes
         self._observations = _ObservationReader(config, spec, self.observation_space)
-        self._actions: ActionMap | None = None
+        self.actions: ActionMap | None = None
+        """Between the agent's actions and the environment's; None: they are the same."""
         if self.action_space is not None:
-            self._actions = ActionMap(self.action_space, config.env.action_bound)
+            self.actions = ActionMap(self.action_space, config.env.action_bound)
+        self.observation_leaves = self._observations.leaves
+        """How the arrays of ``spec`` are read that are members of ``observation_space``."""
         self._check_spaces()
         self.reset(seed)
 
@@ -125,8 +128,8 @@ class Agent:
                 raise ConfigError(
                     f"observation {key!r} is {read} in its space, and {self.spec.obs.get(key)} in the spec"
                 )
-        if self._actions is not None and self._actions.spec != self.spec.action:
-            raise ConfigError(f"the action is {self._actions.spec} in its space, and {self.spec.action} in the spec")
+        if self.actions is not None and self.actions.spec != self.spec.action:
+            raise ConfigError(f"the action is {self.actions.spec} in its space, and {self.spec.action} in the spec")
 
     def reset(self, seed: int | None = None) -> None:
         """Forget all episodes: the next call begins new ones. A seed restarts the random numbers."""
@@ -166,9 +169,9 @@ class Agent:
             raise EnvError(f"the networks' answer is not finite{where}: {_largest(arrays)}")
         vectors = np.asarray(action)
         self.state, self._keys, self._fresh = state, keys, False
-        if self._actions is None:
+        if self.actions is None:
             return vectors[0] if self.lanes is None else vectors
-        values = [self._actions.to_env(vector) for vector in vectors]
+        values = [self.actions.to_env(vector) for vector in vectors]
         if self.lanes is not None:
             return _stack(values)
         return int(values[0]) if isinstance(values[0], np.integer) else values[0]
@@ -226,6 +229,10 @@ class _ObservationReader:
         # The key, beside a frame, of an observation that is no dictionary.
         self._has_keys = kind_of(space) == "Dict"
         self._key = "state" if self._has_keys or kind_of(space) == "Tuple" else next(iter(read), "state")
+
+    @property
+    def leaves(self) -> list[Leaf]:
+        return [] if self._own is None else self._own.leaves
 
     def __call__(self, obs: Any, lanes: int | None) -> Observation:
         arrays: Observation = {}
