@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from jaxdreamer.agent.world import World
 from jaxdreamer.ops.trees import all_finite, select, tree_norm
 from jaxdreamer.types import Batch, Metrics, Observation, PyTree, TrainState
 
@@ -77,6 +78,8 @@ class Algorithm(NamedTuple):
     # the policy's state after it decided on an action -> what replay keeps with the entry that the action leads to, leaves
     # [B, ...]; it comes back as ``Batch.kept``
     keep: Callable[[PyTree], dict[str, Array]] = nothing_to_keep
+    # the world model by itself, for those who dream in it; None: there is none that predicts observations
+    world: World | None = None
 
 
 Make = Callable[..., Algorithm]

@@ -20,6 +20,7 @@ from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.actions import ActionMap
 from jaxdreamer.envs.host.images import resize, to_rgb
 from jaxdreamer.envs.host.observations import Leaf, ObservationMap, found, read_discrete, read_vector, split
+from jaxdreamer.envs.host.restoring import ObservationWriter
 from jaxdreamer.envs.host.spaces import read_spaces, read_spec
 from jaxdreamer.envs.interpreter.gym_api import kind_of
 from jaxdreamer.nets.networks import Networks
@@ -159,8 +160,7 @@ class Agent:
             EnvError: an observation of another space than the run's, not finite, or too large for the networks; it says
                 what was expected and found, and in which lane. The agent's state is unchanged then.
         """
-        arrays = self._observations(obs, self.lanes)
-        _check_finite(arrays, self.lanes)
+        arrays = self.read(obs)
         action, state, keys, sound = self._act(
             self.params, self.state, self._keys, arrays, self._first(first), mode="explore" if explore else "greedy"
         )
@@ -175,6 +175,16 @@ class Agent:
         if self.lanes is not None:
             return _stack(values)
         return int(values[0]) if isinstance(values[0], np.integer) else values[0]
+
+    def read(self, obs: Any) -> Observation:
+        """An observation, as :meth:`act` takes it, as the agent's arrays, with a leading axis. EnvError as there."""
+        arrays = self._observations(obs, self.lanes)
+        _check_finite(arrays, self.lanes)
+        return arrays
+
+    def observation_writer(self) -> ObservationWriter:
+        """What makes observations, as :meth:`act` takes them for one lane, of the agent's arrays."""
+        return ObservationWriter(self.spec, self.observation_space, self.observation_leaves, self._observations.key)
 
     def _first(self, first: Any) -> np.ndarray:
         flags = np.asarray(first)
@@ -228,7 +238,7 @@ class _ObservationReader:
         self._given = {key: item for key, item in spec.obs.items() if key not in read}
         # The key, beside a frame, of an observation that is no dictionary.
         self._has_keys = kind_of(space) == "Dict"
-        self._key = "state" if self._has_keys or kind_of(space) == "Tuple" else next(iter(read), "state")
+        self.key = "state" if self._has_keys or kind_of(space) == "Tuple" else next(iter(read), "state")
 
     @property
     def leaves(self) -> list[Leaf]:
@@ -239,7 +249,7 @@ class _ObservationReader:
         if self._own is not None:
             own = obs
             if not self._has_keys and (self._given or isinstance(obs, Mapping)):
-                own = self._entry(obs, self._key)
+                own = self._entry(obs, self.key)
             read = self._own(own) if lanes is None else self._own.stacked(own, lanes)
             arrays |= read if lanes is not None else {key: array[None] for key, array in read.items()}
         for key, spec in self._given.items():
@@ -252,7 +262,7 @@ class _ObservationReader:
     def _entry(self, obs: Any, key: str) -> Any:
         if isinstance(obs, Mapping) and key in obs:
             return obs[key]
-        own = [] if self._own is None else list(self._own.spec) if self._has_keys else [self._key]
+        own = [] if self._own is None else list(self._own.spec) if self._has_keys else [self.key]
         wanted = [*own, *self._given]
         raise EnvError(f"observation {key!r}: expected a dictionary with the keys {wanted}, found {found(obs)}")
 

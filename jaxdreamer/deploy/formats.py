@@ -10,6 +10,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -74,7 +75,7 @@ def to_onnx(
                 opset=OPSET,
             )
     except NotImplementedError as error:
-        raise NotExportable(f"jax2onnx {jax2onnx.__version__} cannot write this as ONNX: {error}") from error
+        raise NotExportable(f"jax2onnx {version('jax2onnx')} cannot write this as ONNX: {error}") from error
     missing = {item.name for item in model.graph.input} ^ set(names)
     if missing:
         raise NotExportable(f"jax2onnx changed the inputs {', '.join(sorted(missing))} of the program")
