@@ -142,7 +142,7 @@ def _starts(agent: Agent, world: World, rundir: RunDir | None, start: Any, seed:
     key = jax.random.key(seed)
     if isinstance(start, Latent):
         given = jax.tree.map(lambda x: jnp.atleast_2d(jnp.asarray(x, jnp.float32)), start)
-        like = jax.eval_shape(agent.algorithm.policy.init, 1).latent
+        like = jax.eval_shape(lambda: agent.algorithm.policy.init(1)).latent
         if [x.shape[1:] for x in given] != [x.shape[1:] for x in like] or given.deter.shape[0] != given.stoch.shape[0]:
             raise ConfigError(
                 f"start: a Latent of this run has deter [{like.deter.shape[1]}] and stoch [{like.stoch.shape[1]}], or "
@@ -175,7 +175,7 @@ def _windows(agent: Agent, rundir: RunDir, seed: int) -> tuple[Batch, np.ndarray
     advice = "give start= an observation or a Latent"
     if host.get("loop") != "host":
         raise ConfigError(f"{rundir.path}: dreams begin in the replay of runs on the host, and this has none; {advice}")
-    manifest = host.get("replay")
+    manifest: Any = host.get("replay")
     require(manifest, disk.FORM, f"{rundir.path}: the replay's list of files")
     rows = manifest["state"]["total"] - manifest["oldest"]
     length = min(rows, agent.config.replay.batch_length)

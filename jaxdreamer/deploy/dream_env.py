@@ -47,8 +47,8 @@ class DreamEnv(gymnasium.Env):
         self.metadata = _metadata(self.dream)
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ConfigError(
-                f"render_mode must be one of {self.metadata['render_modes']} or None, found {render_mode!r}: a dream is drawn "
-                "as rgb_array, where the run saw pictures"
+                f"render_mode must be one of {self.metadata['render_modes']} or None, found {render_mode!r}: a dream is "
+                "drawn as rgb_array, where the run saw pictures"
             )
         self.render_mode = render_mode
         self._writer = self.dream.agent.observation_writer()
@@ -180,8 +180,9 @@ def _space_of(spec: ActionSpec) -> Any:
 def register_dream() -> None:
     """Let ``gymnasium.make("jaxdreamer/Dream-v0", run=...)`` and ``make_vec`` find these; once is enough."""
     if DREAM_ID not in gymnasium.registry:
-        names = {"entry_point": f"{__name__}:DreamEnv", "vector_entry_point": f"{__name__}:DreamVectorEnv"}
-        gymnasium.register(DREAM_ID, **names)
+        gymnasium.register(
+            DREAM_ID, entry_point=f"{__name__}:DreamEnv", vector_entry_point=f"{__name__}:DreamVectorEnv"
+        )
 
 
 register_dream()

@@ -51,7 +51,9 @@ def export_policy(
         raise ConfigError(f"format must be one of {', '.join(get_args(Format))}, found {format!r}")
     if isinstance(run, Agent):
         if folder is None:
-            raise ConfigError("an agent belongs to no folder: say where to write, as in export_policy(agent, 'exported')")
+            raise ConfigError(
+                "an agent belongs to no folder: say where to write, as in export_policy(agent, 'exported')"
+            )
         agent, target = run, at_home(folder)
     else:
         agent = load_agent(run, step, best=best)

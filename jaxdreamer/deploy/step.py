@@ -34,7 +34,7 @@ from jaxdreamer.types import Array, ArraySpec, PyTree
 ActsBy = Literal["greedy", "sample"]
 
 # By what each distribution makes samples from: the name of numpy's generator method, and the noise that stands for none.
-_NOISE = {
+_NOISE: dict[Any, tuple[str, float]] = {
     Normal: ("standard_normal", 0.0),
     TanhNormal: ("standard_normal", 0.0),
     TruncatedNormal: ("uniform", 0.5),
@@ -122,7 +122,9 @@ def policy_step(agent: Agent, acts_by: ActsBy = "greedy") -> PolicyStep:
         actions = {port.name: write(vector) for port, write in writers}
         return actions | {f"next.{name}": leaf for name, leaf in zip(paths, jax.tree.leaves(new))}
 
-    about = {"meaning": "true where an episode begins: the state that is given is ignored, and begins from its initial one"}
+    about = {
+        "meaning": "true where an episode begins: the state that is given is ignored, and begins from its initial one"
+    }
     return PolicyStep(
         function,
         [port for port, _ in readers.values()],
@@ -175,7 +177,10 @@ def _noise_ports(dist: Any, name: str, greedy: bool) -> list[Port]:
         return []
     shape = noise.shape[:1] + noise.shape[2:] if greedy else noise.shape[1:]  # of many samples, the batch comes second
     drawn, still = _NOISE[type(dist)]
-    return [Port(name, shape, "float32", {"distribution": drawn, "still": still})]
+    about = {"distribution": drawn, "still": still}
+    if greedy:
+        about["meaning"] = f"of {shape[0]} samples the likeliest is the action; of many at the bounds, rounding chooses"
+    return [Port(name, shape, "float32", about)]
 
 
 def _listed(kinds: Any) -> str:
@@ -215,7 +220,7 @@ def _reader(key: str, spec: ArraySpec, leaf: Leaf | None) -> tuple[Port, Callabl
         about["units"] = "levels from 0 to 255, rows from the top, channels last"
         about["made_by"] = (
             f"a picture of another size is scaled to {spec.shape[0]} x {spec.shape[1]} by averaging areas"
-            + ("" if leaf is None else "; the space's bounds become 0 and 255, rounded, and frames stand side by side as channels")
+            + ("" if leaf is None else "; the space's bounds become 0 and 255, rounded; several frames are channels")
         )
         return port, lambda x: x
     if spec.kind == "discrete":
@@ -264,15 +269,14 @@ def _writer(leaf: ActionLeaf, where: slice) -> tuple[Port, Callable[[Array], Arr
     about |= {"kind": "continuous", "low": list(leaf.low), "high": list(leaf.high)}
     whole = leaf.dtype.kind != "f"
     if whole and max(map(abs, (*leaf.low, *leaf.high))) > _MOST_INTEGERS:
-        raise ConfigError(f"{leaf.key}: integers beyond {_MOST_INTEGERS:,} cannot be exported, found {leaf.low} to {leaf.high}")
+        raise ConfigError(
+            f"{leaf.key}: integers beyond {_MOST_INTEGERS:,} cannot be exported, found {leaf.low} to {leaf.high}"
+        )
     low, high = np.array(leaf.low, np.float32), np.array(leaf.high, np.float32)
 
     def stretch(vector: Array) -> Array:
         share = 0.5 * (1.0 + vector[:, where])
-        if whole:
-            value = low + jnp.round(share * (high - low))
-        else:
-            value = (1.0 - share) * low + share * high
+        value: Array = low + jnp.round(share * (high - low)) if whole else (1.0 - share) * low + share * high
         value = jnp.clip(value, low, high).reshape(vector.shape[0], *leaf.shape)
         return value.astype(jnp.int32) if whole else value
 

@@ -19,8 +19,8 @@ class ObservationWriter:
     """Makes elements of :attr:`space` of an agent's arrays; undoes what an ObservationMap does, up to rounding.
 
     The space is the task's own, without the members that the agent does not see. Arrays that are no members of it, as a
-    rendered frame, stand beside it in a dictionary under their own names, as :meth:`Agent.act` takes them. Where the task has
-    no space, the space is made of the spec.
+    rendered frame, stand beside it in a dictionary under their own names, as :meth:`Agent.act` takes them. Where the task
+    has no space, the space is made of the spec.
     """
 
     def __init__(self, spec: EnvSpec, space: Any, leaves: Sequence[Leaf], key: str = "state") -> None:
