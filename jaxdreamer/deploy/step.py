@@ -276,7 +276,7 @@ def _writer(leaf: ActionLeaf, where: slice) -> tuple[Port, Callable[[Array], Arr
 
     def stretch(vector: Array) -> Array:
         share = 0.5 * (1.0 + vector[:, where])
-        value: Array = low + jnp.round(share * (high - low)) if whole else (1.0 - share) * low + share * high
+        value = jnp.asarray(low + jnp.round(share * (high - low)) if whole else (1.0 - share) * low + share * high)
         value = jnp.clip(value, low, high).reshape(vector.shape[0], *leaf.shape)
         return value.astype(jnp.int32) if whole else value
 
