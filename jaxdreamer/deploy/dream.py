@@ -160,10 +160,11 @@ def _starts(agent: Agent, world: World, rundir: RunDir | None, start: Any, seed:
 
 
 def encode(agent: Agent, world: World, observation: Any, key: Array) -> Latent:
-    """What the model makes of one observation, as :meth:`Agent.act` takes it, as an episode's first: [1, ...]."""
+    """What the model makes of an observation, as :meth:`Agent.act` takes it, as an episode's first: [lanes, ...]."""
     obs = agent.read(observation)
-    flag, zero = jnp.ones((1, 1), bool), jnp.zeros((1, 1), jnp.float32)
-    action = jnp.zeros((1, 1, agent.spec.action.size), jnp.float32)
+    shape = (1, len(next(iter(obs.values()))))  # as many as the agent has lanes
+    flag, zero = jnp.ones(shape, bool), jnp.zeros(shape, jnp.float32)
+    action = jnp.zeros((*shape, agent.spec.action.size), jnp.float32)
     batch = Batch({name: x[None] for name, x in obs.items()}, action, zero, flag, ~flag, ~flag)
     return jax.tree.map(lambda x: x[0], jax.jit(world.watch)(agent.params, batch, key))
 

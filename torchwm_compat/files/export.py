@@ -35,8 +35,8 @@ def export_any(
     truncated one, the likeliest of choices. It draws nothing, where ``agent.evaluate()`` takes the best of 100 samples.
     ``options`` are those of :func:`export_model`.
 
-    ``target="policy"`` is the whole decision, from observations to actions, by :func:`jaxdreamer.export_policy`: ``path`` is a
-    folder, ``format`` ``onnx``, ``stablehlo`` or ``both``, actions are in [-1, 1] or one-hot. It needs no torch.
+    ``target="policy"`` is the whole decision, from observations to actions, by :func:`jaxdreamer.export_policy`: ``path`` is
+    a folder, ``format`` ``onnx``, ``stablehlo`` or ``both``, actions are in [-1, 1] or one-hot. It needs no torch.
     """
     if target in ("policy", "dreamer.policy"):
         return _export_policy(getattr(obj, "dreamer", obj), path, format, **options)
