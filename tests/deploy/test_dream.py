@@ -201,3 +201,15 @@ def test_what_cannot_be_dreamed_is_said(run, tmp_path):
     agent.algorithm = agent.algorithm._replace(world=None)
     with pytest.raises(ConfigError, match="has no world model to dream in"):
         DreamEnv(agent, start=zeros(agent))
+
+
+@pytest.mark.filterwarnings("default")
+def test_stable_baselines_learns_in_it(run):
+    """Where Stable-Baselines3 is installed; it wants torch, so the tests' own environment is without it."""
+    library = pytest.importorskip("stable_baselines3")
+    env = gymnasium.make("jaxdreamer/Dream-v0", run=run, horizon=50)
+    agent = library.PPO("MlpPolicy", env, n_steps=250, batch_size=50, n_epochs=2, seed=0)
+    before = {name: x.clone() for name, x in agent.policy.state_dict().items()}
+    agent.learn(1000)
+    assert agent.num_timesteps == 1000
+    assert all((x != before[name]).any() for name, x in agent.policy.state_dict().items())
