@@ -43,7 +43,7 @@ def test_gymnasiums_checker_finds_nothing_wrong(run):
     check_env(DreamEnv(agent, start=obs, horizon=5, render_mode="rgb_array"), skip_render_check=True)
 
 
-@pytest.mark.parametrize("words", ["classic,tiny", "dreamer_v1,tiny"])
+@pytest.mark.parametrize("words", ["dreamer_v1,tiny", "dreamer_v2,tiny"])  # Gaussian latents and categorical ones
 def test_it_is_what_imagine_dreams(words):
     """From one state, with the same actions and the same key. To the last bit, where no compiler reorders sums."""
     agent, _ = some_agent(gymnasium.make("Pendulum-v1"), words=words, scale=2.0)
