@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -61,13 +61,27 @@ def make_policy(config: Config, spec: EnvSpec, networks: Networks | None = None)
             action = random_action(key, spec.action, is_first.shape[0])
             return action, PolicyState(state.latent, action)
         key_latent, key_action, key_explore = jax.random.split(key, 3)
-        deter = networks.rssm.step(params["model"], *forget(state.latent, state.action, is_first))
-        latent = Latent(deter, posterior(params, deter, obs).sample(key_latent))
-        dist = networks.actor(params["actor"], features(latent))
-        action = policy_mode(dist, key_action) if mode == "greedy" else dist.sample(key_action)
-        if mode == "explore":
+
+        def draw_action(dist: Any) -> Array:
+            action = policy_mode(dist, key_action) if mode == "greedy" else dist.sample(key_action)
+            if mode != "explore":
+                return action
             noise, epsilon = config.behavior.exploration_noise, config.behavior.exploration_epsilon
-            action = explore(key_explore, action, spec.action, gaussian=noise, epsilon=epsilon)
+            return explore(key_explore, action, spec.action, gaussian=noise, epsilon=epsilon)
+
+        return decide(params, state, obs, is_first, lambda dist: dist.sample(key_latent), draw_action)
+
+    def decide(
+        params: PyTree,
+        state: PolicyState,
+        obs: Observation,
+        is_first: Array,
+        draw_latent: Callable[[Any], Array],
+        draw_action: Callable[[Any], Array],
+    ) -> tuple[Array, PolicyState]:
+        deter = networks.rssm.step(params["model"], *forget(state.latent, state.action, is_first))
+        latent = Latent(deter, draw_latent(posterior(params, deter, obs)))
+        action = draw_action(networks.actor(params["actor"], features(latent)))
         action = jnp.clip(action, -1.0, 1.0)  # a bounded Normal reaches beyond
         return action, PolicyState(latent, action)
 
@@ -75,4 +89,4 @@ def make_policy(config: Config, spec: EnvSpec, networks: Networks | None = None)
         latent = state.latent
         return posterior(params, latent.deter, obs), networks.actor(params["actor"], features(latent))
 
-    return Policy(init, act, drawn_from)
+    return Policy(init, act, drawn_from, decide)

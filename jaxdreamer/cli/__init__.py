@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jaxdreamer import config as configs
-from jaxdreamer.cli import benching, environments, looking, training, words
+from jaxdreamer.cli import benching, environments, exporting, looking, training, words
 from jaxdreamer.cli.training import parse_train
 from jaxdreamer.config import Config
 from jaxdreamer.errors import ConfigError, JaxdreamerError, nearest, shown
@@ -135,6 +135,7 @@ COMMANDS = {
     "runs": Command(looking.runs, looking.RunsOptions),
     "report": Command(looking.report, looking.ReportOptions),
     "plot": Command(looking.plot, looking.PlotOptions),
+    "export": Command(exporting.export, exporting.ExportOptions),
     "bench": Command(benching.bench, benching.BenchOptions, configs.preset),
     "presets": Command(_presets, PresetsOptions),
     "metrics": Command(_metrics, MetricsOptions),

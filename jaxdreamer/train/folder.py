@@ -119,4 +119,4 @@ def check_loop(rundir: RunDir, loop: str) -> None:
 def write_spec(rundir: RunDir, spec: EnvSpec, spaces: dict[str, Any] | None) -> None:
     """Keep the spec, and the environment's own spaces beside it: a loaded agent acts in its units without it."""
     described = {name: None if space is None else describe_space(space) for name, space in (spaces or {}).items()}
-    write_json(rundir.spec, {**spec.to_dict(), "spaces": described or None})
+    write_json(rundir.spec, {**spec.to_dict(), "step_seconds": spec.step_seconds, "spaces": described or None})
