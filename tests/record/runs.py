@@ -32,7 +32,11 @@ def write_run(path: Path, *words: str, returns: Any = (1.0, 3.0, 2.0), finished:
     with MetricsLog(run.metrics, clock=lambda: float(next(clock))) as log:
         for index, value in enumerate(returns):
             at = {"agent_steps": 100 * (index + 1), "env_frames": 100 * (index + 1), "updates": 10 * (index + 1)}
-            shares = {"time/share_update": 0.5, "time/share_environment": 0.2 + 0.1 * index, "time/frames_per_second": 20.0}
+            shares = {
+                "time/share_update": 0.5,
+                "time/share_environment": 0.2 + 0.1 * index,
+                "time/frames_per_second": 20.0,
+            }
             log.write({"loss/model": 5.0 / (index + 1), "train/return": value - 1, **shares}, **at)
             log.write({"eval/return": value, "open_loop/image": 0.1}, **at)
     versions = {"jax": "0.10.2", "python": "3.11.4", **about.pop("versions", {})}
