@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxdreamer.record.pace import Work
+from jaxdreamer.train.sharing import described
 
 if TYPE_CHECKING:
     from jaxdreamer.train.loop import Loop
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 
 def header(loop: Loop, where: str) -> list[str]:
     """What is trained, on what, and for how long; ``where`` it is written."""
-    config, device = loop.config, jax.devices()[0]
+    config = loop.config
     size = sum(leaf.size for leaf in jax.tree.leaves(loop.state.params))
     done = f"; {loop.counted:,} frames are already done" if loop.position else ""
     return [
         f"training {config.env.task} (env.backend={config.env.backend}) with {config.preset}, seed {config.seed}, on "
-        f"{device.device_kind} ({device.platform}), written to {where}",
+        f"{described(loop.placement)}, written to {where}",
         f"{size:,} parameters; budget {config.run.frames:,} frames = {work(loop).updates:,} updates{done}",
     ]
 
