@@ -83,5 +83,6 @@ def on_devices(devices: Sequence[jax.Device]) -> Placement:
         make=lambda function, where: jax.jit(function, out_shardings=lying(where)),
         over=over,
         reading=reading,
-        local=lambda tree: jax.device_put(tree, devices[0]),
+        # A view, in a hundredth of the time that device_put takes to find out that there is nothing to do.
+        local=lambda tree: jax.tree.map(lambda x: x.addressable_data(0), tree),
     )
