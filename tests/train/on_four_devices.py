@@ -237,8 +237,8 @@ def assert_same_run(one, two):
             np.testing.assert_array_equal(a, b, err_msg=name)
 
 
-def assert_same_lines(one, two):
-    lines, others = records(one), records(two)
+def assert_same_lines(one, two, first=None):
+    lines, others = records(one)[:first], records(two)[:first]
     assert len(lines) == len(others) >= 4
     for a, b in zip(lines, others):
         assert a.keys() == b.keys()
@@ -295,15 +295,11 @@ def test_the_host_loop_on_one_and_four(tmp_path):
              "eval_episodes=2", "video=false", "capacity=500", "action_repeat=1", "frames=80", "batch_size=8",
              "backend=gym", "env=Pendulum-v1", "time_limit=15"]  # fmt: skip
     config = configs.preset("dreamer_v1,tiny", *words)
-    for count in (1, 4):
-        train_agent(config, tmp_path / f"{count}", devices=count, **QUIET)
-    assert_same_lines(tmp_path / "1", tmp_path / "4")
+    train_agent(configs.replace(config, {"run.frames": 100}), tmp_path / "1", devices=1, **QUIET)
+    train_agent(config, tmp_path / "4", devices=4, **QUIET)
+    assert_same_lines(tmp_path / "1", tmp_path / "4", first=4)
+    train_agent(configs.replace(config, {"run.frames": 100}), tmp_path / "4", devices=2, **QUIET)
     assert_same_run(tmp_path / "1", tmp_path / "4")
-    # Resumed on another number of devices.
-    config = configs.replace(config, {"run.frames": 100})
-    for count in (1, 4):
-        train_agent(config, tmp_path / f"{count}", devices=5 - count, **QUIET)
-    assert_same_lines(tmp_path / "1", tmp_path / "4")
 
 
 def test_an_algorithm_that_cannot_be_shared_out_is_refused(tmp_path):

@@ -33,7 +33,7 @@ def test_on_four_devices():
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/train/on_four_devices.py"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "10 passed" in done.stdout
+    assert "skipped" not in done.stdout
 
 
 def settle(*words, devices, seeds=1, on_device=True, tmp_path=Path("nowhere")):
