@@ -84,9 +84,10 @@ def test_what_is_taken_over_a_batch_is_that_of_one_device():
 
 # ---- an update -------------------------------------------------------------------------------------------------------
 
+# V1 is what whole runs below learn with. Long enough that what every device does, the optimizers' part, is little.
+STEPS = 14
 CASES = {
-    "dreamer_v1": ("VECTOR", {"discount_head": True, "free_nats": 1.0}),
-    "dreamer_v2": ("EVERYTHING", {"normalize_inputs": True, "actor_gradient": "both", "discount_head": True}),
+    "dreamer_v2": ("VECTOR", {"normalize_inputs": True, "actor_gradient": "both", "discount_head": True}),
     "dreamer_v3": ("VECTOR", {"actor_gradient": "reinforce", "warmup": 0}),
 }
 
@@ -109,14 +110,14 @@ def updates(version, count, batches):
 @pytest.mark.parametrize("version", CASES)
 def test_an_update(version):
     spec_name, changes = CASES[version]
-    batch = cases.batch(spec_name, steps=5, lanes=B)
+    batch = cases.batch(spec_name, steps=STEPS, lanes=B)
     algorithm = make_algorithm(configs.preset(f"{version},tiny", **changes), getattr(cases, spec_name))
-    kept = {key: jnp.zeros((5, B, *shape), dtype) for key, (shape, dtype) in kept_layout(algorithm).items()}
+    kept = {key: jnp.zeros((STEPS, B, *shape), dtype) for key, (shape, dtype) in kept_layout(algorithm).items()}
     batch = batch._replace(kept=kept)
     broken = batch._replace(reward=batch.reward.at[2, 5].set(jnp.nan))  # on one device of four
     batches = [batch, batch, broken, batch]
     alone, before = updates(version, 1, batches)
-    for count in (2, 4) if version == "dreamer_v1" else (4,):
+    for count in (2, 4) if version == "dreamer_v2" else (4,):
         call, found = updates(version, count, batches)
         for (state, measured), (state_1, measured_1) in zip(found, before):
             for name in measured_1:
@@ -136,12 +137,12 @@ def test_an_update(version):
     text = call.as_text()
     assert not re.findall(r"all-to-all|collective-permute|reduce-scatter", text)
     # Each gradient, the metrics, and two for a deviation; free nats and a normalizer take some more, of few numbers.
-    most = {"dreamer_v1": 6, "dreamer_v2": 10, "dreamer_v3": 6}[version]
+    most = {"dreamer_v2": 10, "dreamer_v3": 6}[version]
     assert 2 <= len(re.findall(r" all-reduce\(", text)) <= most
     # V3's percentiles are of all returns, [devices, H, N / devices]; nothing else is ever gathered.
     gathered = re.findall(r"= (\S+?)\{\S* all-gather\(", text)
     horizon = configs.preset("dreamer_v3,tiny").behavior.imagine_horizon
-    returns = f"f32[4,{horizon},{5 * B // 4}]"
+    returns = f"f32[4,{horizon},{STEPS * B // 4}]"
     assert gathered in ([], [returns]) if version == "dreamer_v3" else "all-gather" not in text, gathered
     assert not re.findall(r"all-|collective|reduce-scatter", alone.as_text()), "one device pays nothing"
 

@@ -26,6 +26,7 @@ from tests.agent import cases
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
+@pytest.mark.slow
 def test_on_four_devices():
     """on_four_devices.py, in a process whose CPU is four devices."""
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
