@@ -23,6 +23,9 @@ _NAMES = {
     "config.schema": "Config",
     "config.settings": "setting",
     "deploy.agent": "Agent load_agent",
+    "deploy.dream": "make_dream",
+    "deploy.dream_env": "DreamEnv DreamVectorEnv",
+    "deploy.export": "export_policy",
     "envs.base": "EnvError SpaceError VectorEnv",
     "envs.device.functional": "FunctionalEnv",
     "envs.host.agent_env": "AgentEnv",
@@ -64,6 +67,9 @@ if TYPE_CHECKING:  # isort: off
     from jaxdreamer.config.schema import Config as Config
     from jaxdreamer.config.settings import setting as setting
     from jaxdreamer.deploy.agent import Agent as Agent, load_agent as load_agent
+    from jaxdreamer.deploy.dream import make_dream as make_dream
+    from jaxdreamer.deploy.dream_env import DreamEnv as DreamEnv, DreamVectorEnv as DreamVectorEnv
+    from jaxdreamer.deploy.export import export_policy as export_policy
     from jaxdreamer.envs.base import EnvError as EnvError, SpaceError as SpaceError, VectorEnv as VectorEnv
     from jaxdreamer.envs.device.functional import FunctionalEnv as FunctionalEnv
     from jaxdreamer.envs.host.agent_env import AgentEnv as AgentEnv

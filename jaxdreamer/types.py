@@ -114,13 +114,16 @@ class EnvSpec:
 
     obs: dict[str, ArraySpec] = field(hash=False)
     action: ActionSpec = field()
+    # Of the task's own time, from one simulator step to the next; None where the task does not say it. It tells who carries
+    # an agent elsewhere how often to act; specs that differ in nothing else are equal.
+    step_seconds: float | None = field(default=None, compare=False)
 
     def keys(self, *, image: bool) -> list[str]:
         """The keys of the observations that are images, or those of all others."""
         return [key for key, item in self.obs.items() if (item.kind == "image") == image]
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; :meth:`from_dict` reads it back."""
+        """A JSON-ready dictionary of what must stay the same in a run; :meth:`from_dict` reads it back."""
         return {
             "obs": {
                 key: {"shape": list(s.shape), "dtype": s.dtype, "kind": s.kind, "classes": s.classes}
@@ -131,7 +134,7 @@ class EnvSpec:
 
     @staticmethod
     def from_dict(data: Any) -> EnvSpec:
-        """Read what :meth:`to_dict` wrote; SpecError for anything else."""
+        """Read what :meth:`to_dict` wrote, and ``step_seconds`` beside it; SpecError for anything else."""
         require(data, _FORM, "the spec", SpecError)
         if len(data["obs"]) > _MOST_KEYS:
             raise SpecError(f"the spec has at most {_MOST_KEYS:,} observations, found {len(data['obs']):,}")
@@ -141,7 +144,10 @@ class EnvSpec:
             raise SpecError(
                 f"the spec has {len(obs)} observations and {action.size} numbers in an action; both need some"
             )
-        return EnvSpec(obs, action)
+        seconds = data.get("step_seconds")
+        if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
+            raise SpecError(f"the spec: 'step_seconds' is a number above 0, found {shown(seconds)}")
+        return EnvSpec(obs, action, seconds)
 
     @property
     def layout(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:

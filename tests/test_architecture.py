@@ -92,6 +92,8 @@ def test_importing_a_module_only_defines(path):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             called = ast.unparse(node.value.func)
             allowed = (called == "sys.exit" and path.name == "__main__.py") or called.endswith(".defvjp")
+            # gymnasium.make("module:Name") imports a module for what it registers.
+            allowed = allowed or (called == "register_dream" and path.name == "dream_env.py")
             assert allowed or called.endswith(".defjvp"), f"{path.name}:{node.lineno} calls {called} when imported"
 
 

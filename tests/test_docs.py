@@ -55,6 +55,8 @@ def workplace(tmp_path_factory):
     # What the section on other interpreters speaks of: one, and a module in the working folder.
     (folder / "old").symlink_to(Path(sys.executable).parent.parent)
     (folder / "tasks.py").write_text("import gymnasium\n\ndef make():\n    return gymnasium.make('Pendulum-v1')\n")
+    # What was printed by --print-config.
+    (folder / "pendulum.yaml").write_text(configs.to_yaml(configs.preset("classic", env="Pendulum-v1")))
     # What the Unity section speaks of: an environment with mlagents-envs, and a build.
     (folder / "unity-venv").symlink_to(Path(unity_python()).parent.parent)
     (folder / "builds").mkdir()
@@ -70,6 +72,8 @@ def test_commands_run(command, workplace, monkeypatch, capsys):
         cli.parse_train(words[1:])  # as the page has it
         resuming = "runs/pendulum" in words and Path("runs/pendulum/config.json").exists()
         words = ["train", *words[1:], *(["frames=100"] if resuming else BRIEF)]
+    if words[0] == "bench":
+        words += [*BRIEF, "--seconds=1"]
     try:
         assert cli.main(words) == 0, capsys.readouterr().err
     except SystemExit as exit:

@@ -14,9 +14,11 @@ from jaxdreamer.config import Config
 from jaxdreamer.envs.host.spaces import read_spaces, read_spec
 from jaxdreamer.envs.interpreter.gym_api import describe_space
 from jaxdreamer.errors import JaxdreamerError
+from jaxdreamer.record.bands import band
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.plot import draw, read_curves, spark
 from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.record.svg import chart
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
 
 ODD = [
@@ -264,8 +266,10 @@ def test_metrics(tmp_path):
             path.write_text("".join(json.dumps(line) + "\n" for line in damaged))
         if told_or_read(path, lambda: [spark([y for _, y in points]) for points in read_curves([path]).values()]):
             drawn += 1
+            bands = {name: band([points]) for name, points in read_curves([path]).items()}
+            assert "nan" not in chart(bands, bands, "env frames", "return").partition(" aria-label")[2]
             if index % 40 == 0:
-                draw(read_curves([path]), tmp_path / "curve.png")
+                draw(bands, tmp_path / "curve.png")
         with MetricsLog(path) as log:  # as a run that goes on
             log.truncate(len(whole) // 2, env_frames=20)
     assert drawn > 200
@@ -283,3 +287,6 @@ def test_the_command_line_over_garbled_folders(tmp_path, capsys):
         for command in ("evaluate", "plot"):  # of a run that has neither a checkpoint nor a curve
             assert cli.main([command, str(run.path)]) == 2
             assert str(run.path) in capsys.readouterr().err
+        assert cli.main(["runs", str(run.path)]) == 0
+        assert cli.main(["report", str(run.path), "--out", str(tmp_path / "report.html")]) == 0
+        capsys.readouterr()

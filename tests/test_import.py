@@ -18,7 +18,8 @@ seconds = time.perf_counter() - start
 after_import = sorted(sys.modules)
 backends_at_once = list(sys.modules["jax._src.xla_bridge"]._backends) if "jax" in sys.modules else []
 listed = dir(jaxdreamer)
-other = [name for name in jaxdreamer.__all__ if name != "MuJoCoImageEnv"]  # is a gymnasium.Env, and imports it
+gymnasiums = {"MuJoCoImageEnv", "DreamEnv", "DreamVectorEnv"}  # which import it
+other = [name for name in jaxdreamer.__all__ if name not in gymnasiums]
 missing = [name for name in other if getattr(jaxdreamer, name, None) is None]
 import jax
 from jax._src import xla_bridge

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from jaxdreamer.agent.world import World
 from jaxdreamer.ops.across import ALONE, Across
 from jaxdreamer.ops.trees import all_finite, select, tree_norm
 from jaxdreamer.types import Batch, Metrics, Observation, PyTree, TrainState
@@ -58,6 +59,9 @@ class Policy(NamedTuple):
     # (params, state, obs) -> what act has drawn this state and its action from. A choice is one-hot whatever it was drawn
     # from, so only here is it seen that the networks gave no finite numbers. None: the state and the action say it all.
     drawn_from: Callable[[PyTree, PyTree, Observation], PyTree] | None = None
+    # (params, state, obs, is_first, draw_latent, draw_action) -> (action, state): act with the two samples that these
+    # functions of a distribution give, such as from noise at hand. None: the policy cannot be taken apart so, nor exported.
+    decide: Callable[..., tuple[Array, PyTree]] | None = None
 
 
 class Algorithm(NamedTuple):
@@ -75,6 +79,8 @@ class Algorithm(NamedTuple):
     # the policy's state after it decided on an action -> what replay keeps with the entry that the action leads to, leaves
     # [B, ...]; it comes back as ``Batch.kept``
     keep: Callable[[PyTree], dict[str, Array]] = nothing_to_keep
+    # the world model by itself, for those who dream in it; None: there is none that predicts observations
+    world: World | None = None
 
 
 Make = Callable[..., Algorithm]

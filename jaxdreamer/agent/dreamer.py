@@ -8,6 +8,7 @@ from jaxdreamer.agent.algorithm import Algorithm
 from jaxdreamer.agent.learner import make_learner
 from jaxdreamer.agent.open_loop import open_loop
 from jaxdreamer.agent.policy import acting, keeping, make_policy
+from jaxdreamer.agent.world import make_world
 from jaxdreamer.config import Config
 from jaxdreamer.nets.networks import Networks, make_networks
 from jaxdreamer.ops.across import ALONE, Across
@@ -28,4 +29,5 @@ def make(config: Config, spec: EnvSpec, networks: Networks | None = None, across
         acting=acting,
         open_loop=partial(open_loop, networks),
         keep=keeping(config),
+        world=make_world(config, networks),
     )

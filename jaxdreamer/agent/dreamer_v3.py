@@ -21,6 +21,7 @@ from jaxdreamer.agent.open_loop import open_loop
 from jaxdreamer.agent.optim import make_optimizers
 from jaxdreamer.agent.policy import acting, keeping, make_policy
 from jaxdreamer.agent.rssm import imagine, prior_step
+from jaxdreamer.agent.world import make_world
 from jaxdreamer.agent.world_model import world_model_loss
 from jaxdreamer.config import BehaviorConfig, Config
 from jaxdreamer.nets.networks import Networks, features, make_networks, part_of
@@ -89,7 +90,8 @@ def make(config: Config, spec: EnvSpec, networks: Networks | None = None, across
         return acting(params | aux["acting"] if averages else params, aux)
 
     policy = make_policy(config, spec, whole, across)
-    return Algorithm(init, update, policy, acts_with, partial(open_loop, whole), keeping(config))
+    world = make_world(config, whole)
+    return Algorithm(init, update, policy, acts_with, partial(open_loop, whole), keeping(config), world)
 
 
 def total_loss(

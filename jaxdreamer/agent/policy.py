@@ -65,17 +65,30 @@ def make_policy(config: Config, spec: EnvSpec, networks: Networks | None = None,
             action = lanes.take(random_action(key, spec.action, is_first.shape[0] * across.devices))
             return action, PolicyState(state.latent, action)
         key_latent, key_action, key_explore = jax.random.split(key, 3)
-        deter = networks.rssm.step(params["model"], *forget(state.latent, state.action, is_first))
-        latent = Latent(deter, lanes.sample(posterior(params, deter, obs), key_latent))
-        dist = networks.actor(params["actor"], features(latent))
-        if mode == "greedy":
-            action = lanes.part(lambda one: policy_mode(one, key_action), dist)
-        else:
+
+        def draw_action(dist: Any) -> Array:
+            if mode == "greedy":
+                return lanes.part(lambda one: policy_mode(one, key_action), dist)
             action = lanes.sample(dist, key_action)
-        if mode == "explore":
+            if mode != "explore":
+                return action
             noise, epsilon = config.behavior.exploration_noise, config.behavior.exploration_epsilon
             amounts: Any = {"gaussian": noise, "epsilon": epsilon}
-            action = lanes.part(lambda one: explore(key_explore, one, spec.action, **amounts), action)
+            return lanes.part(lambda one: explore(key_explore, one, spec.action, **amounts), action)
+
+        return decide(params, state, obs, is_first, lambda dist: lanes.sample(dist, key_latent), draw_action)
+
+    def decide(
+        params: PyTree,
+        state: PolicyState,
+        obs: Observation,
+        is_first: Array,
+        draw_latent: Callable[[Any], Array],
+        draw_action: Callable[[Any], Array],
+    ) -> tuple[Array, PolicyState]:
+        deter = networks.rssm.step(params["model"], *forget(state.latent, state.action, is_first))
+        latent = Latent(deter, draw_latent(posterior(params, deter, obs)))
+        action = draw_action(networks.actor(params["actor"], features(latent)))
         action = jnp.clip(action, -1.0, 1.0)  # a bounded Normal reaches beyond
         return action, PolicyState(latent, action)
 
@@ -83,4 +96,4 @@ def make_policy(config: Config, spec: EnvSpec, networks: Networks | None = None,
         latent = state.latent
         return posterior(params, latent.deter, obs), networks.actor(params["actor"], features(latent))
 
-    return Policy(init, act, drawn_from)
+    return Policy(init, act, drawn_from, decide)

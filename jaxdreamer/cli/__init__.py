@@ -1,4 +1,4 @@
-"""The command line: ``jaxdreamer train | evaluate | plot | presets | metrics | envs | check-env | doctor | help``.
+"""The command line, ``jaxdreamer COMMAND``: train, evaluate, runs, plot, report and others, see COMMANDS.
 
 Each command is a function of its options, a frozen dataclass: a field there, with its text below, is an option.
 :mod:`jaxdreamer.cli.words` reads the words.
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jaxdreamer import config as configs
-from jaxdreamer.cli import environments, training, words
+from jaxdreamer.cli import benching, environments, exporting, looking, training, words
 from jaxdreamer.cli.training import parse_train
 from jaxdreamer.config import Config
 from jaxdreamer.errors import ConfigError, JaxdreamerError, nearest, shown
@@ -132,7 +132,11 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command(training.train, training.TrainOptions, configs.preset),
     "evaluate": Command(training.evaluate, training.EvaluateOptions),
-    "plot": Command(training.plot, training.PlotOptions),
+    "runs": Command(looking.runs, looking.RunsOptions),
+    "report": Command(looking.report, looking.ReportOptions),
+    "plot": Command(looking.plot, looking.PlotOptions),
+    "export": Command(exporting.export, exporting.ExportOptions),
+    "bench": Command(benching.bench, benching.BenchOptions, configs.preset),
     "presets": Command(_presets, PresetsOptions),
     "metrics": Command(_metrics, MetricsOptions),
     "envs": Command(environments.envs, environments.EnvsOptions),

@@ -107,7 +107,7 @@ def _about(env: Any, config: EnvConfig, made_by: str) -> list[str]:
     for name, space in (getattr(env, "spaces", None) or {}).items():
         if space is not None:
             lines.append(f"{name} space: {textwrap.shorten(str(space), 300)}")
-    lines += describe(env.spec)
+    lines += [f"{label}: {said}" for label, said in describe(env.spec)]
     repeat = config.action_repeat
     often = f"each repeated {repeat} times (env.action_repeat)" if repeat > 1 else "each for one step"
     bounds = "" if env.spec.action.is_discrete else ", every tenth at its bounds"

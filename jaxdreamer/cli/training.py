@@ -1,4 +1,4 @@
-"""The commands about runs: train, evaluate, plot."""
+"""The commands that make and play runs: train, evaluate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from jaxdreamer import config as configs
 from jaxdreamer.cli import words
 from jaxdreamer.config import Config
-from jaxdreamer.files import shell_word
 
 if TYPE_CHECKING:
     from jaxdreamer.record.rundir import RunDir
@@ -30,6 +29,11 @@ class TrainOptions:
     preset: str | None = field(default=None, metadata={"takes": "NAME[,NAME...]"})
     """The preset that settings start from, or several that stack, as in dreamer_v2,small. Default: dreamer_v1.
     `jaxdreamer presets` lists them."""
+    config: Path | None = None
+    """A YAML or JSON file with settings, by the names that config.json and the command line have; what the command line
+    says wins over it."""
+    print_config: bool = False
+    """Print every setting as YAML, as --config takes it, and train nothing."""
     logdir: Path | None = None
     """Where to write the run; a run that is already there is resumed. Default: a new folder in runs/."""
     seeds: int = 0
@@ -42,8 +46,8 @@ class TrainOptions:
     wandb: bool = False
     """Write metrics to Weights & Biases, too."""
     trust: bool = False
-    """Let a resumed run import the modules and start the programs that its config.json names. Those named on this command
-    line need no permission."""
+    """Let a resumed run import the modules and start the programs that its config.json names, or a new one those that the
+    --config file names. Those named on this command line need no permission."""
 
     start_over: bool = False
     """Start over if LOGDIR already holds a run: its checkpoints, metrics, replay and films are deleted."""
@@ -76,18 +80,6 @@ class EvaluateOptions:
     """Let the run import the modules and start the programs that its config.json names."""
 
 
-@dataclass(frozen=True)
-class PlotOptions:
-    """Plot a metric of one or more runs against env frames, in the terminal and as a picture."""
-
-    logdirs: tuple[Path, ...] = field(metadata=words.BARE)
-    """Folders of runs, folders that --seeds made, or metrics.jsonl files."""
-    out: Path = Path("curve.png")
-    """The picture: .png, .svg or .pdf."""
-    y: str = "eval/return"
-    """The metric's name in metrics.jsonl."""
-
-
 def see_modules_here() -> None:
     """Let ``module:function`` name a module of the working folder, also in worker processes, which inherit the path.
 
@@ -103,23 +95,29 @@ def parse_train(arguments: Sequence[str]) -> tuple[Config, Path, TrainOptions]:
     """Configuration, run folder and options from the words after ``jaxdreamer train``."""
     said = words.read(arguments, "train", TrainOptions, settings=True)
     options = said.fill("train", TrainOptions)
-    return *_settled(options, said.settings), options
+    return *settled(options, said.settings), options
 
 
-def _settled(options: TrainOptions, settings: Mapping[str, Any]) -> tuple[Config, Path]:
+def settled(options: TrainOptions, typed: Mapping[str, Any]) -> tuple[Config, Path]:
     """Configuration and run folder. Without a preset, the settings change the configuration of a run that is there."""
     from jaxdreamer.envs.trust import foreign, refuse_untrusted
 
-    logdir = options.logdir
-    stored = _stored_run(options)
-    if stored is not None and options.preset is None:
+    logdir, stored = options.logdir, _stored_run(options)
+    in_file: dict[str, Any] = {}
+    if options.config is not None:
+        in_file = configs.read_settings(options.config, [item.name for item in fields(TrainOptions)])
+    of_file = in_file.pop("preset", None)
+    preset = options.preset or of_file
+    settings = {**in_file, **typed}
+    source = options.config
+    if stored is not None and preset is None:
         from jaxdreamer.record.stored import read_config
 
-        config = configs.replace(read_config(stored), settings)
-        if not options.trust:
-            refuse_untrusted(config.env, stored.config, own=settings)
+        config, source = configs.replace(read_config(stored), settings), stored.config
     else:
-        config = configs.preset(options.preset or "dreamer_v1", **settings)
+        config = configs.preset(preset or "dreamer_v1", **settings)
+    if source is not None and not options.trust:
+        refuse_untrusted(config.env, source, own=typed)
     if foreign(config.env):
         see_modules_here()
     if logdir is None:
@@ -139,11 +137,16 @@ def _stored_run(options: TrainOptions) -> RunDir | None:
 
 def train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
     """``jaxdreamer train``."""
-    config, logdir = _settled(options, settings)
+    config, logdir = settled(options, settings)
+    if options.print_config:
+        print(configs.to_yaml(config), end="")
+        return 0
     # XLA logs an error for a compilation of several minutes. Real failures are raised anyway.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from jaxdreamer.envs.trust import trust_word
+    from jaxdreamer.record.card import Outcome, card
     from jaxdreamer.record.progress import lasting, say
+    from jaxdreamer.record.rundir import RunDir
     from jaxdreamer.train.api import train_agent, train_seeds
 
     console = lasting()
@@ -153,33 +156,12 @@ def train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
         results = train_seeds(config, logdir, options.seeds, **shared)
     else:
         results = [train_agent(config, logdir, drop_damaged_replay=options.drop_damaged_replay, **shared)]
-    for result in results:
-        if result.evaluation is None:
-            return 130
-        for line in _summary(result, trust_word(config.env)):
-            say(console, line)
+    outcomes = [Outcome(RunDir(one.logdir), one.evaluation.metrics()) for one in results if one.evaluation is not None]
+    if len(outcomes) < len(results):
+        return 130
+    for line in card(outcomes, trust_word(config.env)):
+        say(console, line)
     return 0
-
-
-def _summary(result: Any, trust: str) -> list[str]:
-    """The outcome of a finished run, in a few lines."""
-    from jaxdreamer.record import metrics
-    from jaxdreamer.record.plot import spark
-
-    scores = result.evaluation.metrics()
-    points = metrics.curve(metrics.read(result.logdir / "metrics.jsonl"), "eval/return")
-    lines = []
-    if points:  # none where the metrics of a finished run were deleted
-        frames, values = zip(*points)
-        lines.append(f"learning curve (evaluation return, {frames[0]:,} to {frames[-1]:,} frames): {spark(values)}")
-    lines.append(
-        f"final evaluation of {len(result.evaluation.returns)} episodes without exploration: mean return "
-        f"{scores['eval/return']:.1f} (lowest {scores['eval/return_min']:.1f}, highest {scores['eval/return_max']:.1f})"
-    )
-    films = sorted((result.logdir / "videos").glob("policy-*"))
-    lines += [f"film of the learned policy: {film}" for film in films[-1:]]
-    again = f"jaxdreamer evaluate {shell_word(result.logdir)}{trust}"
-    return [*lines, f"everything is in {result.logdir}; play it again with: {again}"]
 
 
 def evaluate(options: EvaluateOptions) -> int:
@@ -209,16 +191,4 @@ def evaluate(options: EvaluateOptions) -> int:
     if several:
         each = ", ".join(f"{run.name} {mean:.2f}" for run, mean in zip(runs, means))
         print(f"mean return of {len(runs)} seeds: {fmean(means):.2f} ({each})")
-    return 0
-
-
-def plot(options: PlotOptions) -> int:
-    """``jaxdreamer plot``."""
-    from jaxdreamer.record.plot import draw, read_curves, spark
-
-    curves = read_curves(options.logdirs, y=options.y)
-    for name, points in curves.items():
-        frames, values = zip(*points)
-        print(f"{name}: {options.y}, {frames[0]:,} to {frames[-1]:,} frames: {spark(values)}")
-    print(draw(curves, options.out, y=options.y))
     return 0

@@ -1,9 +1,9 @@
 """The words of a command line: options of the command and settings of the configuration, in any order and spelling.
 
 A command's options are a frozen dataclass, as the settings are: a field is an option, its text below is the help, its type
-says what it takes (its metadata may hold ``takes``, the word that stands for the value in the help). ``--flag value``,
-``--flag=value``, ``key=value`` and ``group.key=value`` mean the same, with dashes or underscores. A flag takes the next
-word, even one that begins with a dash, unless that is a flag of this command.
+says what it takes (its metadata may hold ``takes``, the word that stands for the value in the help, and ``short``, a
+letter). ``--flag value``, ``--flag=value``, ``key=value`` and ``group.key=value`` mean the same, with dashes or
+underscores. A flag takes the next word, even one that begins with a dash, unless that is a flag of this command.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class _Reader:
         fields = dataclasses.fields(options)
         self.bare = next((item.name for item in fields if item.metadata.get("bare")), "")
         self.flags = [item.name for item in fields]
+        self.short = {f"-{item.metadata['short']}": item.name for item in fields if "short" in item.metadata}
         self.see = f"see `jaxdreamer {command} --help`"
 
     def read(self) -> Read:
@@ -114,6 +115,8 @@ class _Reader:
         return _Target(key, True, configs.kind_of(key))
 
     def _named(self, flag: str) -> _Target:
+        if flag in self.short:
+            return self._target(self.short[flag])
         name = flag.lstrip("-").replace("-", "_")
         if flag.startswith("--") and (self.settings or name in self.flags):
             return self._target(name)
@@ -161,7 +164,7 @@ class _Reader:
         return values.convert(kind, spelled, words)  # each is an item as it stands, commas and all
 
     def _is_flag(self, word: str) -> bool:
-        if word in ("-h", "--help"):
+        if word in ("-h", "--help", *self.short):
             return True
         try:
             return word.startswith("--") and bool(self._named(word))
@@ -197,9 +200,11 @@ def _is_setting(word: str) -> bool:
 
 @functools.cache
 def documentation(kind: type) -> dict[str, str]:
-    """What the texts below a dataclass's fields say, by field."""
+    """What the texts below a dataclass's fields say, by field; those of the classes that it extends, too."""
+    found: dict[str, str] = {}
+    for base in kind.__mro__[1:]:
+        found |= documentation(base) if dataclasses.is_dataclass(base) else {}
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
-    found = {}
     for item, text in itertools.pairwise(body):
         if isinstance(item, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             found[ast.unparse(item.target)] = " ".join(str(text.value.value).split())
@@ -264,7 +269,8 @@ def _listed(kind: type, defaults: Mapping[str, Any], prefix: str, width: int) ->
     about = {item.name: item.metadata for item in dataclasses.fields(kind)}
     for name, default in defaults.items():
         bare = about[name].get("bare")
-        flag = name.upper() if bare else f"--{prefix}{name.replace('_', '-')}"
+        short = f"-{about[name]['short']}, " if "short" in about[name] else ""
+        flag = name.upper() if bare else f"{short}--{prefix}{name.replace('_', '-')}"
         text = texts[name]
         if prefix or (default not in (dataclasses.MISSING, None, ()) and default is not False):
             text += f" (default: {_written(default)})"

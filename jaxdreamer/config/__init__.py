@@ -13,12 +13,12 @@ from jaxdreamer.config.environment import (
     replace_env,
     with_metadata,
 )
+from jaxdreamer.config.files import load, read_settings, to_yaml
 from jaxdreamer.config.parse import (
     difference,
     fields,
     from_dict,
     kind_of,
-    load,
     preset,
     presets_of,
     replace,

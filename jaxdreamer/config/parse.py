@@ -1,4 +1,4 @@
-"""Configurations from presets, words, files and dictionaries, and back; errors name the setting."""
+"""Configurations from presets, words and dictionaries, and back; errors name the setting."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from jaxdreamer import families, values
@@ -16,9 +15,6 @@ from jaxdreamer.config.presets import PRESETS
 from jaxdreamer.config.schema import Config
 from jaxdreamer.config.settings import check_limits, hints, members
 from jaxdreamer.errors import ConfigError, nearest, shown
-from jaxdreamer.files import FileUnusable, read_json, read_text
-
-_MOST = 2**20  # bytes of a configuration; a whole one has a few thousand
 
 
 def preset(name: str = "dreamer_v1", *overrides: str, **changes: Any) -> Config:
@@ -157,19 +153,28 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def from_dict(data: Any) -> Config:
     """Read what :func:`to_dict` wrote; a missing setting takes its preset's value, an unknown one is an error."""
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"expected settings by their names, found {shown(data)}")
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        for name, inner in _leaves(key, value):
-            name = name if name == "preset" else resolve_name(name)
-            if name in flat:
-                raise ConfigError(f"{name} is set twice")
-            flat[name] = inner
-    base = flat.pop("preset", "dreamer_v1")
+    settings = settings_of(data)
+    base = settings.pop("preset", "dreamer_v1")
     if not isinstance(base, str):
         raise ConfigError(f"preset: expected a name, found {shown(base)}")
-    return replace(preset(base), flat)
+    return replace(preset(base), settings)
+
+
+def settings_of(data: Any, others: Iterable[str] = ()) -> dict[str, Any]:
+    """The settings in nested plain values, by dotted name, as they stand; ``preset`` may be among them.
+
+    ConfigError for an unknown one, see :func:`resolve_name`, and for one that is set twice.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"expected settings by their names, found {shown(data)}")
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        for name, inner in _leaves(key, value):
+            name = name if name == "preset" else resolve_name(name, others)
+            if name in found:
+                raise ConfigError(f"{name} is set twice")
+            found[name] = inner
+    return found
 
 
 def _leaves(key: Any, value: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
@@ -179,33 +184,6 @@ def _leaves(key: Any, value: Any, depth: int = 2) -> Iterator[tuple[str, Any]]:
         return
     for leaf, inner in value.items():
         yield from _leaves(f"{key}.{leaf}", inner, depth - 1)
-
-
-def load(path: str | Path) -> Config:
-    """Read a JSON or YAML file. ConfigError, naming the file, where it is not a valid configuration."""
-    path = Path(path)
-    try:
-        data = _read_yaml(path) if path.suffix in (".yaml", ".yml") else read_json(path, _MOST)
-        return from_dict(data)
-    except FileUnusable as error:
-        raise ConfigError(str(error)) from error
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}: fix it, or choose another folder") from error
-
-
-def _read_yaml(path: Path) -> Any:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Takes 1e-3 for a number, as JSON and YAML 1.2 do."""
-
-    exponent = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+.0123456789"))
-    text = read_text(path, _MOST)
-    try:
-        return yaml.load(text, Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the 30th of February
-        raise FileUnusable(f"{path} is not valid YAML ({error}): fix it, or choose another file") from error
 
 
 def difference(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:

@@ -80,8 +80,9 @@ class ModelConfig(Settings):
     """Initial scale of the output layers of an actor with bounded_normal."""
     actor_unimix: float = setting(0.01, 0, 0.999)
     """Share of a uniform distribution mixed into the choices of an actor with bounded_normal."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Type of the inputs of matrix products and convolutions; everything else is float32."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Type of the inputs of matrix products and convolutions; everything else is float32. auto: settled by device and
+    processor where a run begins, which says so and keeps it."""
 
 
 @dataclass(frozen=True)

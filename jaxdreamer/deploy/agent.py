@@ -19,7 +19,8 @@ from jaxdreamer.devices import devices
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.actions import ActionMap
 from jaxdreamer.envs.host.images import resize, to_rgb
-from jaxdreamer.envs.host.observations import ObservationMap, found, read_discrete, read_vector, split
+from jaxdreamer.envs.host.observations import Leaf, ObservationMap, found, read_discrete, read_vector, split
+from jaxdreamer.envs.host.restoring import ObservationWriter
 from jaxdreamer.envs.host.spaces import read_spaces, read_spec
 from jaxdreamer.envs.interpreter.gym_api import kind_of
 from jaxdreamer.nets.networks import Networks
@@ -112,9 +113,12 @@ class Agent:
         self.algorithm, self._act = programs(config, spec, algorithm, networks)
         self._count = 1 if lanes is None else lanes
         self._observations = _ObservationReader(config, spec, self.observation_space)
-        self._actions: ActionMap | None = None
+        self.actions: ActionMap | None = None
+        """Between the agent's actions and the environment's; None: they are the same."""
         if self.action_space is not None:
-            self._actions = ActionMap(self.action_space, config.env.action_bound)
+            self.actions = ActionMap(self.action_space, config.env.action_bound)
+        self.observation_leaves = self._observations.leaves
+        """How the arrays of ``spec`` are read that are members of ``observation_space``."""
         self._check_spaces()
         self.reset(seed)
 
@@ -125,8 +129,8 @@ class Agent:
                 raise ConfigError(
                     f"observation {key!r} is {read} in its space, and {self.spec.obs.get(key)} in the spec"
                 )
-        if self._actions is not None and self._actions.spec != self.spec.action:
-            raise ConfigError(f"the action is {self._actions.spec} in its space, and {self.spec.action} in the spec")
+        if self.actions is not None and self.actions.spec != self.spec.action:
+            raise ConfigError(f"the action is {self.actions.spec} in its space, and {self.spec.action} in the spec")
 
     def reset(self, seed: int | None = None) -> None:
         """Forget all episodes: the next call begins new ones. A seed restarts the random numbers."""
@@ -156,8 +160,7 @@ class Agent:
             EnvError: an observation of another space than the run's, not finite, or too large for the networks; it says
                 what was expected and found, and in which lane. The agent's state is unchanged then.
         """
-        arrays = self._observations(obs, self.lanes)
-        _check_finite(arrays, self.lanes)
+        arrays = self.read(obs)
         action, state, keys, sound = self._act(
             self.params, self.state, self._keys, arrays, self._first(first), mode="explore" if explore else "greedy"
         )
@@ -166,12 +169,22 @@ class Agent:
             raise EnvError(f"the networks' answer is not finite{where}: {_largest(arrays)}")
         vectors = np.asarray(action)
         self.state, self._keys, self._fresh = state, keys, False
-        if self._actions is None:
+        if self.actions is None:
             return vectors[0] if self.lanes is None else vectors
-        values = [self._actions.to_env(vector) for vector in vectors]
+        values = [self.actions.to_env(vector) for vector in vectors]
         if self.lanes is not None:
             return _stack(values)
         return int(values[0]) if isinstance(values[0], np.integer) else values[0]
+
+    def read(self, obs: Any) -> Observation:
+        """An observation, as :meth:`act` takes it, as the agent's arrays, with a leading axis. EnvError as there."""
+        arrays = self._observations(obs, self.lanes)
+        _check_finite(arrays, self.lanes)
+        return arrays
+
+    def observation_writer(self) -> ObservationWriter:
+        """What makes observations, as :meth:`act` takes them for one lane, of the agent's arrays."""
+        return ObservationWriter(self.spec, self.observation_space, self.observation_leaves, self._observations.key)
 
     def _first(self, first: Any) -> np.ndarray:
         flags = np.asarray(first)
@@ -225,14 +238,18 @@ class _ObservationReader:
         self._given = {key: item for key, item in spec.obs.items() if key not in read}
         # The key, beside a frame, of an observation that is no dictionary.
         self._has_keys = kind_of(space) == "Dict"
-        self._key = "state" if self._has_keys or kind_of(space) == "Tuple" else next(iter(read), "state")
+        self.key = "state" if self._has_keys or kind_of(space) == "Tuple" else next(iter(read), "state")
+
+    @property
+    def leaves(self) -> list[Leaf]:
+        return [] if self._own is None else self._own.leaves
 
     def __call__(self, obs: Any, lanes: int | None) -> Observation:
         arrays: Observation = {}
         if self._own is not None:
             own = obs
             if not self._has_keys and (self._given or isinstance(obs, Mapping)):
-                own = self._entry(obs, self._key)
+                own = self._entry(obs, self.key)
             read = self._own(own) if lanes is None else self._own.stacked(own, lanes)
             arrays |= read if lanes is not None else {key: array[None] for key, array in read.items()}
         for key, spec in self._given.items():
@@ -245,7 +262,7 @@ class _ObservationReader:
     def _entry(self, obs: Any, key: str) -> Any:
         if isinstance(obs, Mapping) and key in obs:
             return obs[key]
-        own = [] if self._own is None else list(self._own.spec) if self._has_keys else [self._key]
+        own = [] if self._own is None else list(self._own.spec) if self._has_keys else [self.key]
         wanted = [*own, *self._given]
         raise EnvError(f"observation {key!r}: expected a dictionary with the keys {wanted}, found {found(obs)}")
 

@@ -45,5 +45,5 @@ def refuse_untrusted(config: EnvConfig, source: str | os.PathLike[str], own: Col
         does = ", ".join(f"{does} ({name})" for name, does in wanted.items())
         raise Untrusted(
             f"{os.fspath(source)} would {does}, which is not part of jaxdreamer. Nothing was run. If you trust whoever "
-            "made this run, allow it with --trust, or trust=True in Python"
+            "made it, allow it with --trust, or trust=True in Python"
         )

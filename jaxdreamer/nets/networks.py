@@ -16,15 +16,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdreamer.config import ModelConfig
+from jaxdreamer.config import ConfigError, ModelConfig
 from jaxdreamer.nets.cells import RSSM
 from jaxdreamer.nets.decoders import Decoder
 from jaxdreamer.nets.encoders import Encoder
 from jaxdreamer.nets.heads import Actor, ScalarHead
 from jaxdreamer.nets.layers import style_of
 from jaxdreamer.ops.across import ALONE, Across
-from jaxdreamer.ops.moments import merge_moments, no_moments, standardize
-from jaxdreamer.ops.transforms import image_to_float, symlog
+from jaxdreamer.ops.moments import merge_moments, no_moments, standardize, unstandardize
+from jaxdreamer.ops.transforms import float_to_image, image_to_float, symexp, symlog
 from jaxdreamer.types import Array, ArraySpec, EnvSpec, Latent, Observation, PyTree
 
 
@@ -57,6 +57,9 @@ class Networks(NamedTuple):
     actor: Callable[[PyTree, Array], Any]  # (params["actor"], feat) -> distribution over actions [..., A]
     critic: Callable[[PyTree, Array], Any]  # (params["critic"], feat) -> distribution of the value
     across: Across = ALONE  # who has the other parts of the batch; see :func:`part_of`
+    # (statistics, observations as the networks see them) -> raw ones: undoes ``prepare``, where it lost nothing. None: it
+    # cannot be undone, and nobody dreams in this model from outside.
+    restore: Callable[[PyTree, Observation], Observation] | None = None
 
 
 def features(latent: Latent) -> Array:
@@ -68,10 +71,16 @@ def make_networks(config: ModelConfig, spec: EnvSpec) -> Networks:
     """Build the networks for an environment's observations and actions.
 
     Raises:
-        ConfigError: an image too small to be convolved, or of sides that the convolutions cannot halve.
+        ConfigError: an image too small to be convolved, or of sides that the convolutions cannot halve; a precision that
+            is still ``auto``.
         ValueError: an unknown activation.
     """
-    statistics, track, prepare = _preparation(config, spec)
+    if config.precision == "auto":
+        raise ConfigError(
+            "model.precision=auto is settled where a run begins (train_agent): networks need float32 or bfloat16; "
+            "jaxdreamer.train.precision.choose says which it would be here"
+        )
+    statistics, track, prepare, restore = _preparation(config, spec)
     raw = {key: jax.ShapeDtypeStruct(item.shape, item.dtype) for key, item in spec.obs.items()}
     obs = jax.eval_shape(prepare, statistics, raw)
     encoder, decoder, actor = Encoder(spec, config), Decoder(spec, config), Actor(spec.action, config)
@@ -112,6 +121,7 @@ def make_networks(config: ModelConfig, spec: EnvSpec) -> Networks:
         discount=call(discount, "discount") if config.discount_head else None,
         actor=lambda params, feat: actor.apply({"params": params}, feat),
         critic=lambda params, feat: critic.apply({"params": params}, feat),
+        restore=restore,
     )
 
 
@@ -131,8 +141,8 @@ def part_of(networks: Networks, across: Across, sequences: int) -> Networks:
 
 def _preparation(
     config: ModelConfig, spec: EnvSpec
-) -> tuple[PyTree, Callable[..., PyTree], Callable[..., Observation]]:
-    """``statistics``, ``track`` and ``prepare`` of :class:`Networks`."""
+) -> tuple[PyTree, Callable[..., PyTree], Callable[..., Observation], Callable[..., Observation]]:
+    """``statistics``, ``track``, ``prepare`` and ``restore`` of :class:`Networks`."""
     normalized = [key for key, item in spec.obs.items() if config.normalize_inputs and item.kind == "vector"]
 
     def squash(obs: Observation) -> Observation:
@@ -146,7 +156,11 @@ def _preparation(
         seen = squash({key: obs[key] for key in normalized})
         return {key: merge_moments(statistics[key], x, across=across) for key, x in seen.items()}
 
-    return {key: no_moments(math.prod(spec.obs[key].shape)) for key in normalized}, track, prepare
+    def restore(statistics: PyTree, seen: Observation) -> Observation:
+        plain = {key: unstandardize(x, statistics[key]) if key in normalized else x for key, x in seen.items()}
+        return {key: _restored(x, spec.obs[key], config.symlog_inputs) for key, x in plain.items()}
+
+    return {key: no_moments(math.prod(spec.obs[key].shape)) for key in normalized}, track, prepare, restore
 
 
 def _params(module: nn.Module, key: Array, *args: Any) -> PyTree:
@@ -163,3 +177,12 @@ def _preprocess(x: Array, spec: ArraySpec, squash: bool) -> Array:
         return jax.nn.one_hot(x, spec.classes, dtype=jnp.float32).reshape(*batch, -1)
     x = x.astype(jnp.float32).reshape(*batch, -1)
     return symlog(x) if squash else x
+
+
+def _restored(x: Array, spec: ArraySpec, squashed: bool) -> Array:
+    if spec.kind == "image":
+        return float_to_image(x)
+    shape = (*x.shape[:-1], *spec.shape)
+    if spec.kind == "discrete":
+        return jnp.argmax(x.reshape(*x.shape[:-1], -1, spec.classes), axis=-1).astype(jnp.int32).reshape(shape)
+    return (symexp(x) if squashed else x).reshape(shape)

@@ -149,7 +149,11 @@ class TanhNormal(_Vectors):
         This is how V1 acts in evaluation (the authors' code; no closed form exists for the mode of a wide TanhNormal).
         Densities are those of :meth:`log_prob`, which clips: samples that are rounded to +-1 score alike.
         """
-        candidates = jax.vmap(self.sample)(jax.random.split(key, samples))
+        return self.best_of_noise(jax.vmap(self.noise)(jax.random.split(key, samples)))
+
+    def best_of_noise(self, noise: Array) -> Array:
+        """:meth:`best_of`, from the noise [samples, ..., n] of its samples: float32 [..., n]."""
+        candidates = jax.vmap(self.from_noise)(noise)
         best = jnp.argmax(jax.vmap(self.log_prob)(candidates), axis=0)[None, ..., None]
         return jnp.take_along_axis(candidates, best, axis=0)[0]
 

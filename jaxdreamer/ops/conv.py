@@ -26,7 +26,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +39,20 @@ from jaxdreamer.ops.frames import from_bits, map_frames, sum_frames, to_bits
 from jaxdreamer.types import Array
 
 _DIMS = ("NHWC", "HWIO", "NHWC")
+_plainly = ContextVar("plainly", default=False)
+
+
+@contextmanager
+def in_plain_form() -> Iterator[None]:
+    """What is traced in this block has XLA's own convolutions on every platform.
+
+    For programs that leave JAX: ONNX knows no platforms to choose by, and a batch of any size cannot be cut into cachefuls.
+    """
+    token = _plainly.set(True)
+    try:
+        yield
+    finally:
+        _plainly.reset(token)
 
 
 def conv2d(x: Array, kernel: Array, bias: Array | None = None, *, stride: int, act: str = "linear") -> Array:
@@ -151,6 +167,8 @@ def _same(x: Array) -> Array:
 
 def _by_platform(lowerings, first, second, *args, **functions) -> Array:
     cpu, default = lowerings
+    if _plainly.get():
+        return default(first, second, *args, **functions)
     return lax.platform_dependent(
         first,
         second,

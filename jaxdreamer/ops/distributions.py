@@ -41,6 +41,8 @@ __all__ = [
     "UnitNormal",
     "bounded_normal_from_raw",
     "policy_mode",
+    "policy_mode_from_noise",
+    "policy_mode_noise",
     "released_gradient",
     "stop_gradient",
     "tanh_normal_from_raw",
@@ -120,9 +122,24 @@ def policy_mode(dist: Any, key: Array) -> Array:
     A :class:`TanhNormal` gives the best of 100 samples, as V1 does in evaluation; a :class:`Joint` asks each of its
     parts; all others give their mode.
     """
+    return policy_mode_from_noise(dist, policy_mode_noise(dist, key))
+
+
+def policy_mode_noise(dist: Any, key: Array, samples: int = 100) -> Any:
+    """The noise that :func:`policy_mode` draws: of a :class:`TanhNormal` [samples, ..., n], of a :class:`Joint` a tuple with
+    that of each part, of all others ``()``."""
     if isinstance(dist, TanhNormal):
-        return dist.best_of(key)
+        return jax.vmap(dist.noise)(jax.random.split(key, samples))
     if isinstance(dist, Joint):
         keys = jax.random.split(key, len(dist.parts))
-        return jnp.concatenate([policy_mode(part, part_key) for part, part_key in zip(dist.parts, keys)], axis=-1)
+        return tuple(policy_mode_noise(part, part_key, samples) for part, part_key in zip(dist.parts, keys))
+    return ()
+
+
+def policy_mode_from_noise(dist: Any, noise: Any) -> Array:
+    """Turn what :func:`policy_mode_noise` drew into the action, float32 [..., size]."""
+    if isinstance(dist, TanhNormal):
+        return dist.best_of_noise(noise)
+    if isinstance(dist, Joint):
+        return jnp.concatenate([policy_mode_from_noise(part, n) for part, n in zip(dist.parts, noise)], axis=-1)
     return dist.mode()

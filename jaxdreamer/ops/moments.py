@@ -55,3 +55,8 @@ def standardize(x: Array, moments: Moments, smallest: float = 1e-3, clip: float 
     """
     std = jnp.maximum(jnp.sqrt(moments.variance), smallest)
     return jnp.clip((jnp.asarray(x, jnp.float32) - moments.mean) / std, -clip, clip)
+
+
+def unstandardize(x: Array, moments: Moments, smallest: float = 1e-3) -> Array:
+    """Undo :func:`standardize`, where it did not clip: ``x max(sqrt(variance), smallest) + mean``, float32 [..., D]."""
+    return jnp.asarray(x, jnp.float32) * jnp.maximum(jnp.sqrt(moments.variance), smallest) + moments.mean

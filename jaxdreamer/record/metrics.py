@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from jaxdreamer.files import FileUnusable, open_file
-from jaxdreamer.record.sinks import Sink
+from jaxdreamer.record.sinks import FullSink, Sink
 from jaxdreamer.saving import append_to, storing
 
 __all__ = ["COUNTERS", "MetricsLog", "curve", "read", "without_time"]
@@ -83,6 +83,14 @@ class MetricsLog:
     def image(self, name: str, image: np.ndarray, *, env_frames: int) -> None:
         """Hand a picture, uint8 [H, W, 3], to the sinks; the JSONL file takes none."""
         self._to_sinks(lambda sink: sink.image(name, image, env_frames))
+
+    def film(self, name: str, path: Path, *, env_frames: int) -> None:
+        """Hand a film, a GIF, to the sinks."""
+        self._to_sinks(lambda sink: sink.film(name, path, env_frames) if isinstance(sink, FullSink) else None)
+
+    def settings(self, settings: Mapping[str, Any]) -> None:
+        """Hand the run's settings, by dotted name, to the sinks."""
+        self._to_sinks(lambda sink: sink.settings(settings) if isinstance(sink, FullSink) else None)
 
     @property
     def offset(self) -> int:

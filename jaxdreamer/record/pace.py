@@ -116,3 +116,11 @@ def in_words(seconds: float) -> str:
 def short(seconds: float) -> str:
     """As "3.4 s" or "0.2 ms"."""
     return f"{seconds:.3g} s" if seconds >= 0.1 else f"{seconds * 1000:.2g} ms"
+
+
+def compact(value: float) -> str:
+    """A number where room is scarce: 1.235M, 50k, 0.03."""
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.4g}{suffix}"
+    return f"{value:.4g}"

@@ -14,9 +14,11 @@ from rich.progress import Progress as RichProgress
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
-from jaxdreamer.record.pace import Pace, Work, clock_time, in_words, short
+from jaxdreamer.record.pace import Pace, Work, clock_time, compact, in_words, short
 
 __all__ = ["Progress", "lasting", "say"]
+
+_WIDE = 100  # columns, from which on numbers are written in full
 
 
 class Progress:
@@ -151,31 +153,31 @@ class Progress:
         """The state of the run in one line of at most ``width`` characters, the most important parts of it first."""
         frame_rate, update_rate = self.rates()
         share = min(1.0, self._frames / self._total)
+        narrow = width is not None and width < _WIDE
+        number = compact if narrow else lambda value: f"{value:,}"
         # (importance, 0 first; text), in the order of display. Updates are among them as frames stand still for minutes
         # where many updates of a large model are due at once.
-        parts = [(1, f"{self._frames:,}/{self._total:,} frames")]
+        parts = [(3, f"{number(self._frames)}/{number(self._total)} frames")]
         if width is not None:
-            parts = [
-                (0, f"{100 * share:.1f}%"),
-                (8, "\u2501" * round(20 * share) + "\u2500" * (20 - round(20 * share))),
-                *parts,
-            ]
+            bar = "\u2501" * round(20 * share) + "\u2500" * (20 - round(20 * share))
+            parts = [(0, f"{100 * share:.1f}%"), (9, bar), *parts]
         if self._evaluating is not None:
             done, episodes, began = self._evaluating
-            parts.append((3, f"evaluation {done}/{episodes} episodes {clock_time(self._clock() - began)}"))
+            since = "" if narrow else f" episodes {clock_time(self._clock() - began)}"
+            parts.append((4, f"evaluation {done}/{episodes}{since}"))
         elif self._note:
-            parts.append((3, self._note))
+            parts.append((4, self._note))
         if self._updates:
-            parts.append((5, f"{self._updates:,} updates"))
+            parts.append((6, f"{self._updates:,} updates"))
         parts += [
             (importance, f"{rate:.3g} {what}/s")
-            for importance, rate, what in ((7, frame_rate, "frames"), (6, update_rate, "updates"))
+            for importance, rate, what in ((8, frame_rate, "frames"), (7, update_rate, "updates"))
             if rate > 0
         ]
         seconds = None if self._left is None else self._pace.seconds(self._left)
         if seconds is not None and self._frames < self._total:
-            parts.append((4, f"{clock_time(seconds)} left"))
-        parts += [(2, f"{name} {value:.4g}") for name, value in self._returns.items()]
+            parts.append((2, f"{clock_time(seconds)} left"))
+        parts += [({"return": 1}.get(name, 5), f"{name} {value:.4g}") for name, value in self._returns.items()]
         separator = " | "
         shown: list[int] = []
         room = math.inf if width is None else width + len(separator)

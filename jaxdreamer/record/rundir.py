@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class RunDir:
         self.path = at_home(path).absolute()
         self.config, self.spec = self.path / "config.json", self.path / "spec.json"
         self.metrics = self.path / "metrics.jsonl"  # one JSON object a line
+        self.sessions = self.path / "sessions.jsonl"  # likewise, for every start
         self.checkpoints = self.path / "checkpoints"  # a folder each
         self.best = self.path / "best"  # the train state of the best evaluation, without environments and replay
         self.replay = self.path / "replay"  # chunk files
@@ -70,11 +72,12 @@ class RunDir:
             write_text(self.path / "saved", "")
 
     def clear(self) -> None:
-        """Delete checkpoints, replay, films and the mark, to start over; the caller holds the lock."""
+        """Delete checkpoints, replay, films, sessions and the mark, to start over; the caller holds the lock."""
         for folder in self._folders:
             for path in folder.iterdir():
                 remove(path)
         (self.path / "saved").unlink(missing_ok=True)
+        self.sessions.unlink(missing_ok=True)
 
     @property
     def exists(self) -> bool:
@@ -92,6 +95,22 @@ class RunDir:
         else:
             why = "it is a file, give the folder" if self.path.is_file() else "there is no such folder"
         raise ConfigError(f"{self.path} holds no run: {why}{hint}")
+
+    @property
+    def writer(self) -> tuple[str, bool] | None:
+        """The host of the process that wrote here last without ending properly, and whether it still runs.
+
+        None where it ended, or where none began. Of another host only the time tells: a process there is taken to run where
+        it wrote metrics within the last hour.
+        """
+        holder = _holder(self._lock_file)
+        host = holder.get("host")
+        if not isinstance(host, str):
+            return None
+        if host == socket.gethostname():
+            return host, _writer_alive(self._lock_file)
+        written = [path.stat().st_mtime for path in (self.metrics, self._lock_file) if path.exists()]
+        return host, time.time() - max(written, default=0) < 3600
 
     @property
     def train_command(self) -> str:
@@ -188,4 +207,10 @@ def _writer_alive(path: Path) -> bool:
     import psutil
 
     holder = _holder(path)
-    return holder.get("host") == socket.gethostname() and psutil.pid_exists(int(holder.get("pid", -1)))
+    pid = holder.get("pid")
+    if holder.get("host") != socket.gethostname() or type(pid) is not int:
+        return False
+    try:  # a process that began after the lock was written only has the number of the one that wrote it
+        return psutil.Process(pid).create_time() <= path.stat().st_mtime
+    except (psutil.Error, ValueError, OSError):
+        return False

@@ -1,6 +1,6 @@
 """Further places for metrics, by name: TensorBoard and Weights & Biases, each behind an extra.
 
-Another one is a class here, or elsewhere, with the methods of :class:`Sink`, and a line in SINKS.
+Another one is a class here, or elsewhere, with the methods of :class:`Sink` or :class:`FullSink`, and a line in SINKS.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from jaxdreamer.errors import ConfigError, import_extra, nearest, shown
-from jaxdreamer.files import FileUnusable, read_text
+from jaxdreamer.files import FileUnusable, read_bytes, read_text
 from jaxdreamer.saving import write_text
 
 
@@ -31,6 +31,17 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Flush and end."""
+
+
+@runtime_checkable
+class FullSink(Sink, Protocol):
+    """One that takes films and settings, too; others are not handed any."""
+
+    def film(self, name: str, path: Path, step: int) -> None:
+        """Take one film, a GIF."""
+
+    def settings(self, settings: Mapping[str, Any]) -> None:
+        """Take the run's settings by dotted name, plain values, before its first record; of a resumed run anew."""
 
 
 class TensorBoard:
@@ -53,6 +64,22 @@ class TensorBoard:
         """See :class:`Sink`."""
         self._writer.add_image(name, image, step, dataformats="HWC")
 
+    def film(self, name: str, path: Path, step: int) -> None:
+        """See :class:`Sink`. It is shown among the images, where TensorBoard plays a GIF."""
+        from PIL import Image
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        with Image.open(path) as film:
+            width, height = film.size
+        # add_video would draw the frames again, with moviepy.
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=read_bytes(path))
+        self._writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+
+    def settings(self, settings: Mapping[str, Any]) -> None:
+        """See :class:`Sink`. They are a table among the texts."""
+        rows = "".join(f"| {key} | {_cell(value)} |\n" for key, value in settings.items())
+        self._writer.add_text("settings", f"| setting | value |\n|---|---|\n{rows}", 0)
+
     def close(self) -> None:
         """See :class:`Sink`."""
         self._writer.close()
@@ -71,8 +98,14 @@ class Wandb:
             raise FileUnusable(f"{marker} holds no id of a Weights & Biases run, but {shown(known)}: remove it")
         # Seeds trained side by side have runs of their own, in one process.
         name = f"{folder.parent.name}-{folder.name}" if folder.name.startswith("seed-") else folder.name
+        # Seeds of one run are a group. The project is the one that is set, or ours instead of "uncategorized".
+        about = {"project": os.environ.get("WANDB_PROJECT") or "jaxdreamer"}
+        if name != folder.name:
+            about["group"] = folder.parent.name
         try:
-            self._run = self._module.init(dir=str(folder), name=name, id=known, resume="allow", reinit="create_new")
+            self._run = self._module.init(
+                dir=str(folder), name=name, id=known, resume="allow", reinit="create_new", **about
+            )
         except (self._module.Error, ValueError) as error:  # no login, a key of the wrong length, no network
             why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise ConfigError(
@@ -89,9 +122,23 @@ class Wandb:
         """See :class:`Sink`."""
         self._run.log({name: self._module.Image(image)}, step=step)
 
+    def film(self, name: str, path: Path, step: int) -> None:
+        """See :class:`Sink`."""
+        self._run.log({name: self._module.Video(str(path), format="gif")}, step=step)
+
+    def settings(self, settings: Mapping[str, Any]) -> None:
+        """See :class:`Sink`."""
+        self._run.config.update(dict(settings), allow_val_change=True)
+
     def close(self) -> None:
         """See :class:`Sink`."""
         self._run.finish()
+
+
+def _cell(value: Any) -> str:
+    """A value in a cell of a table in Markdown."""
+    text = "" if value is None else str(value)
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
 
 
 SINKS: dict[str, Callable[[Path, int | None], Sink]] = {"tensorboard": TensorBoard, "wandb": Wandb}

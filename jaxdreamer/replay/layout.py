@@ -69,14 +69,18 @@ class RingSize(NamedTuple):
         return sum(self.fields.values())
 
     def describe(self) -> str:
-        """One line for the start of a run: entries, bytes, and bytes by field."""
+        """Entries, bytes, and bytes by field, in a line."""
         sizes = {key: size for key, size in self.fields.items() if size >= 0.01 * self.nbytes}
         parts = ", ".join(f"{key} {human(self.copies * size)}" for key, size in sizes.items())
+        return f"{self.brief()} ({parts})"
+
+    def brief(self) -> str:
+        """Entries and bytes, for the start of a run."""
         times = f" for each of {self.copies} seeds" if self.copies > 1 else ""
         shared = f", shared out over {self.devices} devices" if self.devices > 1 else ""
         return (
-            f"replay: {self.rows * self.lanes:,} entries ({self.rows:,} x {self.lanes} environments){times} "
-            f"take {human(self.copies * self.nbytes)} of {self.where} memory{shared} ({parts})"
+            f"{self.rows * self.lanes:,} entries ({self.rows:,} x {self.lanes} environments){times} "
+            f"take {human(self.copies * self.nbytes)} of {self.where} memory{shared}"
         )
 
     def refuse_if_too_large(self, available: int, fraction: float) -> None:
@@ -85,7 +89,7 @@ class RingSize(NamedTuple):
         if nbytes > fraction * available:
             owner = "this machine" if self.where == "host" else "the device" if self.devices == 1 else "all of them"
             raise ReplayTooLarge(
-                f"{self.describe()}, but {owner} has {human(available)} available, of which the replay may take "
+                f"replay: {self.describe()}, but {owner} has {human(available)} available, of which the replay may take "
                 f"{fraction:.0%}: set replay.capacity to {int(fraction * available / (nbytes / self.rows)) * self.lanes} "
                 "or less, or make env.image_size smaller"
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,9 +41,17 @@ class Prefetcher(Generic[I, D]):
         if depth < 1:
             raise ValueError(f"depth must be at least 1, found {depth}")
         self._depth = depth
-        self._make = lambda indices: put(gather(indices))  # no method: the thread must not keep this object alive
+
+        def make(indices: I) -> tuple[D, float]:  # no method: the thread must not keep this object alive
+            gathered = gather(indices)
+            began = time.perf_counter()
+            return put(gathered), began
+
+        self._make = make
+        self.waited_for_put = 0.0
+        """Seconds of the last :meth:`get` in which ``put`` was under way; the rest of its wait was for ``gather``."""
         self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(1, thread_name_prefix="replay-prefetch")
-        self._making: deque[tuple[I, Future[D]]] = deque()
+        self._making: deque[tuple[I, Future[tuple[D, float]]]] = deque()
         self._waiting: deque[I] = deque()
 
     def request(self, indices: I) -> None:
@@ -61,7 +70,9 @@ class Prefetcher(Generic[I, D]):
         """The next batch, waiting for it if need be. Raises what the thread raised, with the thread's traceback."""
         if not self._making:
             raise RuntimeError("no batch was requested: call request(indices) before get()")
-        batch = self._making[0][1].result()
+        called = time.perf_counter()
+        batch, began = self._making[0][1].result()
+        self.waited_for_put = min(time.perf_counter() - called, max(0.0, time.perf_counter() - began))
         self._making.popleft()
         self._start()
         return batch

@@ -26,6 +26,7 @@ from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.record.sinks import Sink
 from jaxdreamer.record.stored import read_config
 from jaxdreamer.train import run
+from jaxdreamer.train.bench import Split, bench
 from jaxdreamer.train.device.world import DeviceWorld
 from jaxdreamer.train.evaluate import Evaluation
 from jaxdreamer.train.hooks import Hooks
@@ -119,6 +120,18 @@ def train_seeds(
     """
     placement = placement_of(devices)
     keep_compiled()
+    world, each = _side_by_side(config, seeds, make)
+    folders = [RunDir(Path(logdir) / f"seed-{one.seed}") for one in each]
+    settled = settle_shards(each[0], folders, placement.devices, on_device=True, start_over=start_over)
+    each = [configs.replace(one, {"replay.shards": settled.replay.shards}) for one in each]
+    request = Request(
+        tuple(sinks), console, hooks, None, start_over, algorithm=algorithm, networks=networks, placement=placement
+    )
+    return run.train(lambda: world, each, folders, request)
+
+
+def _side_by_side(config: Config, seeds: int, make: FunctionalEnv | None = None) -> tuple[DeviceWorld, list[Config]]:
+    """Where so many seeds are trained in one program, and the configuration of each."""
     if not 1 <= seeds <= _MOST_SEEDS:
         raise ConfigError(f"seeds must be 1 to {_MOST_SEEDS}, found {seeds}")
     if make is not None:
@@ -129,13 +142,21 @@ def train_seeds(
             f"seeds side by side need an environment of pure functions on the device, but env.backend={config.env.backend} "
             "steps its environments on the host: start a run for each seed instead (--seed N)"
         )
-    folders = [RunDir(Path(logdir) / f"seed-{config.seed + index}") for index in range(seeds)]
-    config = settle_shards(config, folders, placement.devices, on_device=True, start_over=start_over)
-    each = [configs.replace(config, {"seed": config.seed + index}) for index in range(seeds)]
-    request = Request(
-        tuple(sinks), console, hooks, None, start_over, algorithm=algorithm, networks=networks, placement=placement
-    )
-    return run.train(lambda: world, each, folders, request)
+    return world, [configs.replace(config, {"seed": config.seed + index}) for index in range(seeds)]
+
+
+def bench_agent(config: Config, *, seeds: int = 0, seconds: float = 20.0, console: Console | None = None) -> Split:
+    """Time what training as ``config`` says is made of, for about ``seconds`` after warming up; nothing is kept.
+
+    ``seeds``: side by side, as for :func:`train_seeds`; 0: one alone, as for :func:`train_agent`.
+    """
+    visible_devices()
+    keep_compiled()
+    config = replace(config, env=located(config.env))
+    if not seeds:
+        return bench(lambda: _world(config, None), [config], seconds=seconds, console=console)
+    world, each = _side_by_side(config, seeds)
+    return bench(lambda: world, each, seconds=seconds, console=console)
 
 
 def evaluate_agent(

@@ -28,15 +28,29 @@ def load_run(logdir: str | os.PathLike[str]) -> tuple[Config, EnvSpec]:
         return config, read_spec(rundir.spec)
 
 
-def describe(spec: EnvSpec) -> list[str]:
-    """Observation keys and action parts, a line each."""
+def describe(spec: EnvSpec) -> list[tuple[str, str]]:
+    """Observation keys and action parts, each with its label."""
     kinds = {"image": "convolutions", "vector": "dense layers", "discrete": "one-hot, dense layers"}
     lines = [
-        f"observation {key}: {'x'.join(map(str, item.shape)) or 'scalar'} {item.dtype} -> {kinds[item.kind]}"
+        (f"observation {key}", f"{'x'.join(map(str, item.shape)) or 'scalar'} {item.dtype} -> {kinds[item.kind]}")
         for key, item in spec.obs.items()
     ]
-    parts = [f"{p.size} numbers in [-1, 1]" if p.kind == "continuous" else f"1 of {p.size}" for p in spec.action.parts]
-    return [*lines, f"action: {', '.join(parts)}"]
+    parts = [
+        f"{p.size} number{'s' * (p.size > 1)} in [-1, 1]" if p.kind == "continuous" else f"1 of {p.size}"
+        for p in spec.action.parts
+    ]
+    return [*lines, ("action", ", ".join(parts))]
+
+
+def with_its_precision(rundir: RunDir, config: Config, start_over: bool) -> Config:
+    """``config`` with ``model.precision=auto`` settled as that of the run that the folder holds, where it holds one.
+
+    A run keeps the precision that it began with: on another machine ``auto`` must not change its numbers.
+    """
+    if config.model.precision != "auto" or start_over or not checkpoint.steps(rundir.checkpoints):
+        return config
+    stored = trained_config(rundir) or read_config(rundir)
+    return configs.replace(config, {"model.precision": stored.model.precision})
 
 
 def settle_config(rundir: RunDir, config: Config, start_over: bool) -> dict[str, tuple[Any, Any]]:
@@ -105,4 +119,4 @@ def check_loop(rundir: RunDir, loop: str) -> None:
 def write_spec(rundir: RunDir, spec: EnvSpec, spaces: dict[str, Any] | None) -> None:
     """Keep the spec, and the environment's own spaces beside it: a loaded agent acts in its units without it."""
     described = {name: None if space is None else describe_space(space) for name, space in (spaces or {}).items()}
-    write_json(rundir.spec, {**spec.to_dict(), "spaces": described or None})
+    write_json(rundir.spec, {**spec.to_dict(), "step_seconds": spec.step_seconds, "spaces": described or None})

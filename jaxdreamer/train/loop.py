@@ -60,6 +60,8 @@ class Loop(abc.ABC):
 
     name: ClassVar[str]
     """As in ``run.loop``; the loops' checkpoints are not each other's."""
+    memory: str
+    """What the replay takes, in words."""
 
     def __init__(self, job: Job, spec: EnvSpec, play: Play, *, can_render: bool, lanes: int, call: int | None = None):
         """Before the first step.
@@ -85,9 +87,7 @@ class Loop(abc.ABC):
         self.stop_requested = False
         self.saved_at: int | None = None  # frames at the newest checkpoint
         if not {"classic", "tiny", "small"} & set(config.preset.split(",")):
-            self.progress.advice = (
-                "; it can be stopped and resumed at any time, and --preset classic is a much smaller one"
-            )
+            self.progress.advice = "; it can be stopped and resumed at any time, and --preset classic is much smaller"
         # Entries of a sequence that the model is shown in the pictures of open-loop prediction, before it predicts.
         self.context = max(1, config.replay.batch_length // 4)
         self.sees_images = any(item.kind == "image" for item in spec.obs.values())
@@ -253,11 +253,12 @@ class Loop(abc.ABC):
     def log(self) -> None:
         """Write one line of metrics for each seed."""
         self.read()
-        common = self.clock.take(self.env_frames, self.updates) | self.measured()
-        common["train_ratio"] = self.config.train_ratio
-        for index, run in enumerate(self.runs):
-            record = self.write(index, run.tally.take(summary_of(self.config.env)) | common)
-            self.hooks.on_log(self.moment(index), record)
+        with self.clock.timed("log"):  # counted in the next line, as it ends after this one
+            common = self.clock.take(self.env_frames, self.updates) | self.measured()
+            common["train_ratio"] = self.config.train_ratio
+            for index, run in enumerate(self.runs):
+                record = self.write(index, run.tally.take(summary_of(self.config.env)) | common)
+                self.hooks.on_log(self.moment(index), record)
 
     def evaluate(self, final: bool = False, write: bool = True) -> list[Evaluation]:
         """Play without exploration, on environments and seeds of their own; log it, and save pictures.
@@ -318,6 +319,7 @@ class Loop(abc.ABC):
             with spared():
                 path = run.rundir.videos / f"policy-{at.env_frames:012d}.gif"
                 video.save_video(path, evaluation.frames, evaluation.frame_rate)
+                run.metrics.film("eval/film", path, env_frames=at.env_frames)
         predictable = self.config.run.video and self.config.replay.batch_length > self.context
         if predictions and predictable and self.sees_images and at.updates:
             counters = {"agent_steps": at.agent_steps, "env_frames": at.env_frames, "updates": at.updates}

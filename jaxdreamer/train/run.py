@@ -18,6 +18,7 @@ from jaxdreamer.envs.trust import trust_word
 from jaxdreamer.files import shell_word
 from jaxdreamer.nets.networks import Networks
 from jaxdreamer.record import checkpoint
+from jaxdreamer.record.card import block
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.progress import Progress, lasting
 from jaxdreamer.record.rundir import RunDir
@@ -25,10 +26,12 @@ from jaxdreamer.record.sinks import Sink, make_sinks
 from jaxdreamer.record.stored import checkpoints_of, warn_if_edited
 from jaxdreamer.saving import write_json
 from jaxdreamer.train.evaluate import Acts, Evaluation, Play
-from jaxdreamer.train.folder import check_loop, check_spec, describe, load_run, settle_config, write_spec
+from jaxdreamer.train.folder import check_loop, check_spec, load_run, settle_config, with_its_precision, write_spec
 from jaxdreamer.train.hooks import Hooks, joined, of_settings
 from jaxdreamer.train.loop import Job, Loop, Run
 from jaxdreamer.train.placement import Placement, one_device
+from jaxdreamer.train.precision import settle_precision
+from jaxdreamer.train.session import session
 from jaxdreamer.train.sharing import shared_algorithm
 from jaxdreamer.train.size import make_trainable
 from jaxdreamer.train.status import header
@@ -99,14 +102,19 @@ def train(
     ``each`` holds the seeds' configurations.
     """
     with Signals(console := lasting(request.console)) as signals, ExitStack() as stack:
+        automatic = each[0].model.precision == "auto"
+        each = [with_its_precision(folders[0], config, request.start_over) for config in each]
         changes = [settle_config(folder, config, request.start_over) for folder, config in zip(folders, each)]
-        config = each[0]
         stack.callback((world := open_world()).close)
+        each, why = settle_precision(each, world.spec)
+        config = each[0]
         algorithm = make_trainable(config, world.spec, request.networks, request.algorithm)
         for folder in folders:
             stack.enter_context(folder)
         progress = stack.enter_context(Progress(config.run.frames, console=console))
         resuming = _announce(progress, world, config, changes[0], folders, request)
+        if automatic:
+            progress.log(f"model.precision=auto: {config.model.precision}, {why}")
         logs = [stack.enter_context(MetricsLog(folder.metrics)) for folder in folders]
         loop = world.loop(
             Job(
@@ -123,9 +131,8 @@ def train(
         for one, folder in zip(each, folders):
             write_json(folder.config, configs.to_dict(one))
             write_spec(folder, world.spec, world.spaces)
-        for line in header(loop, ", ".join(str(folder.path) for folder in folders)):
-            progress.log(line)
-        with signals.saving(loop):
+        progress.log("\n".join(block("training", header(loop, [folder.path for folder in folders]))))
+        with session(loop), signals.saving(loop):
             evaluations = loop.run()
         if evaluations is None:
             progress.log(_how_to_resume(loop))
@@ -159,8 +166,6 @@ def _announce(
         if note := check_spec(folder, world.spec):
             progress.log(note)
         check_loop(folder, world.name)
-    for line in describe(world.spec):
-        progress.log(line)
     if config.run.video and not world.can_render:
         progress.log("no films are made: this environment cannot be drawn (in gymnasium, set render_mode='rgb_array')")
     if there and len(there) < len(folders):
@@ -180,6 +185,7 @@ def _begin(loop: Loop, resuming: bool, request: Request) -> None:
         loop.begin_with(request.start)
     for run in loop.runs:
         run.metrics.add_sinks(make_sinks(request.sinks, run.rundir.path, loop.env_frames if resuming else None))
+        run.metrics.settings(configs.fields(run.config))
     if not resuming:
         # Last, because a start that is refused must not have deleted anything. What is there is of a start that ended
         # before its first checkpoint, or is to be discarded.

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
+from jaxdreamer.record.card import Row
 from jaxdreamer.record.pace import Work
+from jaxdreamer.train.folder import describe
 from jaxdreamer.train.sharing import described
 
 if TYPE_CHECKING:
     from jaxdreamer.train.loop import Loop
 
 
-def header(loop: Loop, where: str) -> list[str]:
-    """What is trained, on what, and for how long; ``where`` it is written."""
+def header(loop: Loop, folders: Sequence[Path]) -> list[Row]:
+    """What is trained, on what, and for how long, for :func:`jaxdreamer.record.card.block`."""
     config = loop.config
-    size = sum(leaf.size for leaf in jax.tree.leaves(loop.state.params))
-    done = f"; {loop.counted:,} frames are already done" if loop.position else ""
-    return [
-        f"training {config.env.task} (env.backend={config.env.backend}) with {config.preset}, seed {config.seed}, on "
-        f"{described(loop.placement)}, written to {where}",
-        f"{size:,} parameters; budget {config.run.frames:,} frames = {work(loop).updates:,} updates{done}",
+    seeds = [run.config.seed for run in loop.runs]
+    many = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    repeat = f", action_repeat {config.env.action_repeat}" if config.env.action_repeat > 1 else ""
+    lanes = f", {config.env.num_envs} side by side" if config.env.num_envs > 1 else ""
+    rows = [
+        ("environment", f"{config.env.task} (env.backend={config.env.backend}){lanes}{repeat}"),
+        *describe(loop.spec),
+        ("agent", f"{config.preset} (algorithm {config.algorithm}), {many}, {parameters(loop):,} parameters"),
+        ("device", f"{described(loop.placement)}, environments on the {loop.name}"),
+        ("replay", loop.memory),
+        ("budget", f"{config.run.frames:,} frames = {work(loop).updates:,} updates"),
     ]
+    if loop.position:
+        rows.append(("done", f"{loop.counted:,} frames, {loop.updates:,} updates"))
+    if work(loop).updates:
+        rows.append(("time", "told as soon as a few updates have been timed"))
+    return [*rows, ("folder", str(folders[0] if len(folders) == 1 else folders[0].parent))]
+
+
+def parameters(loop: Loop) -> int:
+    """How many numbers one seed learns."""
+    return sum(leaf.size for leaf in jax.tree.leaves(loop.state.params))
 
 
 def work(loop: Loop) -> Work:
@@ -38,14 +57,15 @@ def work(loop: Loop) -> Work:
 
 def show(loop: Loop, eval_return: float | None = None) -> None:
     """Tell the progress where a run is: frames, updates done and owed, returns as means over its seeds."""
-    returns = [run.tally.last_return for run in loop.runs]
-    known = [value for value in returns if value is not None]
-    pretraining = "pretraining, " if loop.updates < loop.config.run.pretrain else ""
-    loop.progress.update(
-        loop.counted,
-        loop.updates,
-        left=work(loop),
-        note=f"{pretraining}{loop.segments.owed:,} updates due" if loop.in_debt else "",
-        last_return=float(np.mean(known)) if known else None,
-        eval_return=eval_return,
-    )
+    with loop.clock.timed("log"):
+        returns = [run.tally.last_return for run in loop.runs]
+        known = [value for value in returns if value is not None]
+        pretraining = "pretraining, " if loop.updates < loop.config.run.pretrain else ""
+        loop.progress.update(
+            loop.counted,
+            loop.updates,
+            left=work(loop),
+            note=f"{pretraining}{loop.segments.owed:,} updates due" if loop.in_debt else "",
+            last_return=float(np.mean(known)) if known else None,
+            eval_return=eval_return,
+        )

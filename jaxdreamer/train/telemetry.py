@@ -47,9 +47,10 @@ def check_updates(worst: Mapping[str, Any], *, updates: int, agent_steps: int) -
 
 
 _IN_WORDS = {
-    "collect": "the environments' step",
+    "environment": "the environments' step",
+    "policy": "the policy's decision",
     "sample": "the next batch",
-    "train": "the current call of updates",
+    "update": "the current call of updates",
     "device": "the current call of the compiled loop",
     "evaluate": "the current step of the evaluation",
     "save": "writing a checkpoint",
@@ -58,12 +59,14 @@ _IN_WORDS = {
 
 
 class Clock:
-    """Where the time goes, and how fast frames and updates come."""
+    """Where the time goes, and how fast frames and updates come. What is timed within something else counts once: there."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        """In all, by name."""
         self.now = ""
         """What is being timed, by its name; empty in between."""
+        self._booked = 0.0  # seconds within what is being timed that went to another name
         self.start(0, 0)
 
     @property
@@ -73,28 +76,36 @@ class Clock:
 
     def start(self, frames: int, updates: int) -> None:
         """Count from here."""
-        self.seconds.clear()
-        self._since = (time.perf_counter(), frames, updates)
+        self._since = (time.perf_counter(), frames, updates, dict(self.seconds))
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to ``name``."""
+        """Add the time spent inside to ``name``, but for what is booked on others meanwhile."""
         start, outer, self.now = time.perf_counter(), self.now, name
+        booked, self._booked = self._booked, 0.0
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - start
+            spent = time.perf_counter() - start
+            self.seconds[name] += spent - self._booked
+            self._booked = booked + spent
             self.now = outer
+
+    def book(self, name: str, seconds: float) -> None:
+        """Say that so much of what is being timed was spent on ``name``."""
+        self.seconds[name] += seconds
+        self._booked += seconds
 
     def take(self, frames: int, updates: int) -> dict[str, float]:
         """Frames and updates per second and the shares of the time since the last call; starts anew."""
-        then, old_frames, old_updates = self._since
+        then, old_frames, old_updates, before = self._since
         elapsed = max(time.perf_counter() - then, 1e-9)
         scalars = {
             "time/frames_per_second": (frames - old_frames) / elapsed,
             "time/updates_per_second": (updates - old_updates) / elapsed,
         }
-        scalars |= {f"time/share_{name}": seconds / elapsed for name, seconds in self.seconds.items()}
+        since = {name: seconds - before.get(name, 0.0) for name, seconds in self.seconds.items()}
+        scalars |= {f"time/share_{name}": seconds / elapsed for name, seconds in since.items()}
         self.start(frames, updates)
         return scalars
 

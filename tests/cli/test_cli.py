@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,11 @@ def test_train_then_evaluate_then_go_on(tmp_path, capsys, monkeypatch):
     assert cli.main(["train", "--logdir", str(run), *SMALL]) == 0
     shown = capsys.readouterr().err
     assert "final evaluation of 1 episodes" in shown and "learning curve" in shown
+    card = shown[shown.index("finished ---") :]
+    assert re.search(r"\n  return +-\d+\.\d over 1 episode without exploration \(lowest ", card)
+    for line in (r"best +-\d+\.\d at 58 frames", r"frames +58, \d+ updates", r"time +0:0\d:\d\d, ", f"folder +{run}",
+                 f"play it +jaxdreamer evaluate {run}", f"look at it +jaxdreamer report {run}"):  # fmt: skip
+        assert re.search(rf"\n  {line}", card), (line, card)
     assert {"config.json", "spec.json", "metrics.jsonl", "checkpoints", "replay"} <= {p.name for p in run.iterdir()}
     assert cli.main(["evaluate", str(run), "--episodes", "2", "--film", str(tmp_path / "film.gif")]) == 0
     shown = capsys.readouterr().out

@@ -3,6 +3,7 @@ import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from jaxdreamer.record import sinks
 from jaxdreamer.record.metrics import MetricsLog, read, without_time
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.record.sinks import make_sinks
+from jaxdreamer.record.video import save_video
 from jaxdreamer.saving import StorageError
 
 AT = {"agent_steps": 5, "env_frames": 10, "updates": 2}
@@ -220,26 +222,41 @@ def test_a_failing_sink_warns_once_and_training_goes_on(tmp_path, caplog):
     assert len(read(tmp_path / "m.jsonl")) == 5
 
 
+def a_film(path):
+    return save_video(path, np.random.default_rng(0).integers(0, 255, (3, 8, 10, 3), dtype=np.uint8))
+
+
 def test_tensorboard_writes_readable_event_files(tmp_path):
+    film = a_film(tmp_path / "film.gif")
     with MetricsLog(tmp_path / "m.jsonl", make_sinks(["tensorboard"], tmp_path)) as log:
+        log.settings({"env.id": "a|b\nc", "model.classes": 0, "run.stop_at_return": None})
         log.write({"loss": 0.25, "bad": float("nan")}, **AT)
         log.image("openloop", np.zeros((4, 6, 3), np.uint8), env_frames=10)
+        log.film("eval/film", film, env_frames=10)
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.record_writer import RecordWriter  # noqa: F401 - the format read below
 
     [path] = (tmp_path / "tensorboard").iterdir()
-    data, found, images = path.read_bytes(), {}, []
+    data, found, images, texts = path.read_bytes(), {}, {}, {}
     while data:
         size = int.from_bytes(data[:8], "little")
         event = Event.FromString(data[12 : 12 + size])
         data = data[16 + size :]
         for value in event.summary.value:
             if value.HasField("image"):
-                images.append((value.tag, value.image.height, value.image.width))
+                image = value.image
+                images[value.tag] = (event.step, image.height, image.width, image.encoded_image_string)
+            elif value.HasField("tensor"):
+                texts[value.tag] = value.tensor.string_val[0].decode()
             else:
                 found[value.tag] = (value.simple_value, event.step)
     assert found["loss"] == (0.25, 10) and found["updates"] == (2, 10) and "bad" not in found
-    assert images == [("openloop", 4, 6)]
+    assert images["openloop"][:3] == (10, 4, 6)
+    assert images["eval/film"] == (10, 8, 10, film.read_bytes())  # it moves: the GIF itself
+    assert list(texts) == ["settings/text_summary"]
+    assert texts["settings/text_summary"].splitlines()[2:] == [
+        r"| env.id | a\|b c |", "| model.classes | 0 |", "| run.stop_at_return |  |"
+    ]  # fmt: skip
 
 
 def test_a_missing_extra_names_the_pip_line(tmp_path, monkeypatch):
@@ -261,35 +278,86 @@ def test_a_folder_of_a_librarys_name_is_not_the_library(tmp_path, monkeypatch):
         import_extra("no_such_extra", "a", "this")
 
 
+class Wandb:
+    """What is used of the library."""
+
+    Error = RuntimeError
+
+    def __init__(self):
+        self.asked, self.logged, self.settings = [], [], {}
+
+    def init(self, **options):
+        self.asked.append(options)
+        return Run(self)
+
+    class Image:
+        def __init__(self, array):
+            self.shape = array.shape
+
+    class Video:
+        def __init__(self, path, format):
+            self.bytes, self.format = Path(path).read_bytes(), format
+
+
+class Run:
+    id = "abc"
+
+    def __init__(self, wandb):
+        self.wandb, self.config = wandb, self
+
+    def update(self, settings, allow_val_change):
+        assert allow_val_change  # a resumed run may have a larger budget
+        self.wandb.settings.update(settings)
+
+    def log(self, values, step):
+        self.wandb.logged.append((values, step))
+
+    def finish(self):
+        self.wandb.logged.append("finished")
+
+
 def test_wandb_gets_finite_values_and_continues_its_run(tmp_path, monkeypatch):
-    class Run:
-        id, logged = "abc", []
-
-        def log(self, values, step):
-            self.logged.append((values, step))
-
-        def finish(self):
-            self.logged.append("finished")
-
-    asked = []
-
-    class Wandb:
-        Error = RuntimeError
-
-        def init(self, **options):
-            asked.append((options["name"], options["id"]))
-            assert options["reinit"] == "create_new"  # or a second seed's would end the first's
-            return Run()
-
-    monkeypatch.setitem(sys.modules, "wandb", Wandb())
+    monkeypatch.setitem(sys.modules, "wandb", wandb := Wandb())
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
     folder = tmp_path / "ant" / "seed-1"
     folder.mkdir(parents=True)
     for resume_frames in (None, 10, None):
         with MetricsLog(folder / "m.jsonl", [sinks.Wandb(folder, resume_frames)], clock=lambda: 1.0) as log:
             log.write({"loss": 1, "bad": float("nan")}, **AT)
     # One that begins anew in the folder is another run there, too.
-    assert asked == [("ant-seed-1", None), ("ant-seed-1", "abc"), ("ant-seed-1", None)]
-    assert Run.logged == [(AT | {"loss": 1, "time/unix": 1.0}, 10), "finished"] * 3
+    assert [(asked["name"], asked["id"]) for asked in wandb.asked] == [
+        ("ant-seed-1", None), ("ant-seed-1", "abc"), ("ant-seed-1", None)
+    ]  # fmt: skip
+    first = wandb.asked[0]
+    assert first["reinit"] == "create_new"  # or a second seed's would end the first's
+    assert (first["project"], first["group"]) == ("jaxdreamer", "ant")
+    assert wandb.logged == [(AT | {"loss": 1, "time/unix": 1.0}, 10), "finished"] * 3
+    monkeypatch.setenv("WANDB_PROJECT", "thesis")
+    sinks.Wandb(tmp_path)
+    assert wandb.asked[-1]["project"] == "thesis" and "group" not in wandb.asked[-1]
+
+
+def test_wandb_gets_settings_pictures_and_films(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", wandb := Wandb())
+    film = a_film(tmp_path / "film.gif")
+    with MetricsLog(tmp_path / "m.jsonl", [sinks.Wandb(tmp_path)]) as log:
+        log.settings({"run.frames": 5, "env.id": "ant"})
+        log.settings({"run.frames": 9})
+        log.image("open_loop/image", np.zeros((4, 6, 3), np.uint8), env_frames=7)
+        log.film("eval/film", film, env_frames=8)
+    assert wandb.settings == {"run.frames": 9, "env.id": "ant"}
+    (picture, at), (moving, later), _ = wandb.logged
+    assert picture["open_loop/image"].shape == (4, 6, 3) and at == 7
+    assert (moving["eval/film"].bytes, moving["eval/film"].format, later) == (film.read_bytes(), "gif", 8)
+
+
+def test_a_sink_that_takes_no_films_and_settings_is_not_handed_any(tmp_path, caplog):
+    sink = Failing()
+    with MetricsLog(tmp_path / "m.jsonl", [sink]) as log:
+        log.settings({"a": 1})
+        log.film("eval/film", tmp_path / "film.gif", env_frames=8)
+        log.write({"a": 1}, **AT)
+    assert sink.calls == 1 and not caplog.records
 
 
 @pytest.mark.parametrize("why", ["No API key configured", "deadline exceeded\nno such host"])

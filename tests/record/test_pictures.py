@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from jaxdreamer.config import ConfigError, MissingExtra
+from jaxdreamer.record.bands import band
 from jaxdreamer.record.metrics import MetricsLog
-from jaxdreamer.record.plot import draw, read_curves
+from jaxdreamer.record.plot import draw, grouped, read_curves, unit_of
 from jaxdreamer.record.video import open_loop_image, open_loop_video, save_image, save_video
 from jaxdreamer.saving import StorageError
 
@@ -83,6 +84,10 @@ def test_open_loop_picture_and_film():
         open_loop_image(truth, model[:2], model[3:])
 
 
+def banded(curves):
+    return {name: band([points]) for name, points in curves.items()}
+
+
 def test_curves(tmp_path):
     pytest.importorskip("matplotlib")
     for name in "ab":
@@ -91,7 +96,7 @@ def test_curves(tmp_path):
                 scalars = {"eval/return": step**2} if step % 2 else {"loss": step}
                 log.write(scalars, agent_steps=step, env_frames=step, updates=step)
     curves = read_curves([tmp_path / "a", tmp_path / "b" / "metrics.jsonl"])
-    path = draw(curves, tmp_path / "plots" / "a.png")
+    path = draw(banded(curves), tmp_path / "plots" / "a.png", title="$a_{b$")
     with Image.open(path) as image:
         assert image.size == (800, 500) and len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 10
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
@@ -137,12 +142,12 @@ def test_curves_of_several_seeds_and_of_folders_of_one_name(tmp_path, monkeypatc
 def test_odd_names_are_drawn_and_odd_pictures_are_refused(tmp_path):
     pytest.importorskip("matplotlib")
     curves = {"_hidden": [(0, 1), (1, 2)], "$a_{b$": [(0, 1)]}
-    assert draw(curves, tmp_path / "new" / "A.PNG").exists()
+    assert draw(banded(curves), tmp_path / "new" / "A.PNG").exists()
     with pytest.raises(ConfigError, match=r"\.png, \.svg, \.pdf, found .*curve\.gif"):
-        draw(curves, tmp_path / "curve.gif")
+        draw(banded(curves), tmp_path / "curve.gif")
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="there is a file where a folder is needed"):
-        draw(curves, tmp_path / "file" / "curve.png")
+        draw(banded(curves), tmp_path / "file" / "curve.png")
 
 
 @pytest.mark.parametrize("name", [b"bad\xff", b"new\nline", b"x" * 255, b"_$a$", b"\x1b[31m"])
@@ -150,4 +155,54 @@ def test_a_curve_is_drawn_whatever_its_folder_is_called(tmp_path, name):
     pytest.importorskip("matplotlib")
     folder = tmp_path / os.fsdecode(name)
     write_run(folder, [1, 2])
-    assert draw(read_curves([folder]), tmp_path / "a.png").exists()  # a warning of matplotlib's is an error here
+    assert draw(
+        banded(read_curves([folder])), tmp_path / "a.png"
+    ).exists()  # a warning of matplotlib's is an error here
+
+
+def test_runs_are_grouped_by_folder_or_by_their_settings(tmp_path):
+    for seed in (0, 2):
+        write_run(tmp_path / "four" / f"seed-{seed}", [seed, 1])
+    for name, config in (("a", '{"preset": "classic"}'), ("b", '{"preset": "classic", "deter_size": 7}'), ("c", "{}")):
+        write_run(tmp_path / name, [1, 2])
+        (tmp_path / name / "config.json").write_text(config)
+    runs = [tmp_path / name for name in ("four", "a", "b", "c")]
+    names = {group: list(inside) for group, inside in grouped([*runs, tmp_path / "a"]).items()}
+    one = {name: [name] for name in "abc"}
+    assert {group.rpartition("/")[2]: [name.rpartition("/")[2] for name in inside] for group, inside in names.items()} == {
+        "four": ["seed-0", "seed-2"], **one
+    }  # fmt: skip
+    assert {group: len(inside) for group, inside in grouped(runs, ["preset"]).items()} == {
+        "dreamer_v1": 3,
+        "classic": 2,
+    }
+    both = grouped(runs, ["env.id", "deter-size"])
+    assert {group: len(inside) for group, inside in both.items()} == {
+        "Pendulum-v1, deter_size=200": 3, "Pendulum-v1, deter_size=128": 1, "Pendulum-v1, deter_size=7": 1
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"unknown setting 'presett' \(did you mean preset"):
+        grouped(runs, ["presett"])
+    with pytest.raises(ConfigError, match=r"has no env\.brax_backend: it is an option of another env\.backend"):
+        grouped(runs, ["brax_backend"])
+
+
+def test_a_seeds_folder_given_alone_is_a_run_like_any_other(tmp_path, monkeypatch):
+    for seed in (0, 1):
+        write_run(tmp_path / "four" / f"seed-{seed}", [seed, 1])
+    monkeypatch.chdir(tmp_path)
+    assert list(grouped(["four/seed-1"])) == list(grouped(["four/seed-1/metrics.jsonl"])) == ["four/seed-1"]
+    assert {group: list(runs) for group, runs in grouped(["four"]).items()} == {"four": ["four/seed-0", "four/seed-1"]}
+    assert {group: list(runs) for group, runs in grouped([tmp_path / "four" / "seed-1"]).items()} == {
+        "four/seed-1": ["four/seed-1"]
+    }
+
+
+def test_a_picture_of_bands_says_what_it_shows(tmp_path):
+    pytest.importorskip("matplotlib")
+    bands = {"four": band([[(0, 1), (9e5, 2)], [(0, 3), (9e5, 5)]], "iqm"), "once": band([[(5, 1)], [(5, 3)]])}
+    text = draw(bands, tmp_path / "a.svg", title="Pendulum <1>", center="iqm").read_text()
+    for said in ("env frames", "eval/return [the environment's own units]", "four (2 runs)", "Pendulum &lt;1&gt;",
+                 "interquartile mean and its 95 % bootstrap interval", "800k"):  # fmt: skip
+        assert f"<!-- {said} -->" in text, said  # matplotlib writes its texts beside their outlines
+    assert unit_of("kl") == "nats" and unit_of("train/return_std") == "the environment's own units"
+    assert unit_of("loss/model") == ""

@@ -107,16 +107,26 @@ def screen(width, **more):
     return line, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
 
 
-def test_a_terminal_of_80_columns_shows_percent_return_and_evaluation_and_a_wide_one_everything():
+def test_a_terminal_of_80_columns_shows_percent_return_evaluation_and_time_left_and_a_wide_one_everything():
     narrow, shown = screen(80)
     assert len(narrow) <= 80 and max(len(row) for row in re.split(r"[\r\n]", shown) if "%" in row) <= 80
-    for part in ("24.7%", "1,234,567/5,000,000 frames", "return -1234", "eval 987.6"):
+    for part in ("24.7%", "1.235M/5M frames", "return -1234", "eval 987.6", " left"):
         assert part in narrow and part in shown
     noted, _ = screen(80, note="pretraining, 40 updates due")
-    assert len(noted) <= 80 and "24.7%" in noted and "return -1234" in noted
+    assert len(noted) <= 80 and "24.7%" in noted and "return -1234" in noted and " left" in noted
     wide, _ = screen(200)
     assert len(wide) <= 200
-    for part in ("24.7%", "━━━━━─", "return -1234", "eval 987.6", " left", "246,900 updates", "updates/s", "frames/s"):
+    for part in (
+        "24.7%",
+        "1,234,567/5,000,000 frames",
+        "━━━━━─",
+        "return -1234",
+        "eval 987.6",
+        " left",
+        "246,900 updates",
+        "updates/s",
+        "frames/s",
+    ):
         assert part in wide
 
 

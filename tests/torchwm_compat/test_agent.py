@@ -322,6 +322,23 @@ def test_onnx_acts_alike(trained, tmp_path):
     np.testing.assert_allclose(found, dist.mode(), atol=1e-5)
 
 
+def test_the_whole_policy_is_exported_by_jaxdreamer(trained, tmp_path):
+    from jax import export
+
+    folder = trained.export(tmp_path / "policy", "stablehlo", target="policy")
+    contract = json.loads((folder / "contract.json").read_text())
+    assert contract["observations"][0]["name"] == "observation.image" and contract["actions"][0]["shape"] == [1]
+    call = export.deserialize(bytearray((folder / "policy.stablehlo").read_bytes())).call
+    found = []
+    for level in (0, 255):
+        inputs = {x["name"]: np.zeros((1, *x["shape"]), x["dtype"]) for x in (*contract["state"], *contract["noise"])}
+        image = np.full((1, *contract["observations"][0]["shape"]), level, np.uint8)
+        found.append(
+            call(inputs | {"is_first": np.array([True]), "observation.image": image})["next.state.latent.stoch"]
+        )
+    assert not np.allclose(*found)  # it sees
+
+
 def test_what_cannot_be_exported_is_said(trained, tmp_path):
     pytest.importorskip("torch")
     with pytest.raises(ValueError, match=r"Unsupported export format 'x'\. Use one of: onnx, tensorrt, torchscript\."):

@@ -309,7 +309,8 @@ def four(tmp_path_factory):
 def test_seeds_side_by_side_equal_single_runs(four, tmp_path, seed):
     logdir, shown = four
     assert (
-        f"everything is in {logdir / f'seed-{seed}'}" in shown
+        re.search(rf"\n  seed-{seed} +-?\d+\.\d  ", shown)
+        and f"  folder      {logdir}\n" in shown
         and "240 entries (80 x 3 environments) for each of 4" in shown
     )
     train_agent(tiny("frames=180", f"seed={seed}"), tmp_path / "alone", console=quiet())

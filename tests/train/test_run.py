@@ -485,13 +485,19 @@ class Notes:
     name = "notes"
 
     def __init__(self):
-        self.records, self.closed = [], False
+        self.records, self.pictures, self.closed = [], [], False
 
     def write(self, record, step):
         self.records.append((step, record))
 
     def image(self, name, image, step):
-        raise AssertionError("no images here")
+        self.pictures.append((name, step))
+
+    def film(self, name, path, step):
+        self.pictures.append((name, path.name, step))
+
+    def settings(self, settings):
+        self.given = settings
 
     def close(self):
         self.closed = True
@@ -514,6 +520,7 @@ def test_ones_own_sink_gets_every_record_and_saves_are_told(tmp_path):
     )
     assert [record for _, record in notes.records] == metrics.read(tmp_path / "metrics.jsonl") and notes.closed
     assert all(step == record["env_frames"] for step, record in notes.records)
+    assert notes.given == configs.fields(config) and not notes.pictures
     assert [frames for frames, _, _ in saves] == [47, 95, 114]  # entries 50, 100, 120 without their resets
     assert saves[0][1] < saves[1][1] < saves[2][1] == int(result.state.updates)
     np.testing.assert_array_equal(saves[-1][2], result.state.params["actor"]["out"]["bias"])
@@ -554,12 +561,17 @@ def test_compiling_is_announced_and_progress_told(tmp_path):
     train_agent(tiny("frames=80", "eval_episodes=1"), tmp_path, console=console)
     shown = console.file.getvalue()
     assert "compiling 2 updates of dreamer_v1,tiny, once: the result is cached ..." in shown
-    assert "training Pendulum-v1 (env.backend=gym) with dreamer_v1,tiny, seed 0, on cpu (cpu), written to" in shown
-    assert re.search(r"[\d,]+ parameters; budget 80 frames = 10 updates\n", shown)
+    header = dict(re.findall(r"^  (\S+(?: \S+)?)  +(.*)$", shown[shown.index("training ---") :], re.M))
+    assert list(header) == [
+        "environment", "observation state", "action", "agent", "device", "replay", "budget", "time", "folder"
+    ]  # fmt: skip
+    assert header["environment"] == "Pendulum-v1 (env.backend=gym)" and header["folder"] == str(tmp_path)
+    assert header["observation state"] == "3 float32 -> dense layers" and header["action"] == "1 number in [-1, 1]"
+    assert header["device"] == "cpu (cpu), environments on the host" and "of host memory" in header["replay"]
+    assert header["budget"] == "80 frames = 10 updates"
+    assert re.fullmatch(r"dreamer_v1,tiny \(algorithm dreamer\), seed 0, [\d,]+ parameters", header["agent"])
     assert "final evaluation of 1 episodes" in shown and shown.count("80/80 frames") == 1
     assert "... done in" in shown
-    assert "host memory" in shown  # the replay's bytes
-    assert "observation state: 3 float32 -> dense layers" in shown
 
 
 @pytest.mark.parametrize("preset", ["dreamer_v1,tiny", "dreamer_v2,tiny"])
@@ -567,10 +579,16 @@ def test_pixels_are_reconstructed_and_predicted_into_pictures(tmp_path, preset):
     config = tiny(
         "frames=120", "obs=pixels", "image_size=16x16", "video=true", "num_envs=2", "time_limit=30", preset=preset
     )
-    result = train_agent(config, tmp_path, console=quiet())
+    result = train_agent(config, tmp_path, console=quiet(), sinks=[notes := Notes()])
     films = list((tmp_path / "videos").glob("policy-*.gif"))
     pictures = list((tmp_path / "videos").glob("open_loop-image-*.png"))
     assert films and pictures
+    at = [int(film.stem.rpartition("-")[2]) for film in sorted(films)]
+    # Everything that is drawn goes to the sinks, too.
+    assert [picture for picture in notes.pictures if len(picture) == 3] == [
+        ("eval/film", film.name, frames) for film, frames in zip(sorted(films), at)
+    ]
+    assert [picture for picture in notes.pictures if len(picture) == 2] == [("open_loop/image", n) for n in at]
     lines = metrics.read(tmp_path / "metrics.jsonl")
     assert any("open_loop/image" in line for line in lines)
     assert len(result.evaluation.returns) == 3

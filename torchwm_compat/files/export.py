@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from jaxdreamer import ConfigError, MissingExtra
+from jaxdreamer import Agent, ConfigError, MissingExtra, export_policy, make_algorithm
 from torchwm_compat.arrays import require_torch
 
 _SPELLINGS = {
@@ -34,13 +34,24 @@ def export_any(
     [N, stoch + deter] and gives actions [N, A]: tanh of the mean of Dreamerv1's distribution, the mean of Dreamerv2's
     truncated one, the likeliest of choices. It draws nothing, where ``agent.evaluate()`` takes the best of 100 samples.
     ``options`` are those of :func:`export_model`.
+
+    ``target="policy"`` is the whole decision, from observations to actions, by :func:`jaxdreamer.export_policy`: ``path`` is
+    a folder, ``format`` ``onnx``, ``stablehlo`` or ``both``, actions are in [-1, 1] or one-hot. It needs no torch.
     """
+    if target in ("policy", "dreamer.policy"):
+        return _export_policy(getattr(obj, "dreamer", obj), path, format, **options)
     torch = require_torch("exporting a network")
     module = obj
     if not isinstance(obj, torch.nn.Module):
         module, example = torch_module(getattr(obj, "dreamer", obj), (target or "actor").removeprefix("dreamer."))
         example_inputs = example if example_inputs is None else example_inputs
     return export_model(module, path, format=format, example_inputs=example_inputs, **options)
+
+
+def _export_policy(dreamer: Any, path: Any, format: Any, **options: Any) -> Path:
+    algorithm = make_algorithm(dreamer.config, dreamer.spec)
+    agent = Agent(dreamer.config, dreamer.spec, algorithm.acting(dreamer.params, dreamer.state.aux))
+    return export_policy(agent, path, format=format, **options)
 
 
 def export_model(
@@ -99,7 +110,7 @@ def torch_module(dreamer: Any, name: str = "actor") -> tuple[Any, Any]:
     """
     torch = require_torch("a torch module")
     if name not in TARGETS or not hasattr(dreamer, name):
-        there = [target for target in TARGETS if hasattr(dreamer, target)]
+        there = [*(target for target in TARGETS if hasattr(dreamer, target)), "policy"]
         raise ConfigError(f"export target: expected one of {', '.join(there)}, found {name!r}")
     state = {key: torch.as_tensor(array) for key, array in dreamer.state_dicts()[name].items()}
     config = dreamer.config.model

@@ -81,7 +81,7 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
 
     film = make_renderer(env.sys, height=max(height, 128), width=max(width, 128), camera=camera) if drawable else None
     return FunctionalEnv(
-        spec=EnvSpec(specs, ActionSpec((ActionPart("continuous", env.action_size),))),
+        spec=EnvSpec(specs, ActionSpec((ActionPart("continuous", env.action_size),)), float(env.dt)),
         reset=env.reset,
         step=step,
         observe=observe,

@@ -89,7 +89,7 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
     specs, observe = views(config, env.reset, (lambda state: draw(links(state))) if draw else None)
 
     return FunctionalEnv(
-        spec=EnvSpec(specs, ActionSpec((ActionPart("continuous", env.action_size),))),
+        spec=EnvSpec(specs, ActionSpec((ActionPart("continuous", env.action_size),)), float(env.dt)),
         reset=env.reset,
         step=step,
         observe=observe,

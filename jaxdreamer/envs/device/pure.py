@@ -64,7 +64,7 @@ def pendulum() -> FunctionalEnv:
     def observe(state: Pendulum) -> dict[str, Array]:
         return {"state": jnp.stack([jnp.cos(state.angle), jnp.sin(state.angle), state.velocity])}
 
-    spec = EnvSpec({"state": ArraySpec((3,), "float32", "vector")}, ActionSpec((ActionPart("continuous", 1),)))
+    spec = EnvSpec({"state": ArraySpec((3,), "float32", "vector")}, ActionSpec((ActionPart("continuous", 1),)), 0.05)
     return FunctionalEnv(spec, reset, step, observe, time_limit=200, frame_rate=20.0)
 
 

@@ -34,6 +34,8 @@ class ActionMap:
         """``action_bound`` > 0 stands in for bounds that are none, see above; SpaceError for what cannot be used."""
         self._codec = _codec(understood(space), "action", action_bound)
         self.spec = ActionSpec(self._codec.parts)
+        self.leaves = self._codec.leaves
+        """The arrays that an action consists of, in the order of their numbers in the flat vector."""
         if not self.spec.size:
             raise SpaceError(f"the action space {space} has no dimensions; there is nothing to decide")
         self.notes = list(self._codec.notes)
@@ -54,6 +56,49 @@ class ActionMap:
             raise EnvError(f"expected an action of shape ({self.spec.size},), found {vector.shape}")
         return self._codec.decode(vector)
 
+    def from_env(self, value: Any) -> np.ndarray:
+        """The agent's action, float32 [A], for an element of the space; EnvError where it is none.
+
+        Undoes :meth:`to_env` up to rounding. Numbers outside of their bounds are cut.
+        """
+        return np.concatenate([leaf.encode(value) for leaf in self.leaves])
+
+
+class ActionLeaf(NamedTuple):
+    """One array of an action: what its numbers in the flat vector mean. Either a Box's, or choices."""
+
+    key: str  # "action", for members of a Dict or Tuple followed by their names: "action.gear"
+    path: tuple[Any, ...]  # of names and indices in the space's tree
+    shape: tuple[int, ...]
+    dtype: np.dtype  # the environment's
+    size: int  # width in the flat vector
+    low: tuple[Any, ...] = ()  # of each number of a Box, in C order
+    high: tuple[Any, ...] = ()
+    choices: tuple[int, ...] = ()  # how many there are for each number, in C order
+    first: tuple[int, ...] = ()  # the lowest of each
+
+    def encode(self, value: Any) -> np.ndarray:
+        """This array of an action in the environment's units as the agent's numbers, float32 [size]."""
+        try:
+            for name in self.path:
+                value = value[name]
+            numbers = np.asarray(value, np.float64).reshape(-1)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise EnvError(f"{self.key}: expected numbers of shape {self.shape}, found {value!r:.100}") from error
+        if numbers.size != (len(self.choices) or len(self.low)) or not np.isfinite(numbers).all():
+            raise EnvError(f"{self.key}: expected finite numbers of shape {self.shape}, found {value!r:.100}")
+        if not self.choices:
+            low, high = np.array(self.low, np.float64), np.array(self.high, np.float64)
+            width = np.where(high > low, high - low, 1.0)
+            return np.clip(2.0 * (numbers - low) / width - 1.0, -1.0, 1.0).astype(np.float32)
+        chosen = numbers - self.first
+        if ((chosen < 0) | (chosen >= self.choices) | (chosen != np.rint(chosen))).any():
+            raise EnvError(f"{self.key}: there is no such choice as {value!r:.100}")
+        ends = np.cumsum(self.choices)
+        vector = np.zeros(self.size, np.float32)
+        vector[(ends - self.choices + chosen).astype(int)] = 1.0
+        return vector
+
 
 class _Codec(NamedTuple):
     """How the agent's numbers of one space become its elements."""
@@ -61,17 +106,21 @@ class _Codec(NamedTuple):
     parts: tuple[ActionPart, ...]
     decode: Callable[[np.ndarray], Any]
     notes: list[str]
+    leaves: tuple[ActionLeaf, ...]
 
 
-def _codec(space: Any, key: str, action_bound: float) -> _Codec:
+def _codec(space: Any, key: str, action_bound: float, path: tuple[Any, ...] = ()) -> _Codec:
     kind = kind_of(space)
     if kind == "Box":
         box = _bounded(space, key, action_bound)
-        return _Codec(box.parts, (_numbers if box.dtype.kind == "f" else _integers)(box), box.notes)
+        leaf = ActionLeaf(key, path, box.shape, box.dtype, len(box.low), tuple(box.low), tuple(box.high))
+        decode = (_numbers if box.dtype.kind == "f" else _integers)(box)
+        return _Codec(box.parts, decode, box.notes, (leaf,) if box.parts else ())
     if kind in ("Discrete", "MultiDiscrete", "MultiBinary"):
-        return _choices(space, kind)
+        return _choices(space, kind, key, path)
     if kind in ("Dict", "Tuple"):
-        return _nested({n: _codec(child, f"{key}.{n}", action_bound) for n, child in children(space).items()}, kind)
+        inner = children(space).items()
+        return _nested({n: _codec(child, f"{key}.{n}", action_bound, (*path, n)) for n, child in inner}, kind)
     raise SpaceError(f"{key!r} has the unsupported space {space}; supported are {SUPPORTED}")
 
 
@@ -159,7 +208,7 @@ def _integers(box: _Box) -> Callable[[np.ndarray], np.ndarray]:
     return decode
 
 
-def _choices(space: Any, kind: str) -> _Codec:
+def _choices(space: Any, kind: str, key: str, path: tuple[Any, ...]) -> _Codec:
     """Discrete, MultiDiscrete or MultiBinary: one one-hot part for each choice."""
     scalar = kind == "Discrete"
     shape = () if scalar else tuple(space.shape)
@@ -175,7 +224,10 @@ def _choices(space: Any, kind: str) -> _Codec:
         value = (choice + first).astype(dtype)
         return value[0] if scalar else value.reshape(shape)
 
-    return _Codec(tuple(ActionPart("discrete", int(size)) for size in sizes), decode, [])
+    counts_from = {"choices": tuple(sizes.tolist()), "first": tuple(first.tolist())}
+    leaf = ActionLeaf(key, path, shape, dtype, int(sizes.sum()), **counts_from)
+    parts = tuple(ActionPart("discrete", int(size)) for size in sizes)
+    return _Codec(parts, decode, [], (leaf,) if parts else ())
 
 
 def _nested(members: Mapping[Any, _Codec], kind: str) -> _Codec:
@@ -187,4 +239,5 @@ def _nested(members: Mapping[Any, _Codec], kind: str) -> _Codec:
         return tuple(values.values()) if kind == "Tuple" else values
 
     parts = tuple(part for member in members.values() for part in member.parts)
-    return _Codec(parts, decode, [note for member in members.values() for note in member.notes])
+    notes = [note for member in members.values() for note in member.notes]
+    return _Codec(parts, decode, notes, tuple(leaf for member in members.values() for leaf in member.leaves))

@@ -87,7 +87,8 @@ class DMControlEnv(render.Drawn, gymnasium.Env):
         with libraries.explained(f"dm_control's {domain}-{task}"):
             self._env = suite.load(domain, task, task_kwargs=options)
         self.name = f"{domain}-{task}"
-        self.metadata = {**self.metadata, "render_fps": 1.0 / self._env.control_timestep()}
+        self.dt = float(self._env.control_timestep())
+        self.metadata = {**self.metadata, "render_fps": 1.0 / self.dt}
         described = self._env.observation_spec().items()
         self.observation_space: spaces.Dict = spaces.Dict(
             {key: spaces.Box(-np.inf, np.inf, item.shape or (1,), np.float64) for key, item in described}

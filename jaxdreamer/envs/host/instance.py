@@ -140,7 +140,7 @@ class GymnasiumSimulator:
                     "env.obs=state, or leave the environment's own out with env.exclude=image"
                 )
             obs["image"] = ArraySpec((*self._size, 3), "uint8", "image")
-        self.spec = EnvSpec(obs, self._actions.spec)
+        self.spec = EnvSpec(obs, self._actions.spec, _step_seconds(env))
         self.spaces: dict[str, Any] | None = {
             "observation": None if self._own is None else observation_space,
             "action": action_space,
@@ -253,6 +253,19 @@ class GymnasiumSimulator:
         if wanted == "render":
             raise EnvError(f"{self._name} cannot be rendered: {found}; {_RENDER_HELP}")
         raise ConfigError(f"env.obs={wanted} needs rendered frames of {self._name}, but {found}; {_RENDER_HELP}")
+
+
+def _step_seconds(env: Any) -> float | None:
+    """What the environment calls its ``dt``, as MuJoCo's and most of classic control do, or CartPole its ``tau``."""
+    inner = getattr(env, "unwrapped", env)
+    for name in ("dt", "tau"):
+        try:
+            seconds = getattr(inner, name, None)
+        except Exception:  # a property of someone's, which nothing else here would have asked for
+            continue
+        if isinstance(seconds, Real) and not isinstance(seconds, bool) and 0 < float(seconds) < np.inf:
+            return float(seconds)
+    return None
 
 
 def _frame_rate(env: Any, name: str) -> float:

@@ -202,7 +202,8 @@ class MuJoCoEnv(render.Drawn, gymnasium.Env):
         self._skip, self._noise = frame_skip, reset_noise_scale
         self._reward_fn, self._terminal_fn = reward_fn, terminal_fn
         self._limit, self._steps = max_episode_steps, 0
-        self.metadata = {**self.metadata, "render_fps": 1.0 / (self.model.opt.timestep * frame_skip)}
+        self.dt = float(self.model.opt.timestep * frame_skip)
+        self.metadata = {**self.metadata, "render_fps": 1.0 / self.dt}
         self.observation_space = self._make_observation_space()
         limited = self.model.actuator_ctrllimited.astype(bool)
         low, high = (

@@ -46,7 +46,9 @@ SMALL, LARGE = 0.1, 1e3
 _SHORT_FLOATS = ("bfloat16", "float8_e4m3fn", "float8_e5m2")  # JAX's, which numpy does not count among its numbers
 
 
-class _Leaf(NamedTuple):
+class Leaf(NamedTuple):
+    """One array of an observation, and how it is read."""
+
     key: str
     path: tuple[Any, ...]  # of names and indices in the space's tree
     space: Any
@@ -59,7 +61,8 @@ class ObservationMap:
     def __init__(self, space: Any, image_size: tuple[int, int], exclude: Iterable[str] = ()) -> None:
         """Keys matching a glob in ``exclude``, and all below them, are left out; SpaceError for what cannot be used."""
         self.spec: dict[str, ArraySpec] = {}
-        self._leaves: list[_Leaf] = []
+        self.leaves: list[Leaf] = []
+        """In the order of ``spec``."""
         self._exclude = tuple(exclude)
         self._image_size = (int(image_size[0]), int(image_size[1]))
         self._excluded: list[str] = []
@@ -73,12 +76,12 @@ class ObservationMap:
 
     def __call__(self, observation: Any) -> Observation:
         """Fresh arrays by key; EnvError where the observation is not of the space, NotFinite for such a picture."""
-        return {leaf.key: self._read(leaf, _follow(leaf, observation)) for leaf in self._leaves}
+        return {leaf.key: self._read(leaf, _follow(leaf, observation)) for leaf in self.leaves}
 
     def stacked(self, observations: Any, count: int) -> Observation:
         """Fresh arrays [count, ...] of observations that are stacked leaf by leaf, as vector environments do it."""
         read: Observation = {}
-        for leaf in self._leaves:
+        for leaf in self.leaves:
             items = []
             for lane, item in enumerate(split(leaf.key, _follow(leaf, observations), count)):
                 try:
@@ -90,10 +93,10 @@ class ObservationMap:
 
     def strays(self, observation: Any) -> dict[str, str]:
         """What is outside of its space, and how, by key."""
-        found = {leaf.key: _stray(leaf.space, _follow(leaf, observation)) for leaf in self._leaves}
+        found = {leaf.key: _stray(leaf.space, _follow(leaf, observation)) for leaf in self.leaves}
         return {key: why for key, why in found.items() if why}
 
-    def _read(self, leaf: _Leaf, value: Any) -> np.ndarray:
+    def _read(self, leaf: Leaf, value: Any) -> np.ndarray:
         shape = self.spec[leaf.key].shape
         try:
             array = leaf.convert(value)
@@ -130,7 +133,7 @@ class ObservationMap:
             self.notes.append(f"observation {key!r} is left out: {space} holds no numbers")
             return
         self.spec[key], convert = _observation_leaf(space, kind, key, self._image_size)
-        self._leaves.append(_Leaf(key, path, space, convert))
+        self.leaves.append(Leaf(key, path, space, convert))
 
 
 def found(value: Any) -> str:
@@ -160,7 +163,7 @@ def split(key: str, values: Any, count: int) -> list[Any]:
     return [values[index] for index in range(count)]
 
 
-def _follow(leaf: _Leaf, value: Any) -> Any:
+def _follow(leaf: Leaf, value: Any) -> Any:
     for name in leaf.path:
         try:
             value = value[name]
@@ -204,13 +207,21 @@ def _observation_leaf(
 
 
 def _vector_reader(space: Any) -> Callable[[Any], np.ndarray]:
+    scale = vector_scale(space)
+    if scale is None:
+        return read_vector
+    origin, width = scale
+    return lambda value: ((_numbers(value, np.float64) - origin) / width).astype(np.float32)
+
+
+def vector_scale(space: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """Origin and width, float64 of the Box's shape, with which its numbers become ``(x - origin) / width``; None: as is."""
     low, high = (np.asarray(bound, np.float64) for bound in (space.low, space.high))
     scaled = stretchable(space) & (high > low)
     if np.dtype(space.dtype).kind == "f" or not scaled.any():
-        return read_vector
+        return None
     origin = np.where(scaled, np.where(low < 0, (low + high) / 2, low), 0.0)
-    width = np.where(scaled, np.where(low < 0, (high - low) / 2, high - low), 1.0)
-    return lambda value: ((_numbers(value, np.float64) - origin) / width).astype(np.float32)
+    return origin, np.where(scaled, np.where(low < 0, (high - low) / 2, high - low), 1.0)
 
 
 def read_vector(value: Any) -> np.ndarray:

@@ -55,6 +55,14 @@ class Picture:
             image = self._to_bytes(key, image)
         return resize(np.array(image, order="C"), self._size)
 
+    def restore(self, image: np.ndarray) -> np.ndarray:
+        """Undo :meth:`read` of uint8 [H, W, C]: an array of the space, in its size, its order of axes and its bounds."""
+        shape = [self._shape[axis] for axis in self._axes]
+        levels = resize(image, (shape[0], shape[1])).astype(np.float64)
+        value = self._low + levels / np.where(self._scale > 0, self._scale, 1.0)
+        value = value if self._dtype.kind == "f" else np.rint(value)
+        return value.reshape(shape).transpose(np.argsort(self._axes)).astype(self._dtype)
+
     def _hwc(self, array: np.ndarray) -> np.ndarray:
         array = array.transpose(self._axes) if array.ndim == len(self._axes) else array
         return array.reshape(*array.shape[:2], -1)

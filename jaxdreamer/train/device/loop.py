@@ -63,7 +63,7 @@ class DeviceLoop(Loop):
         super().__init__(job, env.spec, play, can_render=env.render is not None, lanes=lanes)
         self._many = len(self.runs) > 1
         program, replay = self._build(env)
-        self.progress.log(replay.size.describe())
+        self.replay, self.memory = replay, replay.size.brief()
         self.traces = 0  # times the program was traced; a test holds it at one
 
         def traced(carry: Carry, plan: Plan) -> tuple[Carry, Report]:
@@ -116,8 +116,8 @@ class DeviceLoop(Loop):
     def _plan_calls(self) -> None:
         run, lanes, length = self.config.run, self.config.env.num_envs, self.config.replay.batch_length
         updates = self.segments.rows * lanes * run.updates // run.train_every
-        per_segment = max(1, min(self.segments.most, updates))
-        self.per_call = min(MOST_SEGMENTS, max(1, self.segments.most // per_segment))
+        self.per_segment = max(1, min(self.segments.most, updates))
+        self.per_call = min(MOST_SEGMENTS, max(1, self.segments.most // self.per_segment))
         if self.segments.prefill > run.prefill:
             self.progress.log(
                 f"learning begins after {self.segments.prefill:,} entries instead of run.prefill {run.prefill:,}: every one "
@@ -145,15 +145,19 @@ class DeviceLoop(Loop):
 
     def step(self) -> None:
         """One call of the program, and whatever is due after it."""
-        plan = self.placement.put_state(self._plan())
-        call = self._call or self._compile(plan)
-        with self.clock.timed("device"):
-            with jax.transfer_guard("disallow"):
-                self.carry, report = call(self.carry, plan)
-            self.read()
+        report = self.advance(self._plan())
+        self.read()
         self._unread = report
         show(self)
         self.report()
+
+    def advance(self, plan: Plan) -> Report:
+        """Start one call of the program, which goes on from the last one; the report is on the device."""
+        plan = self.placement.put_state(plan)
+        call = self._call or self._compile(plan)
+        with self.clock.timed("device"), jax.transfer_guard("disallow"):
+            self.carry, report = call(self.carry, plan)
+        return report
 
     def _plan(self) -> Plan:
         """The next segments, up to where something is due."""
@@ -179,7 +183,8 @@ class DeviceLoop(Loop):
         """Count in the last call's report."""
         if self._unread is None:
             return
-        report, self._unread = self.placement.gather(self._unread), None
+        with self.clock.timed("device"):
+            report, self._unread = self.placement.gather(self._unread), None
         for index, run in enumerate(self.runs):
             try:
                 self._count(index, self._of(report, index))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jaxdreamer.envs.base import EnvError, VectorEnv
 from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.train.evaluate import MAX_BROKEN_IN_A_ROW
 from jaxdreamer.train.scores import EpisodeStats, Running, count_entry, no_episodes
+from jaxdreamer.train.telemetry import Clock
 from jaxdreamer.types import Array, PyTree, Timestep
 
 
@@ -41,10 +43,15 @@ class Collector:
 
     A lane whose observation or reward is not finite is reset at once: its episode ends, without being terminal, at the
     last good entry, and nothing that is not finite reaches replay or the world model. Such entries are counted.
+
+    ``clock`` is told what the time went into: the environments, the policy, and updates that these had to wait for.
     """
 
-    def __init__(self, envs: VectorEnv, algorithm: Algorithm, replay: HostReplay, key: Array):
+    def __init__(
+        self, envs: VectorEnv, algorithm: Algorithm, replay: HostReplay, key: Array, clock: Clock | None = None
+    ):
         self.envs, self._replay, self._keep = envs, replay, algorithm.keep
+        self._clock = clock or Clock()
         policy = algorithm.policy
         self._acts = {mode: make_act(policy, mode) for mode in ("random", "explore")}
         self.acting = Acting(jax.tree.map(jnp.asarray, policy.init(envs.num_envs)), key)
@@ -60,10 +67,11 @@ class Collector:
         """Advance every lane by one entry; ``mode``: the policy's, ``"explore"`` or ``"random"``."""
         if self.sent is None:
             action = self._decide(params, mode)
-            timestep = self.envs.step(action)
+            with self._clock.timed("environment"):
+                timestep = self.envs.step(action)
         else:
             action, self.sent = self.sent, None
-            timestep = self.envs.receive()
+            timestep = self._receive(params)
         self.agent_steps += int(np.sum(~timestep.is_first))
         said, timestep = self.envs.said, self._mend(timestep)
         self.said = [numbers for lane, numbers in said.items() if timestep.is_last[lane]]  # no reset replaced it
@@ -82,14 +90,28 @@ class Collector:
 
     def resume(self, action: np.ndarray) -> None:
         """Let the environments begin with an action [B, A] that was decided before."""
-        self.envs.send(action)
+        with self._clock.timed("environment"):
+            self.envs.send(action)
         self.sent = action
+
+    def _receive(self, params: PyTree) -> Timestep:
+        start = time.perf_counter()
+        with self._clock.timed("environment"):
+            timestep = self.envs.receive()
+            if not _done(params):  # the update that makes them takes longer: without environments it were the same wait
+                self._clock.book("update", time.perf_counter() - start)
+        return timestep
 
     def _decide(self, params: PyTree, mode: str) -> np.ndarray:
         if self.latest is None:
             return np.zeros((self.envs.num_envs, self.envs.spec.action.size), np.float32)
-        action, self.acting = self._acts[mode](params, self.acting, self.latest.obs, self.latest.is_first)
-        return np.asarray(action)
+        if not _done(params):
+            # The action needs them in any case. Waiting here costs nothing, and is no time of the policy's.
+            with self._clock.timed("update"):
+                jax.block_until_ready(params)
+        with self._clock.timed("policy"):
+            action, self.acting = self._acts[mode](params, self.acting, self.latest.obs, self.latest.is_first)
+            return np.asarray(action)
 
     def _mend(self, timestep: Timestep) -> Timestep:
         bad = np.flatnonzero(self.broken.find(timestep))
@@ -99,6 +121,12 @@ class Collector:
             self._replay.close_episode(int(lane))
             timestep = replace_lane(timestep, int(lane), self.envs.reset_lane(int(lane)))
         return self._mend(timestep)
+
+
+def _done(params: PyTree) -> bool:
+    """Whether these are computed: all come out of one program, so that any of them tells."""
+    last: Any = jax.tree.leaves(params)[-1:]
+    return all(leaf.is_ready() for leaf in last if hasattr(leaf, "is_ready"))  # NumPy's arrays are
 
 
 class Broken:

@@ -103,11 +103,11 @@ class HostLoop(Loop):
             guard=guard,
             kept=kept_layout(self.algorithm),
         )
-        self.progress.log(self.replay.size.describe())
+        self.memory = self.replay.size.brief()
         key_learner, key_act, _ = jax.random.split(jax.random.key(config.seed), 3)  # the third is the evaluations'
         with self.progress.status("building the networks"):
             self._state = self.placement.put_state(jax.jit(self.algorithm.init)(key_learner))
-        self.collector = Collector(envs, self.algorithm, self.replay, key_act)
+        self.collector = Collector(envs, self.algorithm, self.replay, key_act, self.clock)
         self.rng = np.random.default_rng(np.random.SeedSequence((config.seed, 0x5EED)))
         self.prefetch = Prefetcher(Gatherer(self.replay, groups=self.per_call), self.placement.put_batch)
         self._open_loop = jax.jit(
@@ -143,7 +143,7 @@ class HostLoop(Loop):
     def _collect(self, random: bool) -> None:
         starting = self.collector.latest is None
         modes = {True: "random", False: "explore"}
-        with self.clock.timed("collect"):
+        with self.clock.timed("store"):  # what is neither environments nor policy
             self.collector.step(self.acting(0), modes[random])
             self.tally.agent_steps, self.tally.broken = self.collector.agent_steps, self.collector.broken.count
             if self.envs.overlaps:
@@ -180,8 +180,9 @@ class HostLoop(Loop):
             if not self.prefetch.pending:
                 self._request()
             batch = self.prefetch.get()
+            self.clock.book("transfer", self.prefetch.waited_for_put)
             self._request()
-        with self.clock.timed("train"):
+        with self.clock.timed("update"):
             train = self._train or self._compile(batch)
             self._state, learned = train(self._state, batch)
             self.read()
@@ -218,7 +219,8 @@ class HostLoop(Loop):
     def read(self) -> None:
         """Count in the last call's metrics."""
         if self._unread is not None:
-            learned, self._unread = self.placement.gather(self._unread), None
+            with self.clock.timed("update"):
+                learned, self._unread = self.placement.gather(self._unread), None
             self.tally.learned(learned)
             check_updates(learned.worst, updates=self.updates, agent_steps=self.tally.agent_steps)
 
