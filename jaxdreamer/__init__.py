@@ -38,6 +38,7 @@ _NAMES = {
     "families": "Backend",
     "memory": "available_memory",
     "nets.networks": "Networks features make_networks",
+    "ops.across": "Across",
     "ops.distributions": "Bernoulli Normal UnitNormal policy_mode",
     "ops.exploration": "explore",
     "ops.returns": "discount_weights lambda_return",
@@ -84,6 +85,7 @@ if TYPE_CHECKING:  # isort: off
     from jaxdreamer.families import Backend as Backend
     from jaxdreamer.memory import available_memory as available_memory
     from jaxdreamer.nets.networks import Networks as Networks, features as features, make_networks as make_networks
+    from jaxdreamer.ops.across import Across as Across
     from jaxdreamer.ops.distributions import (
         Bernoulli as Bernoulli,
         Normal as Normal,

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections import Counter
 
 import cloudpickle
 
@@ -62,7 +63,10 @@ def try_backend(record: Backend, *modes: str, seconds: float = 240.0) -> list[tu
 
 def _machine() -> list[str]:
     try:
-        found = ", ".join(f"{device.device_kind} ({device.platform})" for device in devices())
+        kinds = Counter(f"{device.device_kind} ({device.platform})" for device in devices())
+        found = ", ".join(kind if count == 1 else f"{count} x {kind}" for kind, count in kinds.items())
+        if (count := kinds.total()) > 1:
+            found += f"; a run uses one, or all of them with --devices {count}"
     except DeviceError as error:
         found = f"none; {error}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -12,6 +12,7 @@ import optax
 from jax import Array
 
 from jaxdreamer.agent.world import World
+from jaxdreamer.ops.across import ALONE, Across
 from jaxdreamer.ops.trees import all_finite, select, tree_norm
 from jaxdreamer.types import Batch, Metrics, Observation, PyTree, TrainState
 
@@ -83,17 +84,28 @@ class Algorithm(NamedTuple):
 
 
 Make = Callable[..., Algorithm]
-"""``make(config, spec, networks=None) -> Algorithm``."""
+"""``make(config, spec, networks=None) -> Algorithm``; one that takes ``across=`` as well is trained on several devices."""
 
 
 def commit(
-    state: TrainState, metrics: Metrics, *, key: Array, params: PyTree, optimizers: PyTree, aux: PyTree
+    state: TrainState,
+    metrics: Metrics,
+    *,
+    key: Array,
+    params: PyTree,
+    optimizers: PyTree,
+    aux: PyTree,
+    across: Across = ALONE,
 ) -> tuple[TrainState, Metrics]:
     """End an update: take over what it computed where all of its losses and gradient norms are finite, else nothing of it.
 
     Every update is counted in ``updates``, one that is not taken over also in ``skipped``; ``metrics`` (scalars by name)
     gain ``skipped`` and ``skipped_in_a_row``, which lets a loop stop on a run of them. ``key`` is the next update's.
+
+    ``metrics`` are means over this device's part of the batch and become means over all of it: what is not finite on one
+    device is skipped on all.
     """
+    metrics = across.mean(metrics)
     # A norm is not finite exactly where one of its gradients is not (or is too large to square, as bad a sign).
     good = all_finite({name: value for name, value in metrics.items() if name.startswith(("loss/", "grad_norm/"))})
     params, optimizers, aux = select(good, (params, optimizers, aux), (state.params, state.optimizers, state.aux))
@@ -109,12 +121,16 @@ def descend(
     loss: Callable[[PyTree], tuple[Array, Any]],
     params: dict[str, PyTree],
     states: Mapping[str, PyTree],
+    across: Across = ALONE,
 ) -> tuple[dict[str, PyTree], dict[str, PyTree], Any, Metrics]:
     """One step of each part of ``params`` down the loss, each by the optimizer of its name.
+
+    The loss is a mean over this device's part of the batch; the gradient is that of the mean over all.
 
     Returns new parameters, optimizer states, what ``loss`` returns beside the loss, and ``grad_norm/NAME`` of each part.
     """
     (_, output), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    grads = across.mean(grads)
     found = {name: optimizers[name].update(grads[name], states[name], params[name]) for name in params}
     new = {name: optax.apply_updates(params[name], updates) for name, (updates, _) in found.items()}
     norms = {f"grad_norm/{name}": tree_norm(grads[name]) for name in params}

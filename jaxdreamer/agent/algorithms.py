@@ -8,6 +8,7 @@ from jaxdreamer.agent.algorithm import Algorithm, Make
 from jaxdreamer.config import Config
 from jaxdreamer.errors import ConfigError, nearest
 from jaxdreamer.nets.networks import Networks
+from jaxdreamer.ops.across import ALONE, Across
 from jaxdreamer.types import EnvSpec
 
 # The module whose ``make`` it is, loaded when it is used.
@@ -18,13 +19,19 @@ ALGORITHMS = {
 
 
 def make_algorithm(
-    config: Config, spec: EnvSpec, networks: Networks | None = None, *, make: Make | None = None
+    config: Config,
+    spec: EnvSpec,
+    networks: Networks | None = None,
+    *,
+    make: Make | None = None,
+    across: Across = ALONE,
 ) -> Algorithm:
     """The algorithm that ``config.algorithm`` names, for an environment's observations and actions.
 
     Args:
         networks: instead of those that ``config.model`` describes.
         make: makes it instead, as ``make(config, spec, networks)``.
+        across: who has the other parts of a batch, see :func:`~jaxdreamer.agent.learner.make_learner`.
 
     Raises:
         ConfigError: there is none of that name.
@@ -36,4 +43,4 @@ def make_algorithm(
             "own is handed to train_agent, evaluate_agent and load_agent as algorithm=..."
         )
     make = make or import_module(ALGORITHMS[config.algorithm]).make
-    return make(config, spec, networks)
+    return make(config, spec, networks) if across is ALONE else make(config, spec, networks, across=across)

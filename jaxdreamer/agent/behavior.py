@@ -76,7 +76,7 @@ def dream_ahead(
 
     def policy(latent: Latent, k: Array) -> Array:
         dist = networks.actor(actor, seen(features(latent)))
-        action = dist.sample(k)
+        action = networks.across.sample(dist, k)
         return released_gradient(dist, action) if settings.actor_sample_gradient == "released" else action
 
     dream = imagine(
@@ -110,7 +110,7 @@ def actor_objective(
     settings, horizon = config.behavior, config.behavior.imagine_horizon
     acted = max(1, horizon - 1)
     policy = networks.actor(actor, lax.stop_gradient(dream.feat[:acted]))
-    entropy = policy.entropy(key)
+    entropy = networks.across.part(lambda dist: dist.entropy(key), policy, axis=1)
     gain = dream.returns[1:] if horizon > 1 else dream.value[1:]
     advantage = lax.stop_gradient(gain - dream.value[:acted])
     objective = jnp.zeros_like(advantage)
@@ -177,7 +177,7 @@ def behavior_loss(
         "imagined/reward": jnp.mean(dream.reward),
         "imagined/value": jnp.mean(dream.value),
         "imagined/return": jnp.mean(dream.returns),
-        "imagined/return_std": jnp.std(dream.returns),
+        "imagined/return_std": networks.across.std(dream.returns),
         "imagined/discount": jnp.mean(dream.discount),
         **metrics,
     }

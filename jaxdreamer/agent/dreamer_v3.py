@@ -24,7 +24,8 @@ from jaxdreamer.agent.rssm import imagine, prior_step
 from jaxdreamer.agent.world import make_world
 from jaxdreamer.agent.world_model import world_model_loss
 from jaxdreamer.config import BehaviorConfig, Config
-from jaxdreamer.nets.networks import Networks, features, make_networks
+from jaxdreamer.nets.networks import Networks, features, make_networks, part_of
+from jaxdreamer.ops.across import ALONE, Across
 from jaxdreamer.ops.returns import Range, discount_weights, lambda_return, no_range, track_range
 from jaxdreamer.types import Array, Batch, EnvSpec, Latent, Metrics, PyTree, TrainState
 
@@ -39,28 +40,30 @@ class Dream(NamedTuple):
     returns: Array  # float32 [H, N], of entry k, the reward on arriving there excluded; likewise
 
 
-def make(config: Config, spec: EnvSpec, networks: Networks | None = None) -> Algorithm:
+def make(config: Config, spec: EnvSpec, networks: Networks | None = None, across: Across = ALONE) -> Algorithm:
     """DreamerV3 for an environment's observations and actions.
 
     ``L = L_model + L_actor + L_critic + c L_replay``; see :func:`world_model_loss`, :func:`behavior_loss` and
     :func:`replay_value_loss`. Three optimizers at one learning rate equal the released single one, because it clips and
     scales every tensor by itself. ``aux`` holds the target critic, an average of critics that holds the critic back, and the
-    range of returns. Where a loss or a gradient norm is not finite, everything stays as it was.
+    range of returns. Where a loss or a gradient norm is not finite, everything stays as it was. ``across``: see
+    :func:`~jaxdreamer.agent.learner.make_learner`.
     """
-    networks = networks or make_networks(config.model, spec)
+    whole = networks or make_networks(config.model, spec)
     optimizers = make_optimizers(config.optimizer)
     averages = config.behavior.acting_rate < 1
 
     def init(key: Array) -> TrainState:
         key_params, key_state = jax.random.split(key)
-        params = networks.init(key_params)
+        params = whole.init(key_params)
         target = jax.tree.map(jnp.copy, params["critic"])  # a donated update must not hand over one buffer twice
-        aux = {"target_critic": target, "statistics": networks.statistics, "returns": no_range()}
+        aux = {"target_critic": target, "statistics": whole.statistics, "returns": no_range()}
         if averages:
             aux["acting"] = jax.tree.map(jnp.copy, {name: params[name] for name in ("model", "actor")})
         return fresh(params, {name: optimizers[name].init(params[name]) for name in optimizers}, aux, key_state)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        networks = part_of(whole, across, batch.is_first.shape[1])
         key, key_model, key_behavior = jax.random.split(state.key, 3)
         aux = state.aux
         statistics = networks.track(aux["statistics"], batch.obs)
@@ -70,7 +73,9 @@ def make(config: Config, spec: EnvSpec, networks: Networks | None = None) -> Alg
                 networks, config, params, aux | {"statistics": statistics}, batch, key_model, key_behavior
             )
 
-        params, optimizer_states, (returns, metrics), norms = descend(optimizers, loss, state.params, state.optimizers)
+        params, optimizer_states, (returns, metrics), norms = descend(
+            optimizers, loss, state.params, state.optimizers, across
+        )
         target = track_critic(config.behavior, state.updates, params["critic"], aux["target_critic"])
         new_aux = {"target_critic": target, "statistics": statistics, "returns": returns}
         if averages:
@@ -78,14 +83,15 @@ def make(config: Config, spec: EnvSpec, networks: Networks | None = None) -> Alg
             rate = jnp.maximum(config.behavior.acting_rate, 1.0 / (state.updates + 1.0))
             move = lambda old, new: old + rate * (new - old)  # noqa: E731
             new_aux["acting"] = jax.tree.map(move, aux["acting"], {name: params[name] for name in aux["acting"]})
-        return commit(state, metrics | norms, key=key, params=params, optimizers=optimizer_states, aux=new_aux)
+        new: Any = {"params": params, "optimizers": optimizer_states, "aux": new_aux}
+        return commit(state, metrics | norms, key=key, **new, across=across)
 
     def acts_with(params: PyTree, aux: PyTree) -> PyTree:
         return acting(params | aux["acting"] if averages else params, aux)
 
-    policy = make_policy(config, spec, networks)
-    world = make_world(config, networks)
-    return Algorithm(init, update, policy, acts_with, partial(open_loop, networks), keeping(config), world)
+    policy = make_policy(config, spec, whole, across)
+    world = make_world(config, whole)
+    return Algorithm(init, update, policy, acts_with, partial(open_loop, whole), keeping(config), world)
 
 
 def total_loss(
@@ -100,7 +106,8 @@ def total_loss(
     last = partial(starts, config.behavior)
     latent, batch = last(output.latent), last(batch)
     dream = dream_ahead(networks, config, dreaming, latent, batch.is_terminal, key_behavior)
-    returns = track_returns(config.behavior, aux["returns"], lax.stop_gradient(dream.returns))
+    dreamed = networks.across.gather(lax.stop_gradient(dream.returns))
+    returns = track_returns(config.behavior, aux["returns"], dreamed)
     target = aux["target_critic"]
     behavior, metrics = behavior_loss(networks, config, params, dream, target, returns, gradient=gradient)
     boot = lax.stop_gradient(dream.returns[0])
@@ -125,7 +132,7 @@ def dream_ahead(
     settings = config.behavior
     start = jax.tree.map(lambda x: lax.stop_gradient(x.reshape(-1, x.shape[-1])), latent)
     dream = imagine(
-        policy=lambda z, k: networks.actor(params["actor"], lax.stop_gradient(features(z))).sample(k),
+        policy=lambda z, k: networks.across.sample(networks.actor(params["actor"], lax.stop_gradient(features(z))), k),
         step=prior_step(networks.rssm, params["model"]),
         start=start,
         horizon=settings.imagine_horizon,
@@ -205,7 +212,7 @@ def behavior_loss(
         "actor_entropy": jnp.mean(entropy),
         "imagined/value": jnp.mean(dream.value),
         "imagined/return": jnp.mean(outcome),
-        "imagined/return_std": jnp.std(outcome),
+        "imagined/return_std": networks.across.std(outcome),
         "imagined/return_scale": scale,
         "imagined/advantage": jnp.mean(jnp.abs(advantage)),
         "imagined/discount": jnp.mean(dream.weight[-1]),

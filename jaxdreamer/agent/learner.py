@@ -14,7 +14,8 @@ from jaxdreamer.agent.behavior import behavior_loss, starts, track_critic
 from jaxdreamer.agent.optim import make_optimizers
 from jaxdreamer.agent.world_model import world_model_loss
 from jaxdreamer.config import Config
-from jaxdreamer.nets.networks import Networks, make_networks
+from jaxdreamer.nets.networks import Networks, make_networks, part_of
+from jaxdreamer.ops.across import ALONE, Across
 from jaxdreamer.types import Array, Batch, EnvSpec, Metrics, PyTree, TrainState
 
 
@@ -25,7 +26,7 @@ class Learner(NamedTuple):
     update: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]  # (state, batch [T, B, ...]) -> (state, metrics)
 
 
-def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None) -> Learner:
+def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None, across: Across = ALONE) -> Learner:
     """The learner of DreamerV1 and V2 for an environment's observations and actions.
 
     ``update`` computes the world-model loss, the behaviour loss on dreams from every posterior state of the batch, and
@@ -33,18 +34,21 @@ def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None
     (*joint*, V1) or as just updated (*sequential*, V2); the posterior states are the same either way.
 
     Where a loss or a gradient norm is not finite, everything stays as it was; see :func:`commit`.
+
+    With ``across``, ``update`` is one device's on its part of a batch, in a ``shard_map``; its results are the whole's.
     """
-    networks = networks or make_networks(config.model, spec)
+    whole = networks or make_networks(config.model, spec)
     optimizers = make_optimizers(config.optimizer)
 
     def init(key: Array) -> TrainState:
         key_params, key_state = jax.random.split(key)
-        params = networks.init(key_params)
+        params = whole.init(key_params)
         # A copy: the two must not share buffers that a donated update would then hand over twice.
-        aux = {"target_critic": jax.tree.map(jnp.copy, params["critic"]), "statistics": networks.statistics}
+        aux = {"target_critic": jax.tree.map(jnp.copy, params["critic"]), "statistics": whole.statistics}
         return fresh(params, {name: optimizers[name].init(params[name]) for name in optimizers}, aux, key_state)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        networks = part_of(whole, across, batch.is_first.shape[1])
         key, key_model, key_behavior = jax.random.split(state.key, 3)
         old, aux = state.params, state.aux
         statistics = networks.track(aux["statistics"], batch.obs)
@@ -52,7 +56,8 @@ def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None
         def model_loss(params: PyTree) -> Any:
             return world_model_loss(networks, config, params["model"], batch, key_model, statistics)
 
-        model, model_state, output, norms = descend(optimizers, model_loss, {"model": old["model"]}, state.optimizers)
+        parts = {"model": old["model"]}
+        model, model_state, output, norms = descend(optimizers, model_loss, parts, state.optimizers, across)
 
         start, terminal = starts(config.behavior, (output.latent, batch.is_terminal))
         valued_by = aux["target_critic"] if config.behavior.target_critic_every else old["critic"]
@@ -71,16 +76,14 @@ def make_learner(config: Config, spec: EnvSpec, networks: Networks | None = None
             )
 
         parts = {name: old[name] for name in ("actor", "critic")}
-        behavior, behavior_state, metrics, more = descend(optimizers, loss, parts, state.optimizers)
+        behavior, behavior_state, metrics, more = descend(optimizers, loss, parts, state.optimizers, across)
         target = track_critic(config.behavior, state.updates, behavior["critic"], aux["target_critic"])
-        return commit(
-            state,
-            output.metrics | metrics | norms | more,
-            key=key,
-            params=model | behavior,
-            optimizers=model_state | behavior_state,
-            aux={"target_critic": target, "statistics": statistics},
-        )
+        new: Any = {
+            "params": model | behavior,
+            "optimizers": model_state | behavior_state,
+            "aux": {"target_critic": target, "statistics": statistics},
+        }
+        return commit(state, output.metrics | metrics | norms | more, key=key, **new, across=across)
 
     return Learner(init, update)
 

@@ -13,6 +13,7 @@ from jaxdreamer.agent.algorithm import Mode, Policy, nothing_to_keep
 from jaxdreamer.agent.rssm import forget, keep_latent
 from jaxdreamer.config import Config
 from jaxdreamer.nets.networks import Networks, features, make_networks
+from jaxdreamer.ops.across import ALONE, Across
 from jaxdreamer.ops.distributions import policy_mode
 from jaxdreamer.ops.exploration import explore, random_action
 from jaxdreamer.types import Array, EnvSpec, Latent, Observation, PolicyState, PyTree
@@ -30,7 +31,7 @@ def keeping(config: Config) -> Callable[[PolicyState], dict[str, Array]]:
     return partial(keep_latent, config.model.classes)
 
 
-def make_policy(config: Config, spec: EnvSpec, networks: Networks | None = None) -> Policy:
+def make_policy(config: Config, spec: EnvSpec, networks: Networks | None = None, across: Across = ALONE) -> Policy:
     """The policy of a configuration for an environment's observations and actions; see :class:`Policy` for its interface.
 
     ``act`` infers the posterior latent from the observation, the last latent and the last action, and acts on it:
@@ -39,6 +40,8 @@ def make_policy(config: Config, spec: EnvSpec, networks: Networks | None = None)
     - The latent is sampled in every mode, as V1 and V2 do, and starts from zeros where ``is_first``. Mode ``"random"``
       leaves it as it was.
     - The state carries the action as returned, exploration included: it is what the environment will have done.
+
+    With ``across``, ``act`` is one device's, for its part of the environments, inside a ``shard_map`` over that axis.
 
     ``params`` is what :func:`acting` returns. ``act`` raises ValueError for another mode.
     """
@@ -57,19 +60,23 @@ def make_policy(config: Config, spec: EnvSpec, networks: Networks | None = None)
     ) -> tuple[Array, PolicyState]:
         if mode not in get_args(Mode):
             raise ValueError(f"act: mode must be one of {', '.join(get_args(Mode))}, found {mode!r}")
+        lanes = across.over(is_first.shape[0])
         if mode == "random":
-            action = random_action(key, spec.action, is_first.shape[0])
+            action = lanes.take(random_action(key, spec.action, is_first.shape[0] * across.devices))
             return action, PolicyState(state.latent, action)
         key_latent, key_action, key_explore = jax.random.split(key, 3)
 
         def draw_action(dist: Any) -> Array:
-            action = policy_mode(dist, key_action) if mode == "greedy" else dist.sample(key_action)
+            if mode == "greedy":
+                return lanes.part(lambda one: policy_mode(one, key_action), dist)
+            action = lanes.sample(dist, key_action)
             if mode != "explore":
                 return action
             noise, epsilon = config.behavior.exploration_noise, config.behavior.exploration_epsilon
-            return explore(key_explore, action, spec.action, gaussian=noise, epsilon=epsilon)
+            amounts: Any = {"gaussian": noise, "epsilon": epsilon}
+            return lanes.part(lambda one: explore(key_explore, one, spec.action, **amounts), action)
 
-        return decide(params, state, obs, is_first, lambda dist: dist.sample(key_latent), draw_action)
+        return decide(params, state, obs, is_first, lambda dist: lanes.sample(dist, key_latent), draw_action)
 
     def decide(
         params: PyTree,

@@ -146,6 +146,6 @@ def prior_step(rssm: RSSMFunctions, params: PyTree) -> Callable[[Latent, Array, 
 
     def step(latent: Latent, action: Array, key: Array) -> Latent:
         deter = rssm.step(params, latent, action)
-        return Latent(deter, rssm.prior(params, deter).sample(key))
+        return Latent(deter, rssm.sample(rssm.prior(params, deter), key))
 
     return step

@@ -74,7 +74,7 @@ def world_model_loss(
         target = config.behavior.discount * (1.0 - batch.is_terminal.astype(jnp.float32))
         log_prob = networks.discount(params, feat).log_prob(target)
         terms["loss/discount"] = -loss.discount_loss_coeff * jnp.mean(log_prob)
-    free: Any = {"free_nats": loss.free_nats, "per_element": loss.free_nats_per == "state"}
+    free: Any = {"free_nats": loss.free_nats, "per_element": loss.free_nats_per == "state", "across": networks.across}
     kl_loss, kl = balanced_kl(posterior, prior, balance=loss.kl_balance, **free)
     terms["loss/kl"] = loss.kl_loss_coeff * kl_loss
 

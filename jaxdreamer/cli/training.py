@@ -38,6 +38,9 @@ class TrainOptions:
     """Where to write the run; a run that is already there is resumed. Default: a new folder in runs/."""
     seeds: int = 0
     """Train this many agents side by side on the device, each in LOGDIR/seed-K. 0: one, in the folder itself."""
+    devices: int = 1
+    """How many GPUs, TPUs or CPU devices share the run out: its batches and its environments on the device, or its seeds.
+    0: all that there are. Numbers are those of the whole run, and the result is the same to rounding."""
     tensorboard: bool = False
     """Write metrics for TensorBoard, too."""
     wandb: bool = False
@@ -148,6 +151,7 @@ def train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
 
     console = lasting()
     shared: dict[str, Any] = {"sinks": options.sinks, "console": console, "start_over": options.start_over}
+    shared["devices"] = options.devices
     if options.seeds:
         results = train_seeds(config, logdir, options.seeds, **shared)
     else:

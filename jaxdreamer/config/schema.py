@@ -209,6 +209,9 @@ class ReplayConfig(Settings):
     cross_episodes: bool = True
     """Let a sequence run over an episode's end into the next (the state is reset there). Off, as V1 and V2 sample: only
     one that begins with an episode shorter than a sequence."""
+    shards: int = setting(0, 0)
+    """Groups of environments on the device, that every batch is drawn from in equal parts. Devices share them out: what is
+    learned depends on this and not on them. 0: one group, or as many as there are devices when the run begins."""
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,14 @@ from jaxdreamer.nets.decoders import Decoder
 from jaxdreamer.nets.encoders import Encoder
 from jaxdreamer.nets.heads import Actor, ScalarHead
 from jaxdreamer.nets.layers import style_of
+from jaxdreamer.ops.across import ALONE, Across
 from jaxdreamer.ops.moments import merge_moments, no_moments, standardize, unstandardize
 from jaxdreamer.ops.transforms import float_to_image, image_to_float, symexp, symlog
 from jaxdreamer.types import Array, ArraySpec, EnvSpec, Latent, Observation, PyTree
 
 
 class RSSMFunctions(NamedTuple):
-    """The world model's recurrent core; every function but ``initial`` and ``noise`` takes ``params["model"]`` first."""
+    """The world model's recurrent core; every function takes ``params["model"]`` first but those that only draw."""
 
     initial: Callable[[tuple[int, ...]], Latent]  # batch shape -> zeros
     step: Callable[[PyTree, Latent, Array], Array]  # (params, latent, action [..., A]) -> deter [..., D]
@@ -36,6 +37,7 @@ class RSSMFunctions(NamedTuple):
     embed_part: Callable[[PyTree, Array], Array]  # (params, embed [..., E]) -> its half of the posterior's first layer
     posterior: Callable[[PyTree, Array, Array], Any]  # (params, deter, embed_part) -> q(s | h, x)
     noise: Callable[[Array, tuple[int, ...]], Array]  # (key, batch shape) -> noise for ``from_noise`` of a latent
+    sample: Callable[[Any, Array], Array] = ALONE.sample  # (distribution of a latent, key) -> sample
 
 
 class Networks(NamedTuple):
@@ -44,7 +46,7 @@ class Networks(NamedTuple):
     spec: EnvSpec
     init: Callable[[Array], PyTree]  # key -> all parameters
     statistics: PyTree  # of the observations before any was seen; empty where none are kept
-    track: Callable[[PyTree, Observation], PyTree]  # (statistics, raw observations) -> statistics with these counted in
+    track: Callable[..., PyTree]  # (statistics, raw observations) -> statistics with these counted in
     # (statistics, raw observations) -> as the networks see them: what ``encode`` reads and ``decode`` predicts
     prepare: Callable[[PyTree, Observation], Observation]
     rssm: RSSMFunctions
@@ -54,6 +56,7 @@ class Networks(NamedTuple):
     discount: Callable[[PyTree, Array], Any] | None  # (params["model"], feat) -> Bernoulli; None without the head
     actor: Callable[[PyTree, Array], Any]  # (params["actor"], feat) -> distribution over actions [..., A]
     critic: Callable[[PyTree, Array], Any]  # (params["critic"], feat) -> distribution of the value
+    across: Across = ALONE  # who has the other parts of the batch; see :func:`part_of`
     # (statistics, observations as the networks see them) -> raw ones: undoes ``prepare``, where it lost nothing. None: it
     # cannot be undone, and nobody dreams in this model from outside.
     restore: Callable[[PyTree, Observation], Observation] | None = None
@@ -122,6 +125,20 @@ def make_networks(config: ModelConfig, spec: EnvSpec) -> Networks:
     )
 
 
+def part_of(networks: Networks, across: Across, sequences: int) -> Networks:
+    """The networks for one device's ``sequences`` of a batch: they draw and count what falls to these among all."""
+    if across.axis is None:
+        return networks
+    across, rssm = across.over(sequences), networks.rssm
+
+    def noise(key: Array, shape: tuple[int, ...]) -> Array:
+        *before, here = shape
+        return across.take(rssm.noise(key, (*before, here * across.devices)), axis=len(before))
+
+    core = rssm._replace(noise=noise, sample=across.sample)
+    return networks._replace(rssm=core, track=partial(networks.track, across=across), across=across)
+
+
 def _preparation(
     config: ModelConfig, spec: EnvSpec
 ) -> tuple[PyTree, Callable[..., PyTree], Callable[..., Observation], Callable[..., Observation]]:
@@ -135,9 +152,9 @@ def _preparation(
         seen = squash({key: obs[key] for key in spec.obs})
         return {key: standardize(x, statistics[key]) if key in normalized else x for key, x in seen.items()}
 
-    def track(statistics: PyTree, obs: Observation) -> PyTree:
+    def track(statistics: PyTree, obs: Observation, across: Across = ALONE) -> PyTree:
         seen = squash({key: obs[key] for key in normalized})
-        return {key: merge_moments(statistics[key], x) for key, x in seen.items()}
+        return {key: merge_moments(statistics[key], x, across=across) for key, x in seen.items()}
 
     def restore(statistics: PyTree, seen: Observation) -> Observation:
         plain = {key: unstandardize(x, statistics[key]) if key in normalized else x for key, x in seen.items()}

@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from jaxdreamer.ops.across import ALONE, Across
 from jaxdreamer.ops.distributions import Categoricals, Normal, OneHot, stop_gradient
 
 
@@ -33,7 +34,7 @@ def kl_divergence(p: Normal | OneHot | Categoricals, q: Normal | OneHot | Catego
     return p.kl(other)
 
 
-def free_nats(kl: Array, nats: float | Array, per_element: bool = False) -> Array:
+def free_nats(kl: Array, nats: float | Array, per_element: bool = False, across: Across = ALONE) -> Array:
     """Do not press the KL below ``nats``: there its gradient is zero.
 
     ``max(mean(kl), nats)``: mean first, then the maximum, as V1 and V2 do it. With ``per_element``:
@@ -43,6 +44,7 @@ def free_nats(kl: Array, nats: float | Array, per_element: bool = False) -> Arra
         kl: float [...], summed over the event.
         nats: >= 0.
         per_element: clip before the mean.
+        across: who has the other parts of the batch.
 
     Returns:
         float32 [].
@@ -52,7 +54,7 @@ def free_nats(kl: Array, nats: float | Array, per_element: bool = False) -> Arra
     kl, nats = jnp.asarray(kl, jnp.float32), jnp.asarray(nats, jnp.float32)
     if per_element:
         return jnp.mean(jnp.maximum(kl, nats))
-    return jnp.maximum(jnp.mean(kl), nats)
+    return across.at_least(jnp.mean(kl), nats)
 
 
 _free_nats = free_nats  # balanced_kl has an argument of this name
@@ -65,6 +67,7 @@ def balanced_kl(
     balance: float | None,
     free_nats: float | Array,
     per_element: bool = False,
+    across: Across = ALONE,
 ) -> tuple[Array, Array]:
     """The KL loss between what is seen and what was foreseen, and the plain KL for the log.
 
@@ -79,7 +82,7 @@ def balanced_kl(
         prior: p(z | deter).
         balance: the prior's share of the gradient in [0, 1], or None.
         free_nats: see :func:`free_nats`.
-        per_element: see :func:`free_nats`.
+        per_element, across: see :func:`free_nats`.
 
     Returns:
         ``(loss, mean KL)``, both float32 []. The second is without free nats.
@@ -88,7 +91,7 @@ def balanced_kl(
     """
     kl = kl_divergence(posterior, prior)
     if balance is None:
-        return _free_nats(kl, free_nats, per_element), jnp.mean(kl)
-    train_prior = _free_nats(kl_divergence(stop_gradient(posterior), prior), free_nats, per_element)
-    train_posterior = _free_nats(kl_divergence(posterior, stop_gradient(prior)), free_nats, per_element)
+        return _free_nats(kl, free_nats, per_element, across), jnp.mean(kl)
+    train_prior = _free_nats(kl_divergence(stop_gradient(posterior), prior), free_nats, per_element, across)
+    train_posterior = _free_nats(kl_divergence(posterior, stop_gradient(prior)), free_nats, per_element, across)
     return balance * train_prior + (1.0 - balance) * train_posterior, jnp.mean(kl)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from jaxdreamer.ops.across import ALONE, Across
+
 
 class Moments(NamedTuple):
     """Mean and variance, number by number, of the vectors seen so far."""
@@ -21,7 +23,7 @@ def no_moments(size: int) -> Moments:
     return Moments(jnp.zeros(()), jnp.zeros((size,)), jnp.ones((size,)))
 
 
-def merge_moments(moments: Moments, x: Array, limit: float = 1e6) -> Moments:
+def merge_moments(moments: Moments, x: Array, limit: float = 1e6, across: Across = ALONE) -> Moments:
     """Fold new vectors into running moments.
 
     With n old vectors and m new ones of mean ``mu'`` and variance ``v'``, ``w = m / (n + m)``, ``d = mu' - mu``:
@@ -32,14 +34,17 @@ def merge_moments(moments: Moments, x: Array, limit: float = 1e6) -> Moments:
 
     Args:
         moments: of what was seen. x: float [..., D], m vectors. limit: vectors.
+        across: who has the other parts of ``x``.
 
     Source: Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample variances (1979).
     """
     x = jnp.asarray(x, jnp.float32).reshape(-1, moments.mean.shape[-1])
-    number = moments.number + x.shape[0]
-    share = x.shape[0] / number
-    delta = jnp.mean(x, axis=0) - moments.mean
-    variance = (1.0 - share) * moments.variance + share * jnp.var(x, axis=0) + share * (1.0 - share) * jnp.square(delta)
+    found = x.shape[0] * across.devices
+    number = moments.number + found
+    share = found / number
+    delta = across.mean(jnp.mean(x, axis=0)) - moments.mean
+    variance = (1.0 - share) * moments.variance
+    variance = variance + share * across.variance(x) + share * (1.0 - share) * jnp.square(delta)
     return Moments(jnp.minimum(number, limit), moments.mean + share * delta, variance)
 
 

@@ -4,6 +4,9 @@ The module-level functions are the replay; :func:`make_device_replay` checks the
 work under ``jax.jit``, ``jax.vmap`` (over a leading axis of seeds) and ``jax.lax.scan``; none calls back to the host. A
 program that donates the state, or carries it through a scan, writes rows in place: the ring exists once.
 
+Where several devices share a ring out, each has some of its lanes, in groups that batches are drawn from in equal parts: a
+batch is then made of windows that lie where they are learned from, and nothing is sent.
+
 What a row, a lane and a window are is :mod:`~jaxdreamer.replay.host`'s. What differs: nothing here can raise about
 *values*, as they are known on the device only. The caller sees to it that entries are finite and that the entry after
 ``is_last`` is a reset.
@@ -14,7 +17,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +25,7 @@ from jax import lax
 
 from jaxdreamer.config import ConfigError
 from jaxdreamer.memory import available_memory
+from jaxdreamer.ops.across import ALONE, Across
 from jaxdreamer.replay.layout import Layout, RingSize, bytes_by_field, check_row, rows_for
 from jaxdreamer.types import Array, Batch, EnvSpec, Timestep, flatten, unflatten
 
@@ -38,7 +42,7 @@ class DeviceReplayState(NamedTuple):
     position: Array  # int32 [], where the next row goes
     filled: Array  # int32 [], rows that hold something
     begun: Array  # int32 [], rows since the online queue's last window was complete
-    unseen: Array  # int32 [], complete windows of the online queue that no batch has held
+    unseen: Array  # int32 [], complete windows of the online queue, in all lanes, that no batch has held
 
 
 class DeviceReplay(NamedTuple):
@@ -67,6 +71,7 @@ def add(
     kept: dict[str, Array] | None = None,
     *,
     length: int,
+    across: Across = ALONE,
 ) -> DeviceReplayState:
     """Append one row; over the oldest one where the ring is full.
 
@@ -77,6 +82,7 @@ def add(
             reward.
         kept: per name [lanes, ...], for :attr:`Batch.kept`.
         length: T, entries of a window of the online queue.
+        across: who has the other lanes.
 
     Raises:
         ValueError: when traced, for a key, shape or dtype that is not the ring's.
@@ -94,7 +100,7 @@ def add(
 
     filled = jnp.minimum(state.filled + 1, _rows(state))
     begun = (state.begun + 1) % length
-    lanes = state.age.shape[1]
+    lanes = state.age.shape[1] * across.devices
     unseen = state.unseen + jnp.where(begun == 0, lanes, 0)
     return DeviceReplayState(
         entries=jax.tree.map(put, state.entries, row),
@@ -139,15 +145,28 @@ def grow(state: DeviceReplayState, rows: int) -> DeviceReplayState:
     return state._replace(entries=jax.tree.map(pad, state.entries), age=pad(state.age))
 
 
-def can_sample(state: DeviceReplayState, *, length: int, cross_episodes: bool) -> Array:
-    """Whether there is a window of ``length`` entries to sample: bool []."""
+def can_sample(
+    state: DeviceReplayState, *, length: int, cross_episodes: bool, groups: int = 1, across: Across = ALONE
+) -> Array:
+    """Whether there is a window of ``length`` entries to sample in each group of lanes, here and elsewhere: bool []."""
     if cross_episodes:
         return state.filled >= length
-    return _allowed(state, length).any()
+    allowed = _allowed(state, length)
+    if groups == 1:
+        return allowed.any()
+    return across.all(allowed.reshape(len(allowed), groups // across.devices, -1).any((0, 2)).all())
 
 
 def sample(
-    state: DeviceReplayState, key: Array, *, length: int, batch_size: int, cross_episodes: bool, online: bool = False
+    state: DeviceReplayState,
+    key: Array,
+    *,
+    length: int,
+    batch_size: int,
+    cross_episodes: bool,
+    online: bool = False,
+    groups: int = 1,
+    across: Across = ALONE,
 ) -> Batch:
     """Windows of one lane's consecutive entries, each allowed one equally likely, independently, with replacement.
 
@@ -157,16 +176,39 @@ def sample(
     With ``online`` the oldest windows of the online queue come first, see :meth:`HostReplay.next_indices`; :func:`seen` then
     takes them out.
 
+    With G ``groups`` of neighbouring lanes, B / G windows of each come one group after another, drawn from a key of the
+    group's number: which of them a device has does not depend on how many devices there are.
+
     Returns:
-        Batch [T, B, ...] with T = ``length`` and B = ``batch_size``. Meaningless where :func:`can_sample` is false:
-        check it first.
+        Batch [T, B, ...] with T = ``length`` and B = ``batch_size``, or this device's part of it. Meaningless where
+        :func:`can_sample` is false: check it first.
     """
     choose = _choose_any if cross_episodes else _choose_allowed
-    start, lane = choose(state, key, length, batch_size)
-    if online:
-        start, lane = _prefer_unseen(state, start, lane, length)
+
+    def windows(state: DeviceReplayState, key: Array) -> tuple[Array, Array]:
+        start, lane = choose(state, key, length, batch_size // groups)
+        return _prefer_unseen(state, start, lane, length) if online else (start, lane)
+
+    start, lane = windows(state, key) if groups == 1 else _by_group(windows, state, key, groups, across)
     rows = (start[None] + jnp.arange(length)[:, None]) % _rows(state)
     return jax.tree.map(lambda leaf: leaf.at[rows, lane].get(mode="clip"), state.entries)
+
+
+def _by_group(
+    windows: Callable[..., tuple[Array, Array]], state: DeviceReplayState, key: Array, groups: int, across: Across
+) -> tuple[Array, Array]:
+    """``windows(state, key)`` of each group of lanes on this device, one after another: int32 [B / devices] each."""
+    here = groups // across.devices
+    number = jnp.arange(here)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, across.place * here + number)
+    ages = state.age.reshape(len(state.age), here, -1)
+
+    def of_group(age: Array, key: Array) -> tuple[Array, Array]:
+        # Entries are not looked at; each group has an equal part of the online queue.
+        return windows(state._replace(age=age, unseen=state.unseen // groups), key)
+
+    start, lane = jax.vmap(of_group, (1, 0))(ages, keys)
+    return start.reshape(-1), (lane + number[:, None] * ages.shape[2]).reshape(-1)
 
 
 def seen(state: DeviceReplayState, *, batch_size: int) -> DeviceReplayState:
@@ -274,6 +316,9 @@ def make_device_replay(
     batch_size: int,
     cross_episodes: bool,
     online: bool = False,
+    groups: int = 1,
+    across: Across = ALONE,
+    devices: int = 1,
     copies: int = 1,
     memory_fraction: float = 0.8,
     kept: Layout | None = None,
@@ -289,6 +334,8 @@ def make_device_replay(
         cross_episodes: whether any window may run over an episode's end into the next episode, or only one that
             begins with an episode shorter than itself.
         online: whether batches prefer the windows of the online queue.
+        groups: of lanes, that every batch is drawn from in equal parts; a divisor of ``lanes`` and ``batch_size``.
+        across: all but ``init``, which makes the whole ring, are one device's, for its groups. devices: that share it out.
         copies: rings that will exist side by side, one for each of the seeds trained in one program.
         memory_fraction: share of the device's memory that all copies together may take; of the memory available on
             this machine where the device is the CPU. Devices that do not report their memory raise their own error.
@@ -304,17 +351,18 @@ def make_device_replay(
     layout = spec.layout | {f"kept/{key}": item for key, item in (kept or {}).items()}
     sizes = bytes_by_field(layout, rows * lanes) | {"age": rows * lanes * 4}
     device = jax.local_devices()[0]
-    size = RingSize(sizes, rows, lanes, "host" if device.platform == "cpu" else device.device_kind, copies)
+    size = RingSize(sizes, rows, lanes, "host" if device.platform == "cpu" else device.device_kind, copies, devices)
     available = _memory_of(device)
     if available is not None:
-        size.refuse_if_too_large(available, memory_fraction)
+        size.refuse_if_too_large(available * (1 if size.where == "host" else devices), memory_fraction)
+    shared: Any = {"groups": groups, "across": across}
     return DeviceReplay(
         init=functools.partial(init, layout, rows=rows, lanes=lanes),
-        add=functools.partial(add, length=length),
+        add=functools.partial(add, length=length, across=across),
         close=close,
-        can_sample=functools.partial(can_sample, length=length, cross_episodes=cross_episodes),
+        can_sample=functools.partial(can_sample, length=length, cross_episodes=cross_episodes, **shared),
         sample=functools.partial(
-            sample, length=length, batch_size=batch_size, cross_episodes=cross_episodes, online=online
+            sample, length=length, batch_size=batch_size, cross_episodes=cross_episodes, online=online, **shared
         ),
         seen=functools.partial(seen, batch_size=batch_size),
         size=size,

@@ -61,6 +61,7 @@ class RingSize(NamedTuple):
     lanes: int
     where: str  # whose memory: "host", or the kind of device
     copies: int = 1  # rings side by side, one for each seed
+    devices: int = 1  # that share all of them out
 
     @property
     def nbytes(self) -> int:
@@ -76,16 +77,17 @@ class RingSize(NamedTuple):
     def brief(self) -> str:
         """Entries and bytes, for the start of a run."""
         times = f" for each of {self.copies} seeds" if self.copies > 1 else ""
+        shared = f", shared out over {self.devices} devices" if self.devices > 1 else ""
         return (
             f"{self.rows * self.lanes:,} entries ({self.rows:,} x {self.lanes} environments){times} "
-            f"take {human(self.copies * self.nbytes)} of {self.where} memory"
+            f"take {human(self.copies * self.nbytes)} of {self.where} memory{shared}"
         )
 
     def refuse_if_too_large(self, available: int, fraction: float) -> None:
         """ReplayTooLarge, naming the capacity that fits, for more than ``fraction`` of the ``available`` bytes."""
         nbytes = self.copies * self.nbytes
         if nbytes > fraction * available:
-            owner = "this machine" if self.where == "host" else "the device"
+            owner = "this machine" if self.where == "host" else "the device" if self.devices == 1 else "all of them"
             raise ReplayTooLarge(
                 f"replay: {self.describe()}, but {owner} has {human(available)} available, of which the replay may take "
                 f"{fraction:.0%}: set replay.capacity to {int(fraction * available / (nbytes / self.rows)) * self.lanes} "

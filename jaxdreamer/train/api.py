@@ -13,7 +13,8 @@ from rich.console import Console
 from jaxdreamer import config as configs
 from jaxdreamer.agent.algorithm import Make
 from jaxdreamer.config import Config, ConfigError, EnvConfig
-from jaxdreamer.devices import devices, keep_compiled
+from jaxdreamer.devices import devices as visible_devices
+from jaxdreamer.devices import keep_compiled
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.device.functional import FunctionalEnv
 from jaxdreamer.envs.registry import backends, is_functional, located, make_functional
@@ -31,6 +32,7 @@ from jaxdreamer.train.evaluate import Evaluation
 from jaxdreamer.train.hooks import Hooks
 from jaxdreamer.train.host.world import HostWorld
 from jaxdreamer.train.run import Request, Result
+from jaxdreamer.train.sharing import placement_of, settle_shards
 from jaxdreamer.train.stop import Signals
 from jaxdreamer.types import TrainState
 
@@ -50,6 +52,7 @@ def train_agent(
     networks: Networks | None = None,
     start_over: bool = False,
     drop_damaged_replay: bool = False,
+    devices: int = 1,
 ) -> Result:
     """Train as ``config`` says, writing to ``logdir``; a folder that holds a run already is resumed.
 
@@ -70,6 +73,9 @@ def train_agent(
         networks: for the algorithm, instead of those that ``config.model`` describes.
         start_over: begin anew where there is a run already; its checkpoints, metrics, replay and films are deleted.
         drop_damaged_replay: continue without those parts of the stored replay that are damaged or gone.
+        devices: how many of jax's devices share the run out: its batches, and environments on the device. 0: all. Numbers
+            in ``config`` are those of the whole run. To rounding it does not matter how many there are, and a run may be
+            resumed on another number of them.
 
     Ctrl-C, SIGTERM or a closed terminal ends the run after the current step with a checkpoint; a second Ctrl-C leaves at
     once, with the newest checkpoint as it is, and ends a process that cannot leave within seconds. In another thread than
@@ -79,15 +85,17 @@ def train_agent(
         ConfigError: settings that cannot be, or that differ from the run's where they must not.
         Diverged: 20 updates in a row were not finite.
     """
-    devices()
+    placement = placement_of(devices)
     keep_compiled()
     if make is not None:
         config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
-    config = replace(config, env=located(config.env))
+    config, folders = replace(config, env=located(config.env)), [RunDir(logdir)]
+    on_device = _is_on_device(config, make)
+    config = settle_shards(config, folders, placement.devices, on_device=on_device, start_over=start_over)
     request = Request(
-        tuple(sinks), console, hooks, start, start_over, drop_damaged_replay, algorithm=algorithm, networks=networks
+        tuple(sinks), console, hooks, start, start_over, drop_damaged_replay, algorithm, networks, placement
     )
-    return run.train(lambda: _world(config, make), [config], [RunDir(logdir)], request)[0]
+    return run.train(lambda: _world(config, make), [config], folders, request)[0]
 
 
 def train_seeds(
@@ -102,18 +110,23 @@ def train_seeds(
     algorithm: Make | None = None,
     networks: Networks | None = None,
     start_over: bool = False,
+    devices: int = 1,
 ) -> list[Result]:
     """Train ``seeds`` agents in one compiled program: seeds ``config.seed``, ``config.seed + 1``, ...
 
     Each writes a run of its own to ``logdir/seed-N``, with the numbers (to rounding) that it would have alone; all are
-    resumed together, or each alone from its folder. Needs an environment of pure functions. Otherwise as
-    :func:`train_agent`.
+    resumed together, or each alone from its folder. Needs an environment of pure functions. Several ``devices`` share the
+    seeds out. Otherwise as :func:`train_agent`.
     """
-    devices()
+    placement = placement_of(devices)
     keep_compiled()
     world, each = _side_by_side(config, seeds, make)
     folders = [RunDir(Path(logdir) / f"seed-{one.seed}") for one in each]
-    request = Request(tuple(sinks), console, hooks, start_over=start_over, algorithm=algorithm, networks=networks)
+    settled = settle_shards(each[0], folders, placement.devices, on_device=True, start_over=start_over)
+    each = [configs.replace(one, {"replay.shards": settled.replay.shards}) for one in each]
+    request = Request(
+        tuple(sinks), console, hooks, None, start_over, algorithm=algorithm, networks=networks, placement=placement
+    )
     return run.train(lambda: world, each, folders, request)
 
 
@@ -137,7 +150,7 @@ def bench_agent(config: Config, *, seeds: int = 0, seconds: float = 20.0, consol
 
     ``seeds``: side by side, as for :func:`train_seeds`; 0: one alone, as for :func:`train_agent`.
     """
-    devices()
+    visible_devices()
     keep_compiled()
     config = replace(config, env=located(config.env))
     if not seeds:
@@ -178,7 +191,7 @@ def evaluate_agent(
     """
     if film is not None and Path(film).suffix not in (".gif", ".mp4"):
         raise ConfigError(f"a film is .gif or .mp4, found {film}")
-    devices()
+    visible_devices()
     keep_compiled()
     rundir = RunDir(logdir)
     if make is None and not trust:
@@ -202,6 +215,13 @@ def evaluate_agent(
     return evaluation
 
 
+def _is_on_device(config: Config, make: Any) -> bool:
+    """Whether :func:`_world` steps environments on the device."""
+    if isinstance(make, FunctionalEnv):
+        return True
+    return make is None and config.run.loop != "host" and is_functional(config.env)
+
+
 def _world(config: Config, make: Any) -> HostWorld | DeviceWorld:
     """On the device where the environment is made of pure functions and the host is not asked for."""
     if isinstance(make, FunctionalEnv):
@@ -210,7 +230,7 @@ def _world(config: Config, make: Any) -> HostWorld | DeviceWorld:
                 "run.loop=host: give make=... as a function that returns envs.hosted.host(env, config.env)"
             )
         return DeviceWorld(config, make)
-    if make is None and config.run.loop != "host" and is_functional(config.env):
+    if _is_on_device(config, make):
         _refuse_host_settings(config.env)
         return DeviceWorld(config, make_functional(config.env))
     if config.run.loop == "device" and (make is not None or config.env.backend != "custom"):

@@ -49,6 +49,7 @@ class Job(NamedTuple):
     progress: Progress
     hooks: Hooks = Hooks()
     placement: Placement = one_device()
+    shared: Algorithm | None = None  # the algorithm as each of several devices computes it on its part, where they do
 
 
 class Loop(abc.ABC):
@@ -72,7 +73,8 @@ class Loop(abc.ABC):
             can_render: whether it can draw films.
             lanes, call: as for :class:`~jaxdreamer.train.schedule.Segments`.
         """
-        self.algorithm, self.runs, self.progress, self.hooks, self.placement = job
+        self.algorithm, self.runs, self.progress, self.hooks, self.placement, shared = job
+        self.shared = shared or self.algorithm
         self.spec, self.play, self.can_render = spec, play, can_render
         self.config = config = self.runs[0].config
         self.every = {name: Every(getattr(config.run, f"{name}_every")) for name in CADENCES}
@@ -102,7 +104,7 @@ class Loop(abc.ABC):
 
     @abc.abstractmethod
     def state_of(self, index: int) -> TrainState:
-        """What one seed has learned."""
+        """What one seed has learned; of several devices on the first."""
 
     @abc.abstractmethod
     def set_state(self, state: TrainState) -> None:

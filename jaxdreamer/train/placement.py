@@ -2,27 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxdreamer.ops.across import ALONE, Across
 from jaxdreamer.types import PyTree
+
+_AXIS = "devices"
+# Where arrays lie, for a tree or, like jax's own specs, for any part of one.
+WHOLE = PartitionSpec()  # whole on every device
+FIRST, SECOND, THIRD = (PartitionSpec(*[None] * axis, _AXIS) for axis in range(3))  # this axis shared out
+
+
+def _itself(function: Callable, into: Any, out: Any) -> Callable:
+    return function
 
 
 class Placement(NamedTuple):
     """How a loop's arrays lie on devices. With one device nothing is shared out; see :func:`one_device`."""
 
     put_batch: Callable[[PyTree], PyTree]
-    """Host arrays [..., B, ...] to the devices, each of which gets its share of the B sequences."""
+    """Host arrays [K, T, B, ...] to the devices, each of which gets its share of the B sequences."""
     put_state: Callable[[PyTree], PyTree]
     """A tree that every device needs whole, to all of them: train states, plans, keys."""
     gather: Callable[[PyTree], PyTree]
     """A tree from the devices to NumPy arrays of this process."""
     is_writer: bool = True
     """Whether this process writes the run's folder: metrics, checkpoints, pictures. Of several processes one does."""
+    devices: int = 1
+    """How many devices."""
+    across: Across = ALONE
+    """What a part of a batch is part of."""
+    put: Callable[[PyTree, Any], PyTree] = lambda tree, where: jax.device_put(tree)
+    """A tree to the devices, where ``where`` says."""
+    make: Callable[[Callable, Any], Callable] = lambda function, where: jax.jit(function)
+    """``function`` compiled so that what it returns lies where ``where`` says."""
+    over: Callable[[Callable, Any, Any], Callable] = _itself
+    """``function`` as each device computes it on its parts, from what lies where ``into`` says to where ``out`` says."""
+    reading: Callable[[], AbstractContextManager] = nullcontext
+    """Around the reading of arrays that :attr:`put` will share out: all of them may be more than one device holds."""
+    local: Callable[[PyTree], PyTree] = lambda tree: tree
+    """A tree that lies whole on every device, on the first one alone: for what only that one does."""
 
 
 def one_device() -> Placement:
     """Everything on jax's default device."""
     return Placement(put_batch=jax.device_put, put_state=jax.device_put, gather=jax.device_get)
+
+
+def on_devices(devices: Sequence[jax.Device]) -> Placement:
+    """Batches and environments shared out evenly over several devices of this process; parameters whole on each."""
+    mesh = Mesh(np.array(devices), (_AXIS,), axis_types=(AxisType.Auto,))
+
+    def lying(where: Any) -> Any:
+        is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
+        return jax.tree.map(lambda spec: NamedSharding(mesh, spec), where, is_leaf=is_spec)
+
+    def over(function: Callable, into: Any, out: Any) -> Callable:
+        # Unchecked: scans begin with zeros, which jax would have to be told differ between devices later on.
+        return jax.shard_map(function, mesh=mesh, in_specs=into, out_specs=out, check_vma=False)
+
+    def reading() -> AbstractContextManager:
+        try:
+            return jax.default_device(jax.local_devices(backend="cpu")[0])
+        except RuntimeError:  # JAX_PLATFORMS leaves the CPU out: then they pass through the first device
+            return nullcontext()
+
+    return Placement(
+        put_batch=lambda tree: jax.device_put(tree, lying(THIRD)),
+        put_state=lambda tree: jax.device_put(tree, lying(WHOLE)),
+        gather=jax.device_get,
+        devices=len(devices),
+        across=Across(_AXIS),
+        put=lambda tree, where: jax.device_put(tree, lying(where)),
+        make=lambda function, where: jax.jit(function, out_shardings=lying(where)),
+        over=over,
+        reading=reading,
+        # A view, in a hundredth of the time that device_put takes to find out that there is nothing to do.
+        local=lambda tree: jax.tree.map(lambda x: x.addressable_data(0), tree),
+    )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from rich.console import Console
 
 from jaxdreamer import config as configs
-from jaxdreamer.agent.algorithm import Make, Policy
+from jaxdreamer.agent.algorithm import Algorithm, Make, Policy
 from jaxdreamer.agent.algorithms import make_algorithm
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.envs.trust import trust_word
@@ -32,6 +32,7 @@ from jaxdreamer.train.loop import Job, Loop, Run
 from jaxdreamer.train.placement import Placement, one_device
 from jaxdreamer.train.precision import settle_precision
 from jaxdreamer.train.session import session
+from jaxdreamer.train.sharing import shared_algorithm
 from jaxdreamer.train.size import make_trainable
 from jaxdreamer.train.status import header
 from jaxdreamer.train.stop import Signals
@@ -122,6 +123,7 @@ def train(
                 progress,
                 joined([*of_settings(config.run, len(each), request.placement.is_writer), request.hooks]),
                 request.placement,
+                _shared(each, world.spec, request),
             )
         )
         stack.callback(loop.close)
@@ -139,6 +141,13 @@ def train(
             Result(folder.path, evaluations is not None, evaluation, loop.state_of(index))
             for index, (folder, evaluation) in enumerate(zip(folders, found))
         ]
+
+
+def _shared(each: Sequence[Config], spec: EnvSpec, request: Request) -> Algorithm | None:
+    """The algorithm as each of several devices computes it on its part of a batch; None where one has all of it."""
+    if request.placement.devices == 1 or len(each) > 1:  # seeds are shared out whole
+        return None
+    return shared_algorithm(each[0], spec, request.placement, request.networks, request.algorithm)
 
 
 def _announce(
@@ -188,6 +197,7 @@ def _begin(loop: Loop, resuming: bool, request: Request) -> None:
 def _how_to_resume(loop: Loop) -> str:
     first, many = loop.runs[0].rundir.path, len(loop.runs)
     words = f"{shell_word(first.parent)} --seeds {many}" if many > 1 else shell_word(first)
+    words += f" --devices {loop.placement.devices}" if loop.placement.devices > 1 else ""
     words += trust_word(loop.config.env)
     return f"stopped and saved at {loop.counted:,} frames; resume with: jaxdreamer train --logdir {words}"
 

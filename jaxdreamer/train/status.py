@@ -12,6 +12,7 @@ import numpy as np
 from jaxdreamer.record.card import Row
 from jaxdreamer.record.pace import Work
 from jaxdreamer.train.folder import describe
+from jaxdreamer.train.sharing import described
 
 if TYPE_CHECKING:
     from jaxdreamer.train.loop import Loop
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def header(loop: Loop, folders: Sequence[Path]) -> list[Row]:
     """What is trained, on what, and for how long, for :func:`jaxdreamer.record.card.block`."""
-    config, device = loop.config, jax.devices()[0]
+    config = loop.config
     seeds = [run.config.seed for run in loop.runs]
     many = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
     repeat = f", action_repeat {config.env.action_repeat}" if config.env.action_repeat > 1 else ""
@@ -28,7 +29,7 @@ def header(loop: Loop, folders: Sequence[Path]) -> list[Row]:
         ("environment", f"{config.env.task} (env.backend={config.env.backend}){lanes}{repeat}"),
         *describe(loop.spec),
         ("agent", f"{config.preset} (algorithm {config.algorithm}), {many}, {parameters(loop):,} parameters"),
-        ("device", f"{device.device_kind} ({device.platform}), environments on the {loop.name}"),
+        ("device", f"{described(loop.placement)}, environments on the {loop.name}"),
         ("replay", loop.memory),
         ("budget", f"{config.run.frames:,} frames = {work(loop).updates:,} updates"),
     ]

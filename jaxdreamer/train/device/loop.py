@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import jax
@@ -16,11 +17,13 @@ from jaxdreamer.devices import how_often
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.device.functional import FunctionalEnv, make_lanes
 from jaxdreamer.files import FileUnusable, natural
+from jaxdreamer.ops.across import ALONE
 from jaxdreamer.record import checkpoint
-from jaxdreamer.replay.device import cut, grow, make_device_replay
-from jaxdreamer.train.device.program import Carry, Plan, Report, make_program
+from jaxdreamer.replay.device import DeviceReplay, DeviceReplayState, cut, grow, make_device_replay
+from jaxdreamer.train.device.program import Carry, Plan, Program, Report, make_program
 from jaxdreamer.train.evaluate import MAX_BROKEN_IN_A_ROW, Play, never_finite
 from jaxdreamer.train.loop import Job, Loop, Run
+from jaxdreamer.train.placement import FIRST, SECOND, WHOLE
 from jaxdreamer.train.saved import Saved
 from jaxdreamer.train.schedule import Segment
 from jaxdreamer.train.status import show
@@ -40,6 +43,9 @@ class DeviceSaved(Saved):
 class DeviceLoop(Loop):
     """One or several seeds of one configuration, trained on the device in one compiled program.
 
+    Several devices share out the seeds, where there are several, and otherwise the environments of the one: its lanes,
+    their rows of the replay and its batches.
+
     Between calls nothing but a plan goes to the device and nothing but a report comes back, which is read when the next
     call is under way; both are explicit transfers, all others are disallowed. Replay and environments are a part of the
     checkpoint, so a resumed run continues bit for bit.
@@ -55,28 +61,21 @@ class DeviceLoop(Loop):
     def __init__(self, job: Job, env: FunctionalEnv, play: Play):
         lanes = job.runs[0].config.env.num_envs
         super().__init__(job, env.spec, play, can_render=env.render is not None, lanes=lanes)
-        config, settings, self._many = self.config, self.config.env, len(self.runs) > 1
-        copies = make_lanes(env, lanes, action_repeat=settings.action_repeat, time_limit=settings.time_limit)
-        replay = make_device_replay(
-            env.spec,
-            capacity=config.replay.capacity,
-            lanes=lanes,
-            length=config.replay.batch_length,
-            batch_size=config.replay.batch_size,
-            cross_episodes=config.replay.cross_episodes,
-            online=config.replay.online,
-            copies=len(self.runs),
-            kept=kept_layout(self.algorithm),
-        )
+        self._many = len(self.runs) > 1
+        program, replay = self._build(env)
         self.replay, self.memory = replay, replay.size.brief()
-        program = make_program(self.algorithm, copies, replay, cross_episodes=config.replay.cross_episodes)
         self.traces = 0  # times the program was traced; a test holds it at one
 
         def traced(carry: Carry, plan: Plan) -> tuple[Carry, Report]:
             self.traces += 1
             return program.run(carry, plan)
 
-        self._function = jax.vmap(traced, (0, None)) if self._many else traced
+        self._where = FIRST if self._many else _where()
+        self._function = self.placement.over(
+            jax.vmap(traced, (0, None)) if self._many else traced,
+            (self._where, WHOLE),
+            (self._where, FIRST if self._many else WHOLE),
+        )
         self._call: Callable[[Carry, Plan], tuple[Carry, Report]] | None = None
 
         def look(params: PyTree, buffer: Any, key: Any) -> OpenLoop:
@@ -86,11 +85,33 @@ class DeviceLoop(Loop):
         self._open_loop = jax.jit(look)
         with self.progress.status("building the networks and the environments"):
             keys = jnp.stack([jax.random.key(run.config.seed) for run in self.runs])
-            init = jax.jit(jax.vmap(program.init)) if self._many else jax.jit(program.init)
-            self.carry: Carry = self.placement.put_state(init(keys if self._many else keys[0]))
+            init = self.placement.make(jax.vmap(program.init) if self._many else program.init, self._where)
+            self.carry: Carry = init(keys if self._many else keys[0])
         self._like: Carry = jax.eval_shape(lambda carry: self._of(carry, 0), self.carry)
         self._plan_calls()
         self._unread: Report | None = None
+
+    def _build(self, env: FunctionalEnv) -> tuple[Program, DeviceReplay]:
+        """The program of one seed, and its whole replay as one device would use it."""
+        config, settings = self.config, self.config.env
+        lanes = make_lanes(env, settings.num_envs, action_repeat=settings.action_repeat, time_limit=settings.time_limit)
+        make_replay = partial(
+            make_device_replay,
+            env.spec,
+            capacity=config.replay.capacity,
+            lanes=settings.num_envs,
+            length=config.replay.batch_length,
+            batch_size=config.replay.batch_size,
+            cross_episodes=config.replay.cross_episodes,
+            online=config.replay.online,
+            groups=max(1, config.replay.shards),
+            devices=self.placement.devices,
+            copies=len(self.runs),
+            kept=kept_layout(self.algorithm),
+        )
+        across, crossing = ALONE if self._many else self.placement.across, config.replay.cross_episodes
+        replay = make_replay(across=across)
+        return make_program(self.shared, lanes, replay, cross_episodes=crossing, across=across), make_replay()
 
     def _plan_calls(self) -> None:
         run, lanes, length = self.config.run, self.config.env.num_envs, self.config.replay.batch_length
@@ -112,12 +133,12 @@ class DeviceLoop(Loop):
 
     def state_of(self, index: int) -> TrainState:
         """What one seed has learned."""
-        return self._of(self.carry.train, index)
+        return self.placement.local(self._of(self.carry.train, index))
 
     def set_state(self, state: TrainState) -> None:
         """Learn on from ``state`` in every seed, which is copied."""
         many = lambda x: jnp.stack([x] * len(self.runs)) if self._many else jnp.copy(x)  # noqa: E731
-        self.carry = self.carry._replace(train=jax.tree.map(many, state))
+        self.carry = self.placement.put(self.carry._replace(train=jax.tree.map(many, state)), self._where)
 
     def _of(self, tree: PyTree, index: int) -> PyTree:
         return jax.tree.map(lambda x: x[index], tree) if self._many else tree
@@ -195,7 +216,8 @@ class DeviceLoop(Loop):
     def open_loop(self, index: int) -> OpenLoop:
         """What the model predicts of four sequences from one seed's replay."""
         key = jax.random.key(self.runs[index].config.seed)
-        return self.placement.gather(self._open_loop(self.acting(index), self._of(self.carry.replay, index), key))
+        state, ring = self._of((self.carry.train, self.carry.replay), index)  # where they lie: the ring may be large
+        return self.placement.gather(self._open_loop(self.algorithm.acting(state.params, state.aux), ring, key))
 
     # ---- saving and resuming -------------------------------------------------------------------------------------
 
@@ -228,18 +250,27 @@ class DeviceLoop(Loop):
         if rows > most:
             raise checkpoint.CheckpointDamaged(f"{folder}, step {step}: host.json says {rows} rows of replay")
         like = self._like._replace(replay=jax.eval_shape(lambda ring: cut(ring, rows), self._like.replay))
-        tree, _, _ = checkpoint.restore(folder, _tree(like), step=step)
-        carry = Carry(**(tree["loop"] | {"train": tree["train"]}))
-        return carry._replace(replay=grow(carry.replay, most)), saved
+        with self.placement.reading():
+            tree, _, _ = checkpoint.restore(folder, _tree(like), step=step)
+            carry = Carry(**(tree["loop"] | {"train": tree["train"]}))
+            return carry._replace(replay=grow(carry.replay, most)), saved
 
     def load_parts(self, found: list[tuple[PyTree, DeviceSaved]], drop_damaged: bool) -> None:
         """Take over the seeds' carries."""
         carries = [carry for carry, _ in found]
         carry = jax.tree.map(lambda *x: jnp.stack(x), *carries) if self._many else carries[0]
-        self.carry = self.placement.put_state(carry)
+        self.carry = self.placement.put(carry, self._where)
 
     def close(self) -> None:
         """Nothing was started."""
+
+
+def _where() -> Carry:
+    """Where the carry of one seed lies: what has a lane axis is shared out along it."""
+    ring = DeviceReplayState(entries=SECOND, age=SECOND, position=WHOLE, filled=WHOLE, begun=WHOLE, unseen=WHOLE)  # type: ignore[arg-type]
+    whole = Carry(*[WHOLE] * len(Carry._fields))  # type: ignore[arg-type]
+    by_lane = dict.fromkeys(("lanes", "timestep", "acting", "running", "broken_in_a_row"), FIRST)
+    return whole._replace(replay=ring, **by_lane)  # type: ignore[arg-type]
 
 
 def _tree(carry: Carry) -> PyTree:

@@ -1,11 +1,13 @@
 """The compiled program of a device run: environment, policy, replay and learning as one pure function of its carry.
 
 Nothing here touches the host. :func:`make_program` gives functions for a single seed; :mod:`jaxdreamer.train.device.loop`
-compiles them, with ``vmap`` over seeds where several are trained side by side.
+compiles them, with ``vmap`` over seeds where several are trained side by side, and with ``shard_map`` where several devices
+share out a seed's environments.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ from jax import lax
 
 from jaxdreamer.agent.algorithm import Algorithm
 from jaxdreamer.envs.device.functional import Lanes, LaneState
+from jaxdreamer.ops.across import ALONE, Across
 from jaxdreamer.replay.device import DeviceReplay, DeviceReplayState
 from jaxdreamer.train.scores import EpisodeStats, Running, count_entry, merge, no_episodes
 from jaxdreamer.train.tally import Learned, add_update, nothing_learned
@@ -65,16 +68,17 @@ class Program(NamedTuple):
     run: Callable[[Carry, Plan], tuple[Carry, Report]]
 
 
-def make_program(algorithm: Algorithm, lanes: Lanes, replay: DeviceReplay, *, cross_episodes: bool) -> Program:
+def make_program(
+    algorithm: Algorithm, lanes: Lanes, replay: DeviceReplay, *, cross_episodes: bool, across: Across = ALONE
+) -> Program:
     """The program of a run. ``run`` may be compiled with its carry donated: replay is written in place.
 
     ``cross_episodes``: whether replay can be sampled as soon as it holds a sequence of every lane.
+
+    With ``across``, which algorithm and replay must have too, ``run`` is one device's, for its part of the lanes; ``init``
+    makes the carry of all.
     """
     row = _make_row(algorithm, lanes, replay)
-    batch = jax.eval_shape(lambda: replay.sample(replay.init(), jax.random.key(0)))
-    shapes = jax.eval_shape(
-        lambda key, batch: algorithm.update(algorithm.init(key), batch)[1], jax.random.key(0), batch
-    )
 
     def init(key: Array) -> Carry:
         key_learner, key_lanes, key = jax.random.split(key, 3)
@@ -116,11 +120,22 @@ def make_program(algorithm: Algorithm, lanes: Lanes, replay: DeviceReplay, *, cr
         # The host adds up what each call reports, in integers that cannot overflow.
         none = jnp.zeros((), jnp.int32)
         carry = carry._replace(ended=no_episodes(jnp), agent_steps=none, broken=none)
+        shapes = jax.eval_shape(lambda now: algorithm.update(now.train, replay.sample(now.replay, now.key))[1], carry)
         (carry, learned), _ = lax.scan(segment, (carry, nothing_learned(shapes, carry.train)), plan)
         most = jnp.max(carry.broken_in_a_row)
+        if across.axis is not None:
+            carry, most = _counted(carry, most, across)
         return carry, Report(learned, carry.ended, carry.agent_steps, carry.broken, most)
 
     return Program(init, run)
+
+
+def _counted(carry: Carry, most: Array, across: Across) -> tuple[Carry, Array]:
+    """What the devices counted in a call, put together: alike on all of them."""
+    ended, steps, broken, most = across.gather((carry.ended, carry.agent_steps, carry.broken, most))
+    each = [jax.tree.map(lambda x, i=i: x[i], ended) for i in range(across.devices)]
+    ended = functools.reduce(functools.partial(merge, xp=jnp), each)
+    return carry._replace(ended=ended, agent_steps=steps.sum(), broken=broken.sum()), most.max()
 
 
 def _make_row(algorithm: Algorithm, lanes: Lanes, replay: DeviceReplay) -> Callable[[Carry, Array], Carry]:

@@ -24,6 +24,7 @@ from jaxdreamer.replay.prefetch import Gatherer, Prefetcher
 from jaxdreamer.train.evaluate import Play
 from jaxdreamer.train.host.collect import Collector
 from jaxdreamer.train.loop import Job, Loop, Run
+from jaxdreamer.train.placement import THIRD, WHOLE
 from jaxdreamer.train.saved import Saved
 from jaxdreamer.train.schedule import updates_in_a_call
 from jaxdreamer.train.scores import Running
@@ -71,6 +72,8 @@ class HostSaved(Saved):
 
 class HostLoop(Loop):
     """One training run with environments on the host.
+
+    Several devices share out the batches that are learned from; the first of them acts.
 
     Environments are brought back to where they were by playing their unfinished episodes again from their seeds.
 
@@ -165,11 +168,11 @@ class HostLoop(Loop):
 
     def state_of(self, index: int) -> TrainState:
         """What was learned."""
-        return self._state
+        return self.placement.local(self._state)
 
     def set_state(self, state: TrainState) -> None:
         """Learn on from ``state``, which is copied."""
-        self._state = jax.tree.map(jnp.copy, state)
+        self._state = self.placement.put_state(jax.tree.map(jnp.copy, state))
 
     def train(self) -> None:
         """One compiled call of ``per_call`` updates; its metrics are read when the next one is under way."""
@@ -202,14 +205,15 @@ class HostLoop(Loop):
             self.traces += 1
 
             def update(carry: tuple[TrainState, Learned], batch: Batch) -> tuple[tuple[TrainState, Learned], None]:
-                state, metrics = self.algorithm.update(carry[0], batch)
+                state, metrics = self.shared.update(carry[0], batch)
                 return (state, add_update(carry[1], state, metrics)), None
 
             return lax.scan(update, (state, nothing_learned(shapes, state)), batches)[0]
 
         updates = f"{self.per_call} update{'s' if self.per_call > 1 else ''}"
         with self.progress.status(f"compiling {updates} of {self.config.preset}, {how_often()}"):
-            self._train = jax.jit(train, donate_argnums=0).lower(self._state, batch).compile()
+            function = self.placement.over(train, (WHOLE, THIRD), WHOLE)
+            self._train = jax.jit(function, donate_argnums=0).lower(self._state, batch).compile()
         return self._train
 
     def read(self) -> None:
