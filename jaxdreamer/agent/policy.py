@@ -64,19 +64,10 @@ def make_policy(config: Config, spec: EnvSpec, networks: Networks | None = None,
         if mode == "random":
             action = lanes.take(random_action(key, spec.action, is_first.shape[0] * across.devices))
             return action, PolicyState(state.latent, action)
-        key_latent, key_action, key_explore = jax.random.split(key, 3)
-
-        def draw_action(dist: Any) -> Array:
-            if mode == "greedy":
-                return lanes.part(lambda one: policy_mode(one, key_action), dist)
-            action = lanes.sample(dist, key_action)
-            if mode != "explore":
-                return action
-            noise, epsilon = config.behavior.exploration_noise, config.behavior.exploration_epsilon
-            amounts: Any = {"gaussian": noise, "epsilon": epsilon}
-            return lanes.part(lambda one: explore(key_explore, one, spec.action, **amounts), action)
-
-        return decide(params, state, obs, is_first, lambda dist: lanes.sample(dist, key_latent), draw_action)
+        key_latent, *keys_action = jax.random.split(key, 3)
+        draw_latent = partial(lanes.sample, key=key_latent)
+        draw_action = partial(_draw_action, config, spec, lanes, mode, *keys_action)
+        return decide(params, state, obs, is_first, draw_latent, draw_action)
 
     def decide(
         params: PyTree,
@@ -97,3 +88,17 @@ def make_policy(config: Config, spec: EnvSpec, networks: Networks | None = None,
         return posterior(params, latent.deter, obs), networks.actor(params["actor"], features(latent))
 
     return Policy(init, act, drawn_from, decide)
+
+
+def _draw_action(
+    config: Config, spec: EnvSpec, lanes: Across, mode: Mode, key: Array, key_explore: Array, dist: Any
+) -> Array:
+    """The action of ``greedy``, ``sample`` or ``explore`` from the actor's distribution over these lanes."""
+    if mode == "greedy":
+        return lanes.part(lambda one: policy_mode(one, key), dist)
+    action = lanes.sample(dist, key)
+    if mode != "explore":
+        return action
+    noise, epsilon = config.behavior.exploration_noise, config.behavior.exploration_epsilon
+    amounts: Any = {"gaussian": noise, "epsilon": epsilon}
+    return lanes.part(lambda one: explore(key_explore, one, spec.action, **amounts), action)
