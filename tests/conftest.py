@@ -48,7 +48,7 @@ def without(monkeypatch):
 
 
 # Files are handed to the workers whole, in this order: with the longest first both end together.
-_LONGEST = ("test_readme", "torchwm_compat", "train/", "test_unity_env")
+_LONGEST = ("test_docs", "torchwm_compat", "train/", "deploy/", "test_unity_env")
 
 
 def pytest_collection_modifyitems(items):
