@@ -15,6 +15,7 @@ from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.train import run
 from jaxdreamer.train.api import evaluate_agent
 from jaxdreamer.train.folder import write_spec
+from jaxdreamer.train.placement import one_device
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec
 
 SPEC = EnvSpec({"state": ArraySpec((3,), "float32", "vector")}, ActionSpec((ActionPart("continuous", 1),)))
@@ -94,5 +95,6 @@ def test_a_stopped_run_says_the_word_that_it_goes_on_with():
     lines = []
     runs = [SimpleNamespace(rundir=RunDir("runs/x"))]
     for config in (configs.preset("classic", env="mine:Foo-v0"), configs.preset("classic")):
-        lines.append(run._how_to_resume(SimpleNamespace(config=config, counted=7, runs=runs)))
+        loop = SimpleNamespace(config=config, counted=7, runs=runs, placement=one_device())
+        lines.append(run._how_to_resume(loop))
     assert [line.rpartition("runs/x")[2] for line in lines] == [" --trust", ""]
