@@ -12,6 +12,7 @@ import pytest
 from jaxdreamer.agent import dreamer_v3
 from jaxdreamer.agent.behavior import starts
 from jaxdreamer.config import preset, replace
+from jaxdreamer.ops.across import ALONE
 from jaxdreamer.ops.continuous import Normal
 from jaxdreamer.ops.distributions import UnitNormal
 from jaxdreamer.ops.returns import Range
@@ -32,6 +33,7 @@ WORLD = SimpleNamespace(
     reward=lambda p, feat: UnitNormal(-(feat[..., 1] ** 2)),
     critic=lambda p, feat: UnitNormal(p * (-3 * feat[..., 1] + feat[..., 1] ** 2)),
     discount=None,
+    across=ALONE,
 )
 
 

@@ -26,6 +26,7 @@ from jaxdreamer.config import OptimizerConfig, RunConfig, preset
 from jaxdreamer.nets.convolutions import SameConv
 from jaxdreamer.nets.layers import MLP, BlockDense, Dense, RMSNorm, Style, trunc_normal
 from jaxdreamer.nets.networks import features, make_networks
+from jaxdreamer.ops.across import ALONE
 from jaxdreamer.ops.discrete import SymexpTwoHot, unimix
 from jaxdreamer.ops.distributions import (
     Bernoulli,
@@ -254,6 +255,8 @@ CONFIG = preset("dreamer_v3")
 
 class Given:
     """Networks whose answers are given: "parameters" are the outputs themselves, [k, N, ...]."""
+
+    across = ALONE
 
     @staticmethod
     def actor(raw, feat):
