@@ -28,6 +28,7 @@ WORLD = SimpleNamespace(
     rssm=SimpleNamespace(
         step=lambda params, latent, action: 0.8 * latent.deter + action,
         prior=lambda params, deter: SimpleNamespace(sample=lambda key: jnp.zeros_like(deter)),
+        sample=lambda dist, key: dist.sample(key),
     ),
     actor=lambda p, feat: Normal(p["weight"] * feat[..., 1:] + p["bias"], jnp.full_like(feat[..., 1:], 1e-12)),
     reward=lambda p, feat: UnitNormal(-(feat[..., 1] ** 2)),
