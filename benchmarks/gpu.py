@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py --minutes 12            # each result is written at once; the same command goes on
     python benchmarks/gpu.py --minutes 12 --only update brax
-    python benchmarks/gpu.py --tiny --runs /tmp/try  # on a CPU: is every command right? Its figures mean nothing
+    python benchmarks/gpu.py --tiny --runs trial      # on a CPU: is every command right? Its figures mean nothing
 
 A part is a script of this folder in a process of its own, with the time that is left as its limit. What it prints is in
 ``RUNS/gpu/PART.log``, and how it ended in ``PART.json``; a part that ended well at the same commit is not begun again.
