@@ -60,6 +60,12 @@ TESTED = {
             "test_other_tasks_know_no_such_settings_and_an_action_of_one_frame_is_told"
         ),
     },
+    "tests/train/test_sharing.py": {
+        "more `--devices` than there are": "test_devices_that_are_not_there",
+        "a batch, environments or seeds that the devices do not divide": (
+            "test_numbers_that_devices_do_not_divide_are_refused_with_those_that_they_would"
+        ),
+    },
     "tests/train/test_episode_metrics.py": {
         '`info["episode_metrics"]` that holds no numbers': "test_what_is_no_number_is_an_error_that_names_it",
     },

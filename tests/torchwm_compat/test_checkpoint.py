@@ -164,12 +164,25 @@ def test_candidates_in_their_order(saved, tmp_path):
     assert Dreamer.from_pretrained(tmp_path, checkpoint_filename="zzz.pth").obs_shape == cases.IMAGE
 
 
-@pytest.mark.parametrize("place", ["empty", "absent", "owner/name"])
+@pytest.mark.parametrize("place", ["empty", "absent"])
 def test_nothing_found(tmp_path, place):
     (tmp_path / "empty").mkdir()
-    path = tmp_path / place if place != "owner/name" else place
     with pytest.raises(FileNotFoundError, match="Could not find a Dreamer checkpoint for "):
-        Dreamer.from_pretrained(path)
+        Dreamer.from_pretrained(tmp_path / place)
+
+
+def test_nothing_found_on_the_hub(monkeypatch, without):
+    hub = pytest.importorskip("huggingface_hub")
+
+    def unreachable(*_, **__):
+        raise hub.errors.LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(hub, "snapshot_download", unreachable)
+    with pytest.raises(FileNotFoundError, match="Could not find .* 'owner/name': .* hub gave none: no connection"):
+        Dreamer.from_pretrained("owner/name")
+    without("huggingface_hub")
+    with pytest.raises(FileNotFoundError, match="Could not find .* 'owner/name': .* pip install huggingface_hub"):
+        Dreamer.from_pretrained("owner/name")
 
 
 def test_the_configuration_is_the_files_or_the_yamls(saved, tmp_path):

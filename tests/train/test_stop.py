@@ -115,7 +115,7 @@ def test_a_first_ctrl_c_amid_a_compile_is_answered_at_once_and_a_second_leaves(s
 
 def test_before_there_is_anything_to_save_one_ctrl_c_leaves(start, tmp_path):
     child = start(SLOW + "from jaxdreamer.train.host import loop\nloop.Collector = lambda *_: wait()\n")
-    read_until(child, "action: 1 of 5")
+    read_until(child, "building the networks ... done")
     asked = time.monotonic()
     child.send_signal(signal.SIGINT)
     assert child.communicate(timeout=20)[1].count("Traceback") == 0

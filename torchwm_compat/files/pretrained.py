@@ -119,9 +119,13 @@ def _from_hub(repository: str, repo_type: str | None, revision: str | None) -> P
         raise missing
     try:
         from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError
     except ImportError:
         raise FileNotFoundError(
             f"{missing}; if it names a Hugging Face repository: pip install huggingface_hub"
         ) from None
     patterns = [*CANDIDATES, *PATTERNS, "*.yaml", "*.yml"]
-    return Path(snapshot_download(repository, repo_type=repo_type, revision=revision, allow_patterns=patterns))
+    try:
+        return Path(snapshot_download(repository, repo_type=repo_type, revision=revision, allow_patterns=patterns))
+    except (OSError, HFValidationError) as error:  # no network, no such repository, no such name
+        raise FileNotFoundError(f"{missing}, and the Hugging Face hub gave none: {error}") from error

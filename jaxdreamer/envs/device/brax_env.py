@@ -67,7 +67,9 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
         )
     env = _make(envs, config.id, options.brax_backend)
     height, width = config.image_size
-    drawable = getattr(env, "sys", None) is not None and env.sys.ngeom > 0
+    has_physics = getattr(env, "sys", None) is not None  # Brax's `fast`, made for tests, has none
+    drawable = has_physics and env.sys.ngeom > 0
+    seconds = float(env.dt) if has_physics else None
     if config.obs in ("pixels", "both") and not drawable:
         raise ConfigError(f"env.obs={config.obs}: Brax's {config.id} has nothing to draw; use env.obs=state")
     camera = camera_of(config)
@@ -81,12 +83,12 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
 
     film = make_renderer(env.sys, height=max(height, 128), width=max(width, 128), camera=camera) if drawable else None
     return FunctionalEnv(
-        spec=EnvSpec(specs, ActionSpec((ActionPart("continuous", env.action_size),)), float(env.dt)),
+        spec=EnvSpec(specs, ActionSpec((ActionPart("continuous", env.action_size),)), seconds),
         reset=env.reset,
         step=step,
         observe=observe,
         time_limit=TIME_LIMIT,
-        frame_rate=1.0 / float(env.dt) if drawable else 30.0,
+        frame_rate=1.0 / seconds if seconds else 30.0,
         render=(lambda state: film(state.pipeline_state.x)) if film else None,
     )
 
