@@ -48,6 +48,15 @@ def first_latent(rssm: RSSMFunctions, kept: dict[str, Array]) -> Latent | None:
     return Latent(deter, stoch)
 
 
+def lean(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step of a scan of which the backward pass keeps only what products gave; it computes the rest once more.
+
+    Otherwise each intermediate result of each step is stacked by an operation of its own: four of five of a step's
+    stacks. Values and gradients stay what they are.
+    """
+    return jax.checkpoint(step, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
+
+
 def observe(
     rssm: RSSMFunctions,
     params: PyTree,
@@ -100,7 +109,7 @@ def observe(
         latent = Latent(deter, posterior.from_noise(noise_t))
         return latent, (latent, posterior)
 
-    _, (latents, posterior) = lax.scan(step, initial, (embed_part, action, is_first, noise), unroll=unroll)
+    _, (latents, posterior) = lax.scan(lean(step), initial, (embed_part, action, is_first, noise), unroll=unroll)
     return latents, posterior, rssm.prior(params, latents.deter)
 
 
@@ -137,7 +146,7 @@ def imagine(
         latent = step(latent, action, key_step)
         return latent, (latent, action)
 
-    _, (latents, action) = lax.scan(body, start, jax.random.split(key, horizon), unroll=unroll)
+    _, (latents, action) = lax.scan(lean(body), start, jax.random.split(key, horizon), unroll=unroll)
     return Imagined(jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, latents), action)
 
 
