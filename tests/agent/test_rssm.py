@@ -303,9 +303,7 @@ def test_the_backward_pass_keeps_little_of_a_step(version):
 
     def dreamed(params, action):
         step = prior_step(rssm, params)
-        dream = imagine(
-            policy=lambda z, _: jnp.tanh(z.deter @ action), step=step, start=latent, horizon=STEPS, key=KEY
-        )
+        dream = imagine(policy=lambda z, _: jnp.tanh(z.deter @ action), step=step, start=latent, horizon=STEPS, key=KEY)
         return sum(leaf.sum() for leaf in dream.latent)
 
     def observed(params, action):

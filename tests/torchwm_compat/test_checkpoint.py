@@ -178,10 +178,10 @@ def test_nothing_found_on_the_hub(monkeypatch, without):
         raise hub.errors.LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr(hub, "snapshot_download", unreachable)
-    with pytest.raises(FileNotFoundError, match="Could not find .* 'owner/name': .* hub gave none: no connection"):
+    with pytest.raises(FileNotFoundError, match=r"Could not find .* 'owner/name': .* hub gave none: no connection"):
         Dreamer.from_pretrained("owner/name")
     without("huggingface_hub")
-    with pytest.raises(FileNotFoundError, match="Could not find .* 'owner/name': .* pip install huggingface_hub"):
+    with pytest.raises(FileNotFoundError, match=r"Could not find .* 'owner/name': .* pip install huggingface_hub"):
         Dreamer.from_pretrained("owner/name")
 
 
