@@ -52,6 +52,12 @@ TESTED = {
     "tests/cli/test_words.py": {
         "a flag without its value": "test_a_flag_is_not_taken_for_a_value",
     },
+    "tests/cli/test_sweep.py": {
+        "a `--vary` that is no range and no list, or a value that the setting cannot have": (
+            "test_what_is_tried_is_read_or_refused_by_name"
+        ),
+        "a sweep's folder with other settings": "test_another_sweep_or_another_folder_is_refused",
+    },
     "tests/envs/host/test_robotics_env.py": {
         "an id that is gone": "test_ids_that_are_gone_name_what_to_use",
     },
@@ -163,6 +169,11 @@ TESTED = {
     "tests/record/test_rundir.py": {
         "a file where the run's folder should be": "test_what_lies_in_a_folders_place_is_a_sentence",
     },
+    "tests/train/test_start.py": {
+        "`--start` from a run of other observations, actions, networks or another algorithm": (
+            "test_a_start_from_another_kind_of_run_is_refused_by_what_differs"
+        ),
+    },
     "tests/train/test_folder.py": {
         "a film that cannot be written": "test_a_film_that_cannot_be_written_does_not_cost_the_run",
         "`config.json` or `spec.json` gone": "test_an_agent_is_loaded_or_the_file_named",
@@ -188,6 +199,11 @@ TESTED = {
     },
     "tests/train/test_telemetry.py": {
         "an observation key such as `../../x`": "test_pictures_of_odd_keys_stay_in_their_folder_and_apart",
+    },
+    "tests/deploy/test_pretrained.py": {
+        "training in the folder of a saved agent": "test_a_run_begins_with_it_but_does_not_go_on_in_it",
+        "saving an agent where something else lies": "test_it_replaces_an_agent_and_nothing_else",
+        "an agent on a hub that cannot be reached, or refuses": "test_a_hub_that_cannot_be_reached_or_refuses",
     },
     "tests/deploy/test_agent.py": {
         "nan, inf or None given to a loaded agent": "test_nothing_that_is_not_finite_is_remembered",

@@ -72,6 +72,8 @@ def test_commands_run(command, workplace, monkeypatch, capsys):
         cli.parse_train(words[1:])  # as the page has it
         resuming = "runs/pendulum" in words and Path("runs/pendulum/config.json").exists()
         words = ["train", *words[1:], *(["frames=100"] if resuming else BRIEF)]
+    if words[0] == "sweep":
+        words += ["--trials=1", *(BRIEF if "--vary" in words else [])]
     if words[0] == "bench":
         words += [*BRIEF, "--seconds=1"]
     try:

@@ -35,11 +35,13 @@ _HOMES = {
     "envs.mujoco": "MuJoCoImageEnv make_mujoco_env make_mujoco_env_from_config",
     "envs.robotics": "list_gymnasium_robotics_envs make_robotics_env register_gymnasium_robotics_envs",
     "networks.views": "ActionDecoder ConvDecoder ConvEncoder DenseDecoder RSSM",
+    "envs.world_model_env": "WorldModelEnv make_world_model_env",
     "envs.wrappers": "ActionRepeat NormalizeActions TimeLimit",
+    "training.train_dreamer": "train_dreamer",
 }
 HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 
-_PACKAGES = ("", "models", "configs", "envs", "memory", "vision", "utils")
+_PACKAGES = ("", "models", "configs", "envs", "memory", "training", "vision", "utils")
 _MODULES = {
     "api": "api",
     "models.dreamer": "agent.dreamer",
@@ -53,7 +55,9 @@ _MODULES = {
     "envs.robotics_env": "envs.robotics",
     "envs.brax_env": "envs.image_env",
     "envs.unity_env": "envs.image_env",
+    "envs.world_model_env": "envs.world_model_env",
     "envs.wrappers": "envs.wrappers",
+    "training.train_dreamer": "training.train_dreamer",
     "memory.dreamer_memory": "agent.memory",
     "vision.dreamer_encoder": "networks.views",
     "vision.dreamer_decoder": "networks.views",

@@ -12,11 +12,14 @@ import optax
 from jax import Array
 
 from jaxdreamer.agent.world import World
+from jaxdreamer.config import ConfigError
 from jaxdreamer.ops.across import ALONE, Across
 from jaxdreamer.ops.trees import all_finite, select, tree_norm
 from jaxdreamer.types import Batch, Metrics, Observation, PyTree, TrainState
 
 Mode = Literal["explore", "sample", "greedy", "random"]
+Parts = Literal["all", "world_model"]
+"""As in ``run.start_parts``."""
 
 
 class OpenLoop(NamedTuple):
@@ -43,6 +46,15 @@ def kept_layout(algorithm: Algorithm) -> dict[str, tuple[tuple[int, ...], np.dty
     """Shape and dtype of what an algorithm keeps with one entry, by name."""
     shapes = jax.eval_shape(lambda: algorithm.keep(algorithm.policy.init(1)))
     return {key: (item.shape[1:], np.dtype(item.dtype)) for key, item in shapes.items()}
+
+
+def take_over(state: TrainState, params: PyTree, aux: PyTree, parts: Parts) -> TrainState:
+    """The fresh ``state`` with all that another run of an algorithm has learned, which has no parts to choose from."""
+    if parts != "all":
+        raise ConfigError(
+            f"run.start_parts={parts}: this algorithm does not say which of its parameters these are: use all"
+        )
+    return state._replace(params=params, aux=aux)
 
 
 class Policy(NamedTuple):
@@ -81,6 +93,8 @@ class Algorithm(NamedTuple):
     keep: Callable[[PyTree], dict[str, Array]] = nothing_to_keep
     # the world model by itself, for those who dream in it; None: there is none that predicts observations
     world: World | None = None
+    # (fresh state, another run's params, its aux, parts) -> the state with these parts of what that one has learned
+    begin: Callable[[TrainState, PyTree, PyTree, Parts], TrainState] = take_over
 
 
 Make = Callable[..., Algorithm]

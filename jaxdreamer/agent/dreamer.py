@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from jaxdreamer.agent.algorithm import Algorithm
+from jaxdreamer.agent.begin import begin
 from jaxdreamer.agent.learner import make_learner
 from jaxdreamer.agent.open_loop import open_loop
 from jaxdreamer.agent.policy import acting, keeping, make_policy
@@ -30,4 +31,5 @@ def make(config: Config, spec: EnvSpec, networks: Networks | None = None, across
         open_loop=partial(open_loop, networks),
         keep=keeping(config),
         world=make_world(config, networks),
+        begin=begin,
     )

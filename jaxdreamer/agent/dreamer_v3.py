@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdreamer.agent.algorithm import Algorithm, commit, descend, fresh
+from jaxdreamer.agent.begin import begin
 from jaxdreamer.agent.behavior import actor_gradient, starts, track_critic
 from jaxdreamer.agent.open_loop import open_loop
 from jaxdreamer.agent.optim import make_optimizers
@@ -91,7 +92,7 @@ def make(config: Config, spec: EnvSpec, networks: Networks | None = None, across
 
     policy = make_policy(config, spec, whole, across)
     world = make_world(config, whole)
-    return Algorithm(init, update, policy, acts_with, partial(open_loop, whole), keeping(config), world)
+    return Algorithm(init, update, policy, acts_with, partial(open_loop, whole), keeping(config), world, begin)
 
 
 def total_loss(

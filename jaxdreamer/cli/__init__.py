@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jaxdreamer import config as configs
-from jaxdreamer.cli import benching, environments, exporting, looking, training, words
+from jaxdreamer.cli import benching, completing, environments, exporting, looking, sweeping, training, words
 from jaxdreamer.cli.training import parse_train
 from jaxdreamer.config import Config
 from jaxdreamer.errors import ConfigError, JaxdreamerError, nearest, shown
@@ -107,6 +107,12 @@ def _metrics(options: MetricsOptions) -> int:
     return 0
 
 
+def _completion(options: completing.CompletionOptions) -> int:
+    del options
+    print(completing.script(COMMANDS))
+    return 0
+
+
 def _help(options: HelpOptions) -> int:
     if options.command:
         return _run(options.command, ["--help"])
@@ -131,6 +137,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command(training.train, training.TrainOptions, configs.preset),
+    "sweep": Command(sweeping.sweep, sweeping.SweepOptions, configs.preset),
     "evaluate": Command(training.evaluate, training.EvaluateOptions),
     "runs": Command(looking.runs, looking.RunsOptions),
     "report": Command(looking.report, looking.ReportOptions),
@@ -142,6 +149,7 @@ COMMANDS = {
     "envs": Command(environments.envs, environments.EnvsOptions),
     "check-env": Command(environments.check_env, environments.CheckEnvOptions, Config),
     "doctor": Command(environments.doctor, environments.DoctorOptions),
+    "completion": Command(_completion, completing.CompletionOptions),
     "help": Command(_help, HelpOptions),
 }
 

@@ -109,11 +109,18 @@ def settled(options: TrainOptions, typed: Mapping[str, Any]) -> tuple[Config, Pa
     of_file = in_file.pop("preset", None)
     preset = options.preset or of_file
     settings = {**in_file, **typed}
-    source = options.config
+    start, source = settings.get("run.start"), options.config
     if stored is not None and preset is None:
         from jaxdreamer.record.stored import read_config
 
         config, source = configs.replace(read_config(stored), settings), stored.config
+    elif start and preset is None:
+        from jaxdreamer.record.rundir import RunDir
+        from jaxdreamer.record.stored import read_config
+
+        began = RunDir(start)
+        config = configs.replace(read_config(began), {"run.start_parts": "all", **settings})
+        source = began.config
     else:
         config = configs.preset(preset or "dreamer_v1", **settings)
     if source is not None and not options.trust:

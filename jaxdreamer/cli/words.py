@@ -98,6 +98,8 @@ class _Reader:
             else:
                 loose.append(word)
                 continue
+            if not target.is_setting and get_origin(target.kind) is tuple:  # once more adds to it
+                value = (*said.options.get(target.name, ()), *value)
             (said.settings if target.is_setting else said.options)[target.name] = value
         if loose and self.bare in said.options:
             raise ConfigError(

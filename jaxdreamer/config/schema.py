@@ -246,6 +246,12 @@ class RunConfig(Settings):
     """Entries between checkpoints."""
     keep_checkpoints: int = setting(2, 1)
     """How many checkpoints stay on disk."""
+    start: str = ""
+    """The folder of another run, whose weights this one begins to learn from, with optimizers, replay and counters of its
+    own. It is read where the run begins, and not again. Empty: fresh weights."""
+    start_parts: Literal["all", "world_model"] = "all"
+    """What is taken from there: world model, actor and critic, of which the actor plays the prefill; or the world model
+    alone, beside a fresh actor and critic."""
     video: bool = True
     """Save a policy video and an open-loop prediction with each evaluation, where images are seen."""
     stop_at_return: float | None = setting(None, -FLOAT32)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 from jaxdreamer.agent.algorithm import Algorithm, Make
 from jaxdreamer.agent.algorithms import make_algorithm
 from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.deploy import pretrained
 from jaxdreamer.devices import devices
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.actions import ActionMap
@@ -42,22 +44,26 @@ def load_agent(
     seed: int = 0,
     algorithm: Make | None = None,
     networks: Networks | None = None,
+    revision: str | None = None,
 ) -> Agent:
     """The agent of a run, ready to act.
 
     Args:
-        logdir: of the run. Only its ``config.json``, ``spec.json`` and ``checkpoints/`` are read.
+        logdir: of the run, or what :meth:`Agent.save_pretrained` wrote. Only ``config.json``, ``spec.json`` and
+            ``checkpoints/`` are read, and nothing that they name is run. ``owner/name``, where no such folder is here, is a
+            repository on the Hugging Face hub (extra ``hub``), which is kept in its cache.
         step: of the checkpoint, as its folder is named; the newest undamaged one by default.
         best: the checkpoint that ``run.keep_best`` kept, instead of the newest.
         lanes: episodes played side by side, see :meth:`Agent.act`; None is one, without a leading axis.
         seed: of the latents' and the exploration's random numbers.
         algorithm, networks: what the run was given as such; see :func:`jaxdreamer.train_agent`.
+        revision: a branch, tag or commit of the repository, which ``logdir`` names then.
 
     Raises:
-        ConfigError: there is no run. CheckpointMissing: it has no checkpoint, or none of ``step``.
-        CheckpointDamaged: there is no undamaged one.
+        ConfigError: there is no run. HubError: the hub gave none.
+        CheckpointMissing: it has no checkpoint, or none of ``step``. CheckpointDamaged: there is no undamaged one.
     """
-    rundir = RunDir(logdir)
+    rundir = RunDir(pretrained.fetched(logdir, revision))
     config = read_config(rundir)
     with naming_rewrite(rundir):
         spec, spaces = read_spec(rundir.spec), read_spaces(rundir.spec)
@@ -65,10 +71,12 @@ def load_agent(
     made = make_algorithm(config, spec, networks, make=algorithm)
     params, host, step = checkpoint.restore_acting(checkpoints_of(rundir, best), made, step)
     warn_if_edited(rundir, config, host)
-    return Agent(
+    agent = Agent(
         config, spec, params, spaces=spaces or None, step=step, lanes=lanes, seed=seed, algorithm=algorithm,
         networks=networks,
     )  # fmt: skip
+    agent.origin, agent.best = rundir.path, best
+    return agent
 
 
 class Agent:
@@ -117,6 +125,10 @@ class Agent:
         """Between the agent's actions and the environment's; None: they are the same."""
         if self.action_space is not None:
             self.actions = ActionMap(self.action_space, config.env.action_bound)
+        self.origin: Path | None = None
+        """The folder that it was loaded from."""
+        self.best = False
+        """Whether it is that run's best checkpoint, of those that were kept, and not one of the newest."""
         self.observation_leaves = self._observations.leaves
         """How the arrays of ``spec`` are read that are members of ``observation_space``."""
         self._check_spaces()
@@ -181,6 +193,31 @@ class Agent:
         arrays = self._observations(obs, self.lanes)
         _check_finite(arrays, self.lanes)
         return arrays
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write settings, spec, weights and a model card with the run's figures to ``folder``, which is returned.
+
+        :func:`load_agent`, ``jaxdreamer evaluate`` and ``train --start`` take it as they take a run. The weights are read
+        from the run's folder once more: all of them, the critic's included; no optimizer, no replay.
+
+        Raises:
+            ConfigError: the folder holds something else, or this agent was not loaded from a run.
+            CheckpointMissing: the run goes on, and no longer has this checkpoint.
+        """
+        return pretrained.save(self, folder)
+
+    def push_to_hub(self, name: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Put what :meth:`save_pretrained` writes into ``owner/name`` on the Hugging Face hub (extra ``hub``).
+
+        The repository is made where there is none; ``private`` says for whom. ``token`` is that of ``hf auth login`` by
+        default. Returns the address of the commit.
+
+        Raises:
+            HubError: the hub cannot be reached, or refuses. MissingExtra: its library is not installed.
+        """
+        return pretrained.push(self, name, private=private, token=token)
+
+    from_pretrained = staticmethod(load_agent)
 
     def observation_writer(self) -> ObservationWriter:
         """What makes observations, as :meth:`act` takes them for one lane, of the agent's arrays."""

@@ -176,10 +176,18 @@ def restore_acting(
 
     ``algorithm`` is an :class:`~jaxdreamer.agent.algorithm.Algorithm`; result and errors are as for :func:`restore`.
     """
+    learned, host, step = restore_learned(folder, algorithm, step)
+    return algorithm.acting(learned["params"], learned["aux"]), host, step
+
+
+def restore_learned(
+    folder: str | os.PathLike[str], algorithm: Any, step: int | None = None
+) -> tuple[dict[str, Any], dict[str, Any], int]:
+    """``{"params", "aux"}`` of a run's checkpoint, with host and step, see :func:`restore_acting`."""
     state = jax.eval_shape(algorithm.init, jax.random.key(0))
     like = {"train": {"params": state.params, "aux": state.aux}}
     tree, host, step = restore(folder, like, step, within=(("train", "params"), ("train", "aux")))
-    return algorithm.acting(tree["train"]["params"], tree["train"]["aux"]), host, step
+    return tree["train"], host, step
 
 
 # ---- folders and files ---------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from jaxdreamer.files import FileMissing, at_home
 from jaxdreamer.record import checkpoint, metrics, sessions
 from jaxdreamer.record.pace import in_words
 from jaxdreamer.record.rundir import RunDir
-from jaxdreamer.record.stored import read_config
+from jaxdreamer.record.stored import figures_of, read_config
 
 __all__ = ["COLUMNS", "LEAST", "Listed", "find", "look", "table"]
 
@@ -23,7 +23,7 @@ class Listed(NamedTuple):
     """One run. What is not known is None: of a broken run perhaps everything but the folder."""
 
     folder: str
-    state: str  # finished, running, stopped, killed or broken
+    state: str  # finished, running, stopped, killed or broken; agent for one saved by itself
     why: str  # what is broken, or how a run that is not over goes on
     environment: str | None = None
     backend: str | None = None
@@ -106,6 +106,8 @@ def _state(run: RunDir) -> tuple[str, str]:
             return "broken", f"its checkpoints are missing: restore {run.checkpoints}, or start over with --start-over"
         return ("killed" if writer else "stopped"), f"before its first checkpoint; begin again: {run.train_command}"
     host = checkpoint.read_host(run.checkpoints, steps[-1])  # a damaged one is broken, and its error says so
+    if figures_of(host) is not None:
+        return "agent", "saved without its run; load_agent and --start take it"
     if host.get("finished_at") == steps[-1]:
         return "finished", ""
     last = sessions.read(run.sessions)[-1:]

@@ -14,7 +14,7 @@ from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
 
-__all__ = ["checkpoints_of", "naming_rewrite", "read_config", "trained_config", "warn_if_edited"]
+__all__ = ["checkpoints_of", "figures_of", "naming_rewrite", "read_config", "trained_config", "warn_if_edited"]
 
 _log = logging.getLogger("jaxdreamer")
 
@@ -52,6 +52,12 @@ def checkpoints_of(rundir: RunDir, best: bool) -> Path:
             "their first evaluation on"
         )
     return rundir.best if best else rundir.checkpoints
+
+
+def figures_of(host: dict[str, Any]) -> dict[str, Any] | None:
+    """Of an agent saved by itself, without optimizers and replay: what is known of its run. None for a run's checkpoint."""
+    figures = host.get("figures")
+    return figures if isinstance(figures, dict) else None
 
 
 def warn_if_edited(rundir: RunDir, config: Config, host: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ def train_agent(
     make: Callable[[], Any] | FunctionalEnv | None = None,
     sinks: Iterable[str | Sink] = (),
     console: Console | None = None,
-    start: TrainState | None = None,
+    start: str | os.PathLike[str] | TrainState | None = None,
     hooks: Hooks = Hooks(),  # noqa: B008 it is frozen
     algorithm: Make | None = None,
     networks: Networks | None = None,
@@ -65,8 +65,9 @@ def train_agent(
         sinks: further places for metrics: ``"tensorboard"``, ``"wandb"``, or objects with a sink's methods
             (:class:`jaxdreamer.record.metrics.Sink`).
         console: where to report; standard error by default.
-        start: what a new run begins to learn from, instead of fresh parameters; its prefill is then played by this policy,
-            and its counters of updates continue. A run that is resumed continues from its own.
+        start: what a new run begins to learn from, instead of fresh parameters. The folder of a run of the same observations
+            and actions: its weights, see ``run.start``, which this sets, and ``run.start_parts``. Or a train state, with its
+            optimizers and counters, whose policy plays the prefill. A run that is resumed continues from its own.
         hooks: functions to call as the run goes on; see :class:`~jaxdreamer.train.hooks.Hooks`.
         algorithm: makes the algorithm from (config, spec, networks), instead of the one that ``config.algorithm`` names; see
             :class:`~jaxdreamer.agent.algorithm.Algorithm`. A resumed run needs it again.
@@ -89,6 +90,10 @@ def train_agent(
     keep_compiled()
     if make is not None:
         config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
+    if isinstance(start, str | os.PathLike):
+        config, start = configs.replace(config, {"run.start": os.fspath(start)}), None
+    if start is not None and config.run.start:
+        raise ConfigError(f"start: a train state is given, and run.start is {config.run.start!r}: use one of the two")
     config, folders = replace(config, env=located(config.env)), [RunDir(logdir)]
     on_device = _is_on_device(config, make)
     config = settle_shards(config, folders, placement.devices, on_device=on_device, start_over=start_over)

@@ -10,14 +10,17 @@ from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.envs.host.spaces import read_spec
 from jaxdreamer.envs.interpreter.gym_api import describe_space
 from jaxdreamer.errors import JaxdreamerError
+from jaxdreamer.files import at_home
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
-from jaxdreamer.record.stored import naming_rewrite, read_config, trained_config
+from jaxdreamer.record.stored import figures_of, naming_rewrite, read_config, trained_config
 from jaxdreamer.saving import write_json
 from jaxdreamer.types import EnvSpec
 
 # A run's stored experience and parameters mean nothing under another value of these.
-FIXED = ("seed", "algorithm", "env.", "model.", "replay.capacity", "replay.context", "replay.shards")
+FIXED = ("seed", "algorithm", "env.", "model.", "replay.capacity", "replay.context", "replay.shards", "run.start")
+
+_PARTS = {"all": "world model, actor and critic", "world_model": "world model"}
 
 
 def load_run(logdir: str | os.PathLike[str]) -> tuple[Config, EnvSpec]:
@@ -53,12 +56,35 @@ def with_its_precision(rundir: RunDir, config: Config, start_over: bool) -> Conf
     return configs.replace(config, {"model.precision": stored.model.precision})
 
 
+def began_with(config: Config) -> str:
+    """Where a run began; empty where its weights were fresh."""
+    return f"{_PARTS[config.run.start_parts]} of {config.run.start}" if config.run.start else ""
+
+
+def with_its_start(rundir: RunDir, config: Config, start_over: bool) -> Config:
+    """``config`` with a whole path as ``run.start``; where none is asked for, with that of the run that the folder holds."""
+    if config.run.start:
+        source = at_home(config.run.start).absolute()
+        if source == rundir.path:
+            raise ConfigError(f"run.start: {source} is the run itself; choose another --logdir for the new one")
+        return configs.replace(config, {"run.start": str(source)})
+    if start_over or not checkpoint.steps(rundir.checkpoints):
+        return config
+    stored = (trained_config(rundir) or read_config(rundir)).run
+    return configs.replace(config, {"run.start": stored.start, "run.start_parts": stored.start_parts})
+
+
 def settle_config(rundir: RunDir, config: Config, start_over: bool) -> dict[str, tuple[Any, Any]]:
     """What a configuration changes of the run that the folder holds, old and new value by name.
 
     ConfigError where it may not be trained there. ``start_over``: what is there is going to be discarded.
     """
     steps = checkpoint.steps(rundir.checkpoints)
+    if any(figures_of(host) is not None for host in checkpoint.hosts(rundir.checkpoints).values()):
+        raise ConfigError(
+            f"{rundir.path} holds a saved agent, with no optimizers or replay to go on with: choose another --logdir, and "
+            f"begin that run with its weights: --start {rundir.path}"
+        )
     if not rundir.exists and not steps:
         ours = (rundir.path / "lock").exists()  # a start that was refused before it came to anything
         if rundir.path.is_dir() and any(rundir.path.iterdir()) and not ours:

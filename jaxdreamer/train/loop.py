@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxdreamer import config as configs
 from jaxdreamer.agent.algorithm import Algorithm, OpenLoop
-from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.config import Config
 from jaxdreamer.record import checkpoint, video
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.progress import Progress
@@ -107,8 +106,8 @@ class Loop(abc.ABC):
         """What one seed has learned; of several devices on the first."""
 
     @abc.abstractmethod
-    def set_state(self, state: TrainState) -> None:
-        """Learn on from ``state`` in every seed, which is copied."""
+    def set_states(self, states: Sequence[TrainState]) -> None:
+        """Learn on from these, one of each seed, which are copied."""
 
     @abc.abstractmethod
     def open_loop(self, index: int) -> OpenLoop:
@@ -381,16 +380,3 @@ class Loop(abc.ABC):
             every.start(last if interval == every.interval else self.position)
         self.saved_at = self.counted
         self.progress.log(f"resumed at {self.position:,} entries, update {self.updates:,}")
-
-    def begin_with(self, start: TrainState) -> None:
-        """Learn on from another run's state, in every seed. ConfigError where it is of other networks."""
-        expected, found = (jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (self.state, start))
-        if expected != found:
-            raise ConfigError(
-                "start: the train state given is of other networks or optimizers than this configuration's: "
-                f"expected {expected}, found {found}"
-            )
-        self.set_state(start)
-        self.segments.random = False  # what was learned plays the prefill
-        for run in self.runs:
-            run.tally.updates, run.tally.skipped = int(start.updates), int(start.skipped)

@@ -26,7 +26,15 @@ from jaxdreamer.record.sinks import Sink, make_sinks
 from jaxdreamer.record.stored import checkpoints_of, warn_if_edited
 from jaxdreamer.saving import write_json
 from jaxdreamer.train.evaluate import Acts, Evaluation, Play
-from jaxdreamer.train.folder import check_loop, check_spec, load_run, settle_config, with_its_precision, write_spec
+from jaxdreamer.train.folder import (
+    check_loop,
+    check_spec,
+    load_run,
+    settle_config,
+    with_its_precision,
+    with_its_start,
+    write_spec,
+)
 from jaxdreamer.train.hooks import Hooks, joined, of_settings
 from jaxdreamer.train.loop import Job, Loop, Run
 from jaxdreamer.train.placement import Placement, one_device
@@ -34,6 +42,7 @@ from jaxdreamer.train.precision import settle_precision
 from jaxdreamer.train.session import session
 from jaxdreamer.train.sharing import shared_algorithm
 from jaxdreamer.train.size import make_trainable
+from jaxdreamer.train.start import begin_with, begin_with_run
 from jaxdreamer.train.status import header
 from jaxdreamer.train.stop import Signals
 from jaxdreamer.types import EnvSpec, TrainState
@@ -103,7 +112,8 @@ def train(
     """
     with Signals(console := lasting(request.console)) as signals, ExitStack() as stack:
         automatic = each[0].model.precision == "auto"
-        each = [with_its_precision(folders[0], config, request.start_over) for config in each]
+        for settle in (with_its_precision, with_its_start):
+            each = [settle(folders[0], config, request.start_over) for config in each]
         changes = [settle_config(folder, config, request.start_over) for folder, config in zip(folders, each)]
         stack.callback((world := open_world()).close)
         each, why = settle_precision(each, world.spec)
@@ -182,7 +192,9 @@ def _begin(loop: Loop, resuming: bool, request: Request) -> None:
         except checkpoint.CheckpointDamaged as error:
             raise checkpoint.CheckpointDamaged(f"{error}. To delete the run and start over: --start-over") from error
     elif request.start is not None:
-        loop.begin_with(request.start)
+        begin_with(loop, request.start)
+    elif loop.config.run.start:
+        begin_with_run(loop, request.algorithm, request.networks)
     for run in loop.runs:
         run.metrics.add_sinks(make_sinks(request.sinks, run.rundir.path, loop.env_frames if resuming else None))
         run.metrics.settings(configs.fields(run.config))

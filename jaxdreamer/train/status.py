@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxdreamer.record.card import Row
 from jaxdreamer.record.pace import Work
-from jaxdreamer.train.folder import describe
+from jaxdreamer.train.folder import began_with, describe
 from jaxdreamer.train.sharing import described
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def header(loop: Loop, folders: Sequence[Path]) -> list[Row]:
         ("replay", loop.memory),
         ("budget", f"{config.run.frames:,} frames = {work(loop).updates:,} updates"),
     ]
+    if config.run.start:
+        rows.append(("began with", began_with(config)))
     if loop.position:
         rows.append(("done", f"{loop.counted:,} frames, {loop.updates:,} updates"))
     if work(loop).updates:

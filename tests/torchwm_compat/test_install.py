@@ -24,14 +24,16 @@ world_models.configs world_models.configs.dreamer_config world_models.envs world
 world_models.envs.dmc world_models.envs.mujoco_env world_models.envs.robotics_env world_models.envs.brax_env
 world_models.envs.unity_env world_models.envs.wrappers world_models.memory world_models.memory.dreamer_memory
 world_models.vision world_models.vision.dreamer_encoder world_models.vision.dreamer_decoder
-world_models.utils.dreamer_utils world_models.export""".split()  # noqa: SIM905
+world_models.utils.dreamer_utils world_models.export world_models.envs.world_model_env
+world_models.training world_models.training.train_dreamer""".split()  # noqa: SIM905
 )
 NAMES = tuple(
     """DreamerAgent DreamerConfig Dreamer DreamerV1 DreamerV2 create_config create_model list_models get_model_spec
 list_env_backends get_env_backend_spec list_envs make_env make_mujoco_env_from_config make_mujoco_env
 MuJoCoImageEnv make_gym_env GymImageEnv make_robotics_env list_gymnasium_robotics_envs
 register_gymnasium_robotics_envs make_brax_env BraxImageEnv make_unity_mlagents_env UnityMLAgentsEnv
-DeepMindControlEnv RSSM ConvEncoder ConvDecoder DenseDecoder ActionDecoder export_any __version__""".split()  # noqa: SIM905
+DeepMindControlEnv WorldModelEnv make_world_model_env train_dreamer RSSM
+ConvEncoder ConvDecoder DenseDecoder ActionDecoder export_any __version__""".split()  # noqa: SIM905
 )
 
 

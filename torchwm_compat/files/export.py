@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jaxdreamer import Agent, ConfigError, MissingExtra, export_policy, make_algorithm
 from torchwm_compat.arrays import require_torch
@@ -39,7 +39,7 @@ def export_any(
     a folder, ``format`` ``onnx``, ``stablehlo`` or ``both``, actions are in [-1, 1] or one-hot. It needs no torch.
     """
     if target in ("policy", "dreamer.policy"):
-        return _export_policy(getattr(obj, "dreamer", obj), path, format, **options)
+        return export_policy(acting_agent(getattr(obj, "dreamer", obj)), path, format=cast(Any, format), **options)
     torch = require_torch("exporting a network")
     module = obj
     if not isinstance(obj, torch.nn.Module):
@@ -48,10 +48,10 @@ def export_any(
     return export_model(module, path, format=format, example_inputs=example_inputs, **options)
 
 
-def _export_policy(dreamer: Any, path: Any, format: Any, **options: Any) -> Path:
+def acting_agent(dreamer: Any) -> Agent:
+    """jaxdreamer's agent with the parameters that a Dreamer has now, in agent units: images [H, W, C], actions [A]."""
     algorithm = make_algorithm(dreamer.config, dreamer.spec)
-    agent = Agent(dreamer.config, dreamer.spec, algorithm.acting(dreamer.params, dreamer.state.aux))
-    return export_policy(agent, path, format=format, **options)
+    return Agent(dreamer.config, dreamer.spec, algorithm.acting(dreamer.params, dreamer.state.aux))
 
 
 def export_model(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -135,10 +135,10 @@ class DeviceLoop(Loop):
         """What one seed has learned."""
         return self.placement.local(self._of(self.carry.train, index))
 
-    def set_state(self, state: TrainState) -> None:
-        """Learn on from ``state`` in every seed, which is copied."""
-        many = lambda x: jnp.stack([x] * len(self.runs)) if self._many else jnp.copy(x)  # noqa: E731
-        self.carry = self.placement.put(self.carry._replace(train=jax.tree.map(many, state)), self._where)
+    def set_states(self, states: Sequence[TrainState]) -> None:
+        """Learn on from these, one of each seed, which are copied."""
+        many = lambda *x: jnp.stack(x) if self._many else jnp.copy(x[0])  # noqa: E731
+        self.carry = self.placement.put(self.carry._replace(train=jax.tree.map(many, *states)), self._where)
 
     def _of(self, tree: PyTree, index: int) -> PyTree:
         return jax.tree.map(lambda x: x[index], tree) if self._many else tree

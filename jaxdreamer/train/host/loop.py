@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -170,9 +170,9 @@ class HostLoop(Loop):
         """What was learned."""
         return self.placement.local(self._state)
 
-    def set_state(self, state: TrainState) -> None:
-        """Learn on from ``state``, which is copied."""
-        self._state = self.placement.put_state(jax.tree.map(jnp.copy, state))
+    def set_states(self, states: Sequence[TrainState]) -> None:
+        """Learn on from the one state, which is copied."""
+        self._state = self.placement.put_state(jax.tree.map(jnp.copy, states[0]))
 
     def train(self) -> None:
         """One compiled call of ``per_call`` updates; its metrics are read when the next one is under way."""

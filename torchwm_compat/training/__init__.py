@@ -1,0 +1,1 @@
+"""torchwm's ``training``."""
