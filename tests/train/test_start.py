@@ -66,7 +66,7 @@ def test_it_begins_with_the_weights_and_nothing_else(world, first, tmp_path):
         assert not np.array_equal(*(each["loop/replay/entries/action"] for each in actions))
     # Resumed, it does not look there again, nor has to be told of it again.
     shutil.rmtree(source)
-    again = world.train(tmp_path / "begun", *SHORT, "frames=300")
+    again = world.train(tmp_path / "begun", *SHORT, "frames=500")
     assert same(again.state.params, begun.state.params) and again.finished
     assert load_run(tmp_path / "begun")[0].run.start == str(source)
     with pytest.raises(ConfigError, match=r"run.start: the run has '.*source', asked for '.*other'"):
@@ -126,6 +126,11 @@ def test_a_start_from_another_kind_of_run_is_refused_by_what_differs(world, firs
     refused(r"(?s)not this run's:\n  model.units: that run has \d+, this one 17\n.*start_parts=world_model", "units=17")
     refused("was trained by algorithm=dreamer, this run has algorithm=dreamer_v3,", "algorithm=dreamer_v3")
     refused("holds no run: there is no such folder", start=tmp_path / "none")
+    refused(
+        "start_parts=world_model says what is taken from run.start, which is empty",
+        "start_parts=world_model",
+        start=None,
+    )
     refused("is the run itself", start=tmp_path / "run")
     refused("a train state is given, and run.start is", f"start={first.logdir}", start=first.state)
     assert not list(tmp_path.glob("run/checkpoints/*"))
