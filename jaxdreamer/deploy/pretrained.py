@@ -66,7 +66,7 @@ def push(agent: Agent, name: str, *, private: bool | None, token: str | None) ->
     """See :meth:`jaxdreamer.Agent.push_to_hub`."""
     _check_name(name)
     hub = import_extra("huggingface_hub", "hub", f"uploading {name}")
-    with tempfile.TemporaryDirectory() as folder, _naming(hub, name, "did not take"):
+    with tempfile.TemporaryDirectory() as folder, _naming(name, "did not take"):
         save(agent, folder)
         api = hub.HfApi(token=token)
         api.create_repo(name, private=private, exist_ok=True)
@@ -92,7 +92,7 @@ def fetched(place: str | os.PathLike[str], revision: str | None = None) -> str |
     elif not on_hub:
         return place
     hub = import_extra("huggingface_hub", "hub", f"{place} is no folder here, and reading it from the Hugging Face hub")
-    with _naming(hub, str(place), "gave no"):
+    with _naming(str(place), "gave no"):
         return Path(hub.snapshot_download(place, revision=revision, allow_patterns=_FILES))
 
 
@@ -121,9 +121,10 @@ def _check_name(name: Any) -> None:
 
 
 @contextmanager
-def _naming(hub: Any, name: str, verb: str) -> Iterator[None]:
+def _naming(name: str, verb: str) -> Iterator[None]:
     """HubError, with what to do, for what the hub's library raises: of its own, of the network's, of the transport's."""
-    errors = hub.errors
+    from huggingface_hub import errors
+
     try:
         yield
     except JaxdreamerError:

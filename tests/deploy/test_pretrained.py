@@ -37,7 +37,8 @@ def test_it_acts_and_scores_as_its_run_and_is_small(run, saved):
     assert evaluate_agent(saved).returns == evaluate_agent(run).returns
     assert sorted(path.name for path in saved.iterdir()) == ["README.md", "checkpoints", "config.json", "spec.json"]
     sizes = [sum(path.stat().st_size for path in (place / "checkpoints").rglob("*")) for place in (run, saved)]
-    assert sizes[1] < sizes[0] / 2
+    assert sizes[1] < 0.6 * sizes[0]  # these networks are so small that their names count
+    assert "optimizers" not in next(saved.rglob("manifest.json")).read_text()
     assert Agent.from_pretrained(saved, lanes=2).act(np.stack([OBS, OBS])).shape == (2, 1)
 
 
@@ -95,8 +96,10 @@ def test_a_strangers_agent_runs_nothing(saved, tmp_path):
 class Hub:
     """Stands in for the hub: repositories are folders."""
 
-    def __init__(self, root: Path, hub):
-        self.root, self.errors, self.asked = root, hub.errors, []
+    def __init__(self, root: Path):
+        from huggingface_hub import errors
+
+        self.root, self.errors, self.asked = root, errors, []
 
     def snapshot_download(self, name, revision=None, allow_patterns=None):
         self.asked.append((name, revision))
@@ -117,7 +120,7 @@ class Hub:
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     real = pytest.importorskip("huggingface_hub")
-    stand_in = Hub(tmp_path / "hub", real)
+    stand_in = Hub(tmp_path / "hub")
     for name in ("snapshot_download", "HfApi"):
         monkeypatch.setattr(real, name, getattr(stand_in, name))
     monkeypatch.chdir(tmp_path)
