@@ -90,15 +90,12 @@ def train_agent(
     keep_compiled()
     if make is not None:
         config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
-    if isinstance(start, str | os.PathLike):
-        config, start = configs.replace(config, {"run.start": os.fspath(start)}), None
-    if start is not None and config.run.start:
-        raise ConfigError(f"start: a train state is given, and run.start is {config.run.start!r}: use one of the two")
+    config, state = _begun(config, start)
     config, folders = replace(config, env=located(config.env)), [RunDir(logdir)]
     on_device = _is_on_device(config, make)
     config = settle_shards(config, folders, placement.devices, on_device=on_device, start_over=start_over)
     request = Request(
-        tuple(sinks), console, hooks, start, start_over, drop_damaged_replay, algorithm, networks, placement
+        tuple(sinks), console, hooks, state, start_over, drop_damaged_replay, algorithm, networks, placement
     )
     return run.train(lambda: _world(config, make), [config], folders, request)[0]
 
@@ -218,6 +215,15 @@ def evaluate_agent(
             raise EnvError(f"{film} was not written: drawing the environment failed (see above)")
         video.save_video(film, evaluation.frames, evaluation.frame_rate)
     return evaluation
+
+
+def _begun(config: Config, start: str | os.PathLike[str] | TrainState | None) -> tuple[Config, TrainState | None]:
+    """Where a run begins, as a setting or as a train state."""
+    if isinstance(start, str | os.PathLike):
+        return configs.replace(config, {"run.start": os.fspath(start)}), None
+    if start is not None and config.run.start:
+        raise ConfigError(f"start: a train state is given, and run.start is {config.run.start!r}: use one of the two")
+    return config, start
 
 
 def _is_on_device(config: Config, make: Any) -> bool:

@@ -86,6 +86,7 @@ class WorldModelEnv(gymnasium.Env):
         if options:
             raise ConfigError(f"WorldModelEnv.reset takes no options, found {', '.join(map(str, options))}")
         seed, self._seed = self._seed if seed is None else seed, None
+        super().reset(seed=seed)
         obs: Any = self.initial_observation
         if obs is None:
             obs = self._real.reset()
