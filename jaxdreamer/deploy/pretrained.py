@@ -125,11 +125,12 @@ def _naming(name: str, verb: str) -> Iterator[None]:
     """HubError, with what to do, for what the hub's library raises: of its own, of the network's, of the transport's."""
     from huggingface_hub import errors
 
+    kinds: tuple[Any, ...] = (OSError, errors.HFValidationError, *errors.HfHubHTTPError.__bases__)
     try:
         yield
     except JaxdreamerError:
         raise
-    except (OSError, errors.HFValidationError, *errors.HfHubHTTPError.__bases__) as error:
+    except kinds as error:
         said = " ".join(str(error).split())[:300]
         raise HubError(
             f"the Hugging Face hub {verb} {name} ({type(error).__name__}: {said}): look at the name and the network; what "
