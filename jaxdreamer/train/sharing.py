@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Sequence
 
 import jax
@@ -16,15 +17,18 @@ from jaxdreamer.nets.networks import Networks
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.record.stored import read_config, trained_config
+from jaxdreamer.train.crew import ALONE as BY_ITSELF
+from jaxdreamer.train.crew import Crew
 from jaxdreamer.train.placement import Placement, on_devices, one_device
 from jaxdreamer.types import EnvSpec
 
-__all__ = ["placement_of", "settle_shards", "shared_algorithm"]
+__all__ = ["check_crew", "placement_of", "settle_shards", "shared_algorithm"]
 
 
-def placement_of(count: int) -> Placement:
-    """On so many of jax's devices, 0: all of them. ConfigError where there are fewer."""
-    found = devices()
+def placement_of(count: int, crew: Crew = BY_ITSELF) -> Placement:
+    """On so many of jax's devices, of each process of a crew, 0: all of them. ConfigError where there are fewer."""
+    every = sorted(devices(), key=lambda device: device.process_index)
+    found = [device for device in every if device.process_index == crew.process]
     if not 0 <= count <= len(found):
         kind = f"{found[0].device_kind} ({found[0].platform})"
         raise ConfigError(
@@ -32,7 +36,28 @@ def placement_of(count: int) -> Placement:
             f"a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count={max(2, count)})"
         )
     count = count or len(found)
-    return on_devices(found[:count]) if count > 1 else one_device()
+    if crew.alone:
+        return on_devices(found[:count]) if count > 1 else one_device()
+    crew.check_same("the number of devices in use", f"{count}", "name one that all have: --devices N")
+    each = [[device for device in every if device.process_index == other][:count] for other in range(crew.processes)]
+    return on_devices([device for one in each for device in one], crew)
+
+
+def check_crew(crew: Crew, config: Config, *, on_device: bool) -> None:
+    """ConfigError where several processes cannot train this, or were not all asked for the same."""
+    if crew.alone:
+        return
+    if not on_device:
+        raise ConfigError(
+            f"several processes share out environments on the device, but env.backend={config.env.backend} steps its "
+            "environments on the host: train it in one process, whose --devices share out its batches"
+        )
+    mine = configs.fields(config)
+    lead = json.loads(crew.from_lead("comparing settings", json.dumps(mine, default=str)))
+    mine = json.loads(json.dumps(mine, default=str))
+    if differing := [name for name in mine if mine[name] != lead.get(name)]:
+        said = "; ".join(f"{name} is {lead.get(name)!r} in process 0, {mine[name]!r} here" for name in differing[:8])
+        raise ConfigError(f"{crew}: all processes must be given the same settings: {said}")
 
 
 def settle_shards(
@@ -126,4 +151,6 @@ def described(placement: Placement) -> str:
     """The devices, in words."""
     device = jax.devices()[0]
     kind = f"{device.device_kind} ({device.platform})"
+    if not placement.crew.alone:
+        return f"{placement.devices} devices of {placement.crew.processes} processes, {kind}"
     return kind if placement.devices == 1 else f"{placement.devices} devices, {kind}"
