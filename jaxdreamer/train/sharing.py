@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import socket
+import time
+from collections import Counter
 from collections.abc import Sequence
 
 import jax
@@ -19,10 +22,10 @@ from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.record.stored import read_config, trained_config
 from jaxdreamer.train.crew import ALONE as BY_ITSELF
 from jaxdreamer.train.crew import Crew
-from jaxdreamer.train.placement import Placement, on_devices, one_device
+from jaxdreamer.train.placement import Placement, Votes, on_devices, one_device
 from jaxdreamer.types import EnvSpec
 
-__all__ = ["check_crew", "placement_of", "settle_shards", "shared_algorithm"]
+__all__ = ["by_process", "check_crew", "placement_of", "settle_shards", "shared_algorithm"]
 
 
 def placement_of(count: int, crew: Crew = BY_ITSELF) -> Placement:
@@ -41,6 +44,21 @@ def placement_of(count: int, crew: Crew = BY_ITSELF) -> Placement:
     crew.check_same("the number of devices in use", f"{count}", "name one that all have: --devices N")
     each = [[device for device in every if device.process_index == other][:count] for other in range(crew.processes)]
     return on_devices([device for one in each for device in one], crew)
+
+
+def by_process(crew: Crew) -> list[str]:
+    """Which process of several has which devices, and whether these reach each other, in words."""
+    mine = [device for device in devices() if device.process_index == crew.process]
+    kinds = Counter(f"{device.device_kind} ({device.platform})" for device in mine)
+    text = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
+    each = crew.collect("the list of devices", f"({socket.gethostname()}): {text}")
+    votes, start = Votes(placement_of(1, crew)), time.perf_counter()
+    votes.cast(crew.leads)
+    said = "reach each other" if votes.cast(False) == [True] else "do not reach each other"
+    return [
+        f"{crew.processes} processes, which {said}; the first time took {time.perf_counter() - start:.2f} s",
+        *(f"  process {process} {found}" for process, found in enumerate(each)),
+    ]
 
 
 def check_crew(crew: Crew, config: Config, *, on_device: bool) -> None:
