@@ -26,7 +26,7 @@ from tests.train.test_run import checkpoint_arrays
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUIET = {"console": Console(file=io.StringIO())}
-LONGEST = 240  # seconds, on a busy machine
+LONGEST = 900  # seconds, on a busy machine
 
 
 def free_port() -> int:
