@@ -119,6 +119,8 @@ class Crew:
             except jax.errors.JaxRuntimeError as error:
                 if "DEADLINE_EXCEEDED" not in str(error):
                     raise
+            if self._heard.is_set():
+                raise CrewLost(self._sentence())
             meanwhile()
             if time.monotonic() > until:
                 raise CrewLate(

@@ -31,7 +31,7 @@ __all__ = ["by_process", "check_crew", "placement_of", "settle_shards", "shared_
 def placement_of(count: int, crew: Crew = BY_ITSELF) -> Placement:
     """On so many of jax's devices, of each process of a crew, 0: all of them. ConfigError where there are fewer."""
     every = sorted(devices(), key=lambda device: device.process_index)
-    found = [device for device in every if device.process_index == crew.process]
+    found = [device for device in every if device.process_index == jax.process_index()]
     if not 0 <= count <= len(found):
         kind = f"{found[0].device_kind} ({found[0].platform})"
         raise ConfigError(
@@ -48,7 +48,7 @@ def placement_of(count: int, crew: Crew = BY_ITSELF) -> Placement:
 
 def by_process(crew: Crew) -> list[str]:
     """Which process of several has which devices, and whether these reach each other, in words."""
-    mine = [device for device in devices() if device.process_index == crew.process]
+    mine = [device for device in devices() if device.process_index == jax.process_index()]
     kinds = Counter(f"{device.device_kind} ({device.platform})" for device in mine)
     text = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
     each = crew.collect("the list of devices", f"({socket.gethostname()}): {text}")
@@ -70,12 +70,15 @@ def check_crew(crew: Crew, config: Config, *, on_device: bool) -> None:
             f"several processes share out environments on the device, but env.backend={config.env.backend} steps its "
             "environments on the host: train it in one process, whose --devices share out its batches"
         )
-    mine = configs.fields(config)
-    lead = json.loads(crew.from_lead("comparing settings", json.dumps(mine, default=str)))
-    mine = json.loads(json.dumps(mine, default=str))
-    if differing := [name for name in mine if mine[name] != lead.get(name)]:
-        said = "; ".join(f"{name} is {lead.get(name)!r} in process 0, {mine[name]!r} here" for name in differing[:8])
-        raise ConfigError(f"{crew}: all processes must be given the same settings: {said}")
+    said = crew.collect("comparing settings", json.dumps(configs.fields(config), default=str))
+    lead, *others = map(json.loads, said)
+    for process, other in enumerate(others, 1):
+        if differing := [name for name in lead if other.get(name) != lead[name]]:
+            each = "; ".join(
+                f"{name} is {lead[name]!r} in process 0, {other.get(name)!r} in process {process}"
+                for name in differing[:8]
+            )
+            raise ConfigError(f"all processes must be given the same settings: {each}")
 
 
 def settle_shards(
