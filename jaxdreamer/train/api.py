@@ -79,8 +79,7 @@ def train_agent(
             in ``config`` are those of the whole run. To rounding it does not matter how many there are, and a run may be
             resumed on another number of them.
         crew: the processes that train it together, each on so many ``devices`` of its own, from
-            :func:`~jaxdreamer.train.crew.start_crew`. All call this with the same arguments; the first one writes the
-            folder, reports, and calls the hooks. For environments on the device.
+            :func:`~jaxdreamer.train.crew.start_crew`. All call this alike; the first writes, reports, and calls the hooks.
 
     Ctrl-C, SIGTERM or a closed terminal ends the run after the current step with a checkpoint; a second Ctrl-C leaves at
     once, with the newest checkpoint as it is, and ends a process that cannot leave within seconds. In another thread than
@@ -88,8 +87,7 @@ def train_agent(
 
     Raises:
         ConfigError: settings that cannot be, or that differ from the run's where they must not.
-        Diverged: 20 updates in a row were not finite.
-        CrewLost, CrewLate: another process has ended, or did not come.
+        Diverged: 20 updates in a row were not finite. CrewLost, CrewLate: another process has ended, or did not come.
     """
     keep_compiled()
     if make is not None:
@@ -100,10 +98,8 @@ def train_agent(
         placement = placement_of(devices, crew)
         check_crew(crew, config, on_device=on_device)
         config = settle_shards(config, folders, placement.devices, on_device=on_device, start_over=start_over)
-        request = Request(
-            tuple(sinks), console, hooks, start, start_over, drop_damaged_replay, algorithm, networks, placement
-        )
-        return run.train(lambda: _world(config, make), [config], folders, request)[0]
+        asked = (tuple(sinks), console, hooks, start, start_over, drop_damaged_replay, algorithm, networks, placement)
+        return run.train(lambda: _world(config, make), [config], folders, Request(*asked))[0]
 
 
 def train_seeds(

@@ -86,8 +86,7 @@ class Loop(abc.ABC):
         self.clock = Clock()
         self.finished_at: int | None = None
         self.ended = False  # before the budget was spent
-        self.stop_requested = False  # of this process
-        self._stopping = False  # by all
+        self.stop_requested = self._stopping = False  # of this process; of all of them
         self.saved_at: int | None = None  # frames at the newest checkpoint
         if not {"classic", "tiny", "small"} & set(config.preset.split(",")):
             self.progress.advice = "; it can be stopped and resumed at any time, and --preset classic is much smaller"
@@ -366,9 +365,8 @@ class Loop(abc.ABC):
             folders, lambda index, step: self.read_parts(self.runs[index], step, drop_damaged), self.progress
         )
         saved = found[0][1]
-        position = f"{saved.segments['entries']}"
         self.crew.check_same(
-            "the checkpoint to go on from", position, "let all see the same folder, with all of its files"
+            "the checkpoint to go on from", f"{saved.segments['entries']}", "let all see the same files"
         )
         for run, (_, one) in zip(self.runs, found):
             run.tally.load(one.tally)

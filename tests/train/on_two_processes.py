@@ -64,7 +64,7 @@ def whole(crew, folder):
     """A run that nothing happens to; one that is stopped twice, and goes on; one that is late."""
     found = {"doctor": by_process(crew)}
     close, loops = DeviceLoop.close, []
-    DeviceLoop.close = loops.append
+    DeviceLoop.close = lambda self: loops.append(self)
     learned = train_agent(config(), folder / "learned", crew=crew, **QUIET)
     DeviceLoop.close = close
     found["predicted"] = {key: error.tolist() for key, error in loops[0].open_loop(0).error.items()}

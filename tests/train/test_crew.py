@@ -108,7 +108,7 @@ def test_two_processes_do_what_one_does(tmp_path, monkeypatch):
     assert len(found[0]["devices"]) == len(found[1]["devices"]) == 1
 
     loops = []
-    monkeypatch.setattr(DeviceLoop, "close", loops.append)
+    monkeypatch.setattr(DeviceLoop, "close", lambda self: loops.append(self))
     train_agent(config(), tmp_path / "one", **QUIET)
     assert found[0]["predicted"] == found[1]["predicted"]
     for key, error in loops[0].open_loop(0).error.items():
