@@ -47,6 +47,7 @@ _NAMES = {
     "record.video": "save_video",
     "replay.host": "HostReplay",
     "train.api": "evaluate_agent train_agent train_seeds",
+    "train.crew": "Crew start_crew",
     "train.folder": "load_run",
     "train.hooks": "Hooks Moment",
     "types": "ActionPart ActionSpec ArraySpec Batch EnvSpec Latent PolicyState Timestep TrainState",
@@ -103,6 +104,7 @@ if TYPE_CHECKING:  # isort: off
         train_agent as train_agent,
         train_seeds as train_seeds,
     )
+    from jaxdreamer.train.crew import Crew as Crew, start_crew as start_crew
     from jaxdreamer.train.folder import load_run as load_run
     from jaxdreamer.train.hooks import Hooks as Hooks, Moment as Moment
     from jaxdreamer.types import (

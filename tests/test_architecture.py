@@ -109,6 +109,12 @@ def test_files_and_functions_fit_on_a_screen_or_few(package):
                 assert lines <= 60, f"{path.name}: {node.name} has {lines} lines"
 
 
+def test_one_module_knows_other_processes():
+    for path in SOURCES:
+        if path.name != "crew.py":
+            assert not re.search(r"jax\.distributed|jax\._src|multihost_utils", path.read_text()), path.name
+
+
 def test_no_grab_bags():
     assert not [path for path in SOURCES if path.stem in ("utils", "util", "misc", "helpers", "common")]
 

@@ -72,6 +72,17 @@ TESTED = {
             "test_numbers_that_devices_do_not_divide_are_refused_with_those_that_they_would"
         ),
     },
+    "tests/train/test_crew.py": {
+        "`--coordinator`, `--processes` and `--process` that do not fit each other": (
+            "test_words_that_do_not_fit_each_other"
+        ),
+        "processes that were given other settings than process 0": "test_processes_that_were_asked_for_different_runs",
+        "environments on the host, or `--seeds`, over several processes": "test_what_several_processes_cannot_train",
+        "one of several processes that raises an error": "test_a_process_raises",
+        "one of several processes that is killed": "test_a_process_is_killed",
+        "a process that nobody joins, or that does not come in time": "test_a_process_that_nobody_joins",
+        "a SIGTERM to one of several processes": "test_two_processes_do_what_one_does",
+    },
     "tests/train/test_episode_metrics.py": {
         '`info["episode_metrics"]` that holds no numbers': "test_what_is_no_number_is_an_error_that_names_it",
     },

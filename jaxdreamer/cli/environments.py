@@ -38,7 +38,17 @@ class CheckEnvOptions:
 
 @dataclass(frozen=True)
 class DoctorOptions:
-    """Report what works here and what to install for the rest: devices, drawing, versions, environments."""
+    """Report what works here and what to install for the rest: devices, drawing, versions, environments.
+
+    With --coordinator, started in every process of a run: which has which devices, and whether they reach each other.
+    """
+
+    coordinator: str | None = field(default=None, metadata={"takes": "HOST:PORT"})
+    """As for train."""
+    processes: int | None = None
+    """As for train."""
+    process: int | None = None
+    """As for train."""
 
 
 def envs(options: EnvsOptions) -> int:
@@ -117,6 +127,10 @@ def _about(env: Any, config: EnvConfig, made_by: str) -> list[str]:
 def doctor(options: DoctorOptions) -> int:
     """``jaxdreamer doctor``."""
     from jaxdreamer.doctor import lines
+    from jaxdreamer.train.crew import start_crew
+    from jaxdreamer.train.sharing import by_process
 
-    print("\n".join(lines()))
+    crew = start_crew(options.coordinator, options.processes, options.process)
+    with crew.together():
+        print("\n".join(lines() if crew.alone else by_process(crew)))
     return 0

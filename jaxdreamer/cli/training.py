@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdreamer import config as configs
 from jaxdreamer.cli import words
-from jaxdreamer.config import Config
+from jaxdreamer.config import Config, ConfigError
 
 if TYPE_CHECKING:
     from jaxdreamer.record.rundir import RunDir
@@ -40,7 +40,15 @@ class TrainOptions:
     """Train this many agents side by side on the device, each in LOGDIR/seed-K. 0: one, in the folder itself."""
     devices: int = 1
     """How many GPUs, TPUs or CPU devices share the run out: its batches and its environments on the device, or its seeds.
-    0: all that there are. Numbers are those of the whole run, and the result is the same to rounding."""
+    0: all that there are; of several processes, each uses so many of its own. Numbers are those of the whole run, and the
+    result is the same to rounding."""
+    coordinator: str | None = field(default=None, metadata={"takes": "HOST:PORT"})
+    """Train in several processes, on one or several machines: where process 0 is to be found, the same in all of them; or
+    auto under Slurm, Open MPI, Kubernetes or on TPUs."""
+    processes: int | None = None
+    """How many processes. Each is started with the same settings and --logdir, a folder that all of them see."""
+    process: int | None = None
+    """Which of them this is, from 0, which writes the folder."""
     tensorboard: bool = False
     """Write metrics for TensorBoard, too."""
     wandb: bool = False
@@ -155,20 +163,37 @@ def train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
     from jaxdreamer.record.progress import lasting, say
     from jaxdreamer.record.rundir import RunDir
     from jaxdreamer.train.api import train_agent, train_seeds
+    from jaxdreamer.train.crew import start_crew
 
+    _check_crew(options)
+    crew = start_crew(options.coordinator, options.processes, options.process)  # before jax is asked for its devices
     console = lasting()
     shared: dict[str, Any] = {"sinks": options.sinks, "console": console, "start_over": options.start_over}
     shared["devices"] = options.devices
     if options.seeds:
         results = train_seeds(config, logdir, options.seeds, **shared)
     else:
-        results = [train_agent(config, logdir, drop_damaged_replay=options.drop_damaged_replay, **shared)]
+        results = [train_agent(config, logdir, drop_damaged_replay=options.drop_damaged_replay, crew=crew, **shared)]
     outcomes = [Outcome(RunDir(one.logdir), one.evaluation.metrics()) for one in results if one.evaluation is not None]
     if len(outcomes) < len(results):
         return 130
+    if not crew.leads:
+        return 0
     for line in card(outcomes, trust_word(config.env)):
         say(console, line)
     return 0
+
+
+def _check_crew(options: TrainOptions) -> None:
+    """ConfigError for what several processes cannot do."""
+    if options.coordinator is None and options.processes is None and options.process is None:
+        return
+    if options.seeds:
+        raise ConfigError("--seeds are not for several processes: start a run for each seed instead (--seed N)")
+    if options.logdir is None:
+        raise ConfigError(
+            "several processes write one run: name its folder, --logdir, on a file system that they share"
+        )
 
 
 def evaluate(options: EvaluateOptions) -> int:

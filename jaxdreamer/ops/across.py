@@ -50,7 +50,7 @@ class Across(NamedTuple):
         return tree if self.axis is None else lax.all_gather(tree, self.axis)
 
     def all(self, flag: Array) -> Array:
-        """Whether bool [] holds on every device."""
+        """Whether a bool [...] holds on every device."""
         return flag if self.axis is None else lax.pmin(flag.astype(jnp.int32), self.axis) > 0
 
     def at_least(self, mean: Array, floor: Array) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -52,7 +52,8 @@ def _name(entry: Any) -> str:
     raise TypeError(f"cannot store a tree with a {type(entry).__name__} in it")
 
 
-def _named_leaves(tree: Any) -> dict[tuple[str, ...], Any]:
+def named_leaves(tree: Any) -> dict[tuple[str, ...], Any]:
+    """The tree's arrays by their paths."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     named = {
         tuple(_name(entry) for entry in path): leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
@@ -61,6 +62,11 @@ def _named_leaves(tree: Any) -> dict[tuple[str, ...], Any]:
     if len(named) != len(flat):
         raise ValueError("two arrays of the tree have the same path when written as text, like the keys 1 and '1'")
     return named
+
+
+def plain(leaf: Any) -> Any:
+    """The array of numbers that is stored of an array."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def _is_key(leaf: Any) -> bool:
@@ -81,20 +87,25 @@ def _describe(leaf: Any) -> Leaf:
     return Leaf(tuple(leaf.shape), str(np.dtype(leaf.dtype)))
 
 
-def write_arrays(file: Any, tree: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Write the tree's arrays one after another; returns the manifest's entries of each, and of the whole file."""
+def write_arrays(
+    file: Any, tree: Any, whole: Callable[[Any, tuple[str, ...]], Any] = lambda leaf, path: jax.device_get(leaf)
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Write the tree's arrays one after another; returns the manifest's entries of each, and of the whole file.
+
+    ``whole(leaf, path)`` brings one to the host; see :mod:`jaxdreamer.record.parts`.
+    """
     leaves, offset, crc = [], 0, 0
-    for path, leaf in _named_leaves(tree).items():
+    for path, leaf in named_leaves(tree).items():
         entry = _describe(leaf)
         # One at a time: a copy of all of them, a large ring among them, may not fit into memory.
-        data = _as_bytes(np.asarray(jax.device_get(jax.random.key_data(leaf) if _is_key(leaf) else leaf)))
+        data = as_bytes(np.asarray(whole(plain(leaf), path)))
         file.write(data)
         leaves.append({"path": list(path), "shape": list(entry.shape), "dtype": entry.dtype, "offset": offset})
         offset, crc = offset + data.nbytes, zlib.crc32(data, crc)
     return leaves, {"bytes": offset, "crc32": crc}
 
 
-def _as_bytes(array: np.ndarray) -> memoryview:
+def as_bytes(array: np.ndarray) -> memoryview:
     """The memory of a contiguous array."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
@@ -130,7 +141,7 @@ def read_arrays(
     them or has another size or CRC-32 than ``whole``; the file is read once.
     """
     saved = {name: leaf for name, leaf in places.items() if any(name[: len(start)] == start for start in within)}
-    leaves = _named_leaves(like)
+    leaves = named_leaves(like)
     _compare(path.parent, saved, {name: _describe(leaf) for name, leaf in leaves.items()})
     # The types are those of `like`; a manifest only says where the bytes lie.
     dtypes = {name: np.dtype(np.uint32 if _is_key(leaf) else leaf.dtype) for name, leaf in leaves.items()}
@@ -144,7 +155,7 @@ def read_arrays(
             for name in sorted(leaves, key=lambda name: saved[name].offset):
                 array = np.empty(saved[name].shape, dtypes[name])
                 reader.skip_to(saved[name].offset)
-                if saved[name].offset != reader.size or not reader.into(_as_bytes(array)):
+                if saved[name].offset != reader.size or not reader.into(as_bytes(array)):
                     raise CheckpointDamaged(f"{path} has no room for {'/'.join(name)} at byte {saved[name].offset}")
                 value = jnp.array(array, copy=True)  # on the CPU jax could otherwise keep using this memory
                 is_key = _is_key(leaves[name])

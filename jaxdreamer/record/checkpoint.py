@@ -19,6 +19,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +39,7 @@ from jaxdreamer.files import (
     require,
 )
 from jaxdreamer.record.arrays import CheckpointDamaged, CheckpointMismatch, Leaf, read_arrays, write_arrays
+from jaxdreamer.record.parts import Part, check_parts, put_together, remove_parts
 from jaxdreamer.saving import StorageError, remove, storing, sync, sync_folder
 
 __all__ = [
@@ -71,7 +73,14 @@ class CheckpointMissing(JaxdreamerError, FileNotFoundError):
     """There is no checkpoint to restore."""
 
 
-def save(folder: str | os.PathLike[str], step: int, tree: Any, host: dict[str, Any], keep: int = 2) -> Path:
+def save(
+    folder: str | os.PathLike[str],
+    step: int,
+    tree: Any,
+    host: dict[str, Any],
+    keep: int = 2,
+    parts: Sequence[Part] = (),
+) -> Path:
     """Write one checkpoint and delete old ones; returns its folder once it is safely on disk.
 
     Args:
@@ -80,9 +89,10 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, host: dict[str, A
         tree: a pytree of arrays (jax, NumPy, typed PRNG keys; not None).
         host: plain JSON values; NumPy scalars are converted.
         keep: how many checkpoints to keep, this one included.
+        parts: what other processes have written of ``tree``'s arrays, see :func:`jaxdreamer.record.parts.write_part`.
 
     Checkpoints of a higher step are deleted: this run was resumed from before them and has replaced them.
-    In a run over several processes only one of them may call this.
+    In a run over several processes only one of them may call this, once the others have written their ``parts``.
     """
     folder = Path(folder).absolute()
     host_text = _host_text(host)
@@ -91,8 +101,9 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, host: dict[str, A
         folder.mkdir(parents=True, exist_ok=True)
         _clear(folder)
         try:
+            check_parts(folder, parts)
             temporary.mkdir()
-            _write(temporary, step, tree, host_text)
+            _write(temporary, step, tree, host_text, parts)
             final, replaced = _places(folder, step)
             if os.path.lexists(final):  # a folder cannot be renamed onto another, nor onto a file or a link
                 _discard(replaced)
@@ -103,6 +114,7 @@ def save(folder: str | os.PathLike[str], step: int, tree: Any, host: dict[str, A
             raise
         sync_folder(folder)
         _prune(folder, step, keep)
+        remove_parts(folder)
     return final
 
 
@@ -285,10 +297,10 @@ def _discard(path: Path) -> None:
         remove(path)
 
 
-def _write(path: Path, step: int, tree: Any, host_text: str) -> None:
+def _write(path: Path, step: int, tree: Any, host_text: str, parts: Sequence[Part]) -> None:
     """The three files, on disk for certain, and read back."""
     with _new_file(path / _ARRAYS) as file:
-        leaves, arrays = write_arrays(file, tree)
+        leaves, arrays = write_arrays(file, tree, partial(put_together, path.parent, parts))
     data = host_text.encode()
     with _new_file(path / _HOST) as file:
         file.write(data)

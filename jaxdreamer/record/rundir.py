@@ -113,6 +113,12 @@ class RunDir:
         return host, time.time() - max(written, default=0) < 3600
 
     @property
+    def holder(self) -> str:
+        """What the lock says of the process that holds it; empty where none does."""
+        # A file that this process has locked must not be opened: closing it again would drop the lock.
+        return _myself() if self._locked else json.dumps(_holder(self._lock_file))
+
+    @property
     def train_command(self) -> str:
         """The shell command that continues this run."""
         return f"jaxdreamer train --logdir {shell_word(self.path)}"
@@ -156,7 +162,7 @@ class RunDir:
                 if fcntl is not None:
                     self._lock(file, path)
                 file.truncate(0)
-                os.write(file.fileno(), json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+                os.write(file.fileno(), _myself().encode())
         except BaseException:
             file.close()
             raise
@@ -193,6 +199,10 @@ class RunDir:
             f"{self.path} is being written by another process: pid {holder.get('pid', 'unknown')} on "
             f"{holder.get('host', 'an unknown machine')}; wait for it, stop it, or choose another folder"
         )
+
+
+def _myself() -> str:
+    return json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
 
 
 def _holder(path: Path) -> dict[str, Any]:

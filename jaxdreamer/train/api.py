@@ -27,12 +27,13 @@ from jaxdreamer.record.sinks import Sink
 from jaxdreamer.record.stored import read_config
 from jaxdreamer.train import run
 from jaxdreamer.train.bench import Split, bench
+from jaxdreamer.train.crew import ALONE, Crew
 from jaxdreamer.train.device.world import DeviceWorld
 from jaxdreamer.train.evaluate import Evaluation
 from jaxdreamer.train.hooks import Hooks
 from jaxdreamer.train.host.world import HostWorld
 from jaxdreamer.train.run import Request, Result
-from jaxdreamer.train.sharing import placement_of, settle_shards
+from jaxdreamer.train.sharing import check_crew, placement_of, settle_shards
 from jaxdreamer.train.stop import Signals
 from jaxdreamer.types import TrainState
 
@@ -53,6 +54,7 @@ def train_agent(
     start_over: bool = False,
     drop_damaged_replay: bool = False,
     devices: int = 1,
+    crew: Crew = ALONE,
 ) -> Result:
     """Train as ``config`` says, writing to ``logdir``; a folder that holds a run already is resumed.
 
@@ -77,6 +79,8 @@ def train_agent(
         devices: how many of jax's devices share the run out: its batches, and environments on the device. 0: all. Numbers
             in ``config`` are those of the whole run. To rounding it does not matter how many there are, and a run may be
             resumed on another number of them.
+        crew: the processes that train it together, each on so many ``devices`` of its own, from
+            :func:`~jaxdreamer.train.crew.start_crew`. All call this alike; the first writes, reports, and calls the hooks.
 
     Ctrl-C, SIGTERM or a closed terminal ends the run after the current step with a checkpoint; a second Ctrl-C leaves at
     once, with the newest checkpoint as it is, and ends a process that cannot leave within seconds. In another thread than
@@ -84,20 +88,20 @@ def train_agent(
 
     Raises:
         ConfigError: settings that cannot be, or that differ from the run's where they must not.
-        Diverged: 20 updates in a row were not finite.
+        Diverged: 20 updates in a row were not finite. CrewLost, CrewLate: another process has ended, or did not come.
     """
-    placement = placement_of(devices)
     keep_compiled()
     if make is not None:
         config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
     config, state = _begun(config, start)
     config, folders = replace(config, env=located(config.env)), [RunDir(logdir)]
     on_device = _is_on_device(config, make)
-    config = settle_shards(config, folders, placement.devices, on_device=on_device, start_over=start_over)
-    request = Request(
-        tuple(sinks), console, hooks, state, start_over, drop_damaged_replay, algorithm, networks, placement
-    )
-    return run.train(lambda: _world(config, make), [config], folders, request)[0]
+    with crew.together():
+        placement = placement_of(devices, crew)
+        check_crew(crew, config, on_device=on_device)
+        config = settle_shards(config, folders, placement.devices, on_device=on_device, start_over=start_over)
+        asked = (tuple(sinks), console, hooks, state, start_over, drop_damaged_replay, algorithm, networks, placement)
+        return run.train(lambda: _world(config, make), [config], folders, Request(*asked))[0]
 
 
 def train_seeds(

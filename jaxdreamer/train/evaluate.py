@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from jaxdreamer.envs.base import EnvError
+from jaxdreamer.train.crew import Crew
 from jaxdreamer.train.scores import of_episodes, stats_of
+from jaxdreamer.train.stop import StopRequested
 from jaxdreamer.types import PyTree
 
 EVAL_SEED_OFFSET = 1_000_003  # evaluation episodes are never training episodes: their seeds start elsewhere
@@ -84,3 +87,36 @@ def never_finite(where: str = "") -> EnvError:
         f"{where}an environment gave states, rewards or observations that are not finite {MAX_BROKEN_IN_A_ROW} times in a "
         "row, with resets in between: check the simulator's time step, the actions' scale and the states that a reset gives"
     )
+
+
+_LONGEST = 24 * 3600.0  # seconds of an evaluation that other processes wait for
+
+
+def played_by_one(
+    crew: Crew, play: Callable[[], tuple[list[Evaluation], list[Evaluation]]], stops: Callable[[], bool]
+) -> tuple[list[Evaluation], list[Evaluation]]:
+    """What ``play`` returns, in the process that leads; the others wait for it, and get all but the frames.
+
+    StopRequested in all of them where ``play`` raises it, or where another one ``stops`` in the meantime.
+    """
+    if crew.alone:
+        return play()
+    what = "the end of an evaluation"
+    if not crew.leads:
+
+        def hear() -> None:
+            if stops():
+                crew.ask_to_stop()
+
+        found = json.loads(crew.from_lead(what, seconds=_LONGEST, meanwhile=hear))
+        if found is None:
+            raise StopRequested
+        each = [[Evaluation(**fields) for fields in part] for part in found]
+        return each[0], each[1]
+    try:
+        played = play()
+    except StopRequested:
+        crew.from_lead(what, json.dumps(None))
+        raise
+    crew.from_lead(what, json.dumps([[one._replace(frames=None)._asdict() for one in part] for part in played]))
+    return played

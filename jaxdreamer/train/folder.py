@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from jaxdreamer import config as configs
@@ -12,9 +18,11 @@ from jaxdreamer.envs.interpreter.gym_api import describe_space
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.files import at_home
 from jaxdreamer.record import checkpoint
+from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.record.stored import figures_of, naming_rewrite, read_config, trained_config
 from jaxdreamer.saving import write_json
+from jaxdreamer.train.crew import Crew
 from jaxdreamer.types import EnvSpec
 
 # A run's stored experience and parameters mean nothing under another value of these.
@@ -146,3 +154,35 @@ def write_spec(rundir: RunDir, spec: EnvSpec, spaces: dict[str, Any] | None) -> 
     """Keep the spec, and the environment's own spaces beside it: a loaded agent acts in its units without it."""
     described = {name: None if space is None else describe_space(space) for name, space in (spaces or {}).items()}
     write_json(rundir.spec, {**spec.to_dict(), "step_seconds": spec.step_seconds, "spaces": described or None})
+
+
+_SEEN = 30.0  # seconds that a shared file system may take for showing a file to another machine
+
+
+@contextmanager
+def opened(folders: Sequence[RunDir], crew: Crew) -> Iterator[list[MetricsLog]]:
+    """The folders locked, and a log in each; of several processes by the first. The others' logs are thrown away.
+
+    ConfigError where another process does not see the first one's folder.
+    """
+    with ExitStack() as stack:
+        if crew.leads:
+            for folder in folders:
+                stack.enter_context(folder)
+        _check_shared(folders, crew)
+        hidden = None if crew.leads else stack.enter_context(tempfile.TemporaryDirectory(prefix="jaxdreamer-"))
+        paths = [folder.metrics if hidden is None else Path(hidden) / f"{i}.jsonl" for i, folder in enumerate(folders)]
+        yield [stack.enter_context(MetricsLog(path)) for path in paths]
+
+
+def _check_shared(folders: Sequence[RunDir], crew: Crew) -> None:
+    for folder in folders:
+        held = crew.from_lead("opening the run's folder", folder.holder if crew.leads else "")
+        until = time.monotonic() + _SEEN
+        while not crew.leads and folder.holder != held:
+            if time.monotonic() > until:
+                raise ConfigError(
+                    f"{folder.path} on {socket.gethostname()} is not the folder that process 0 writes: all processes "
+                    "of a run need one folder, on a file system that their machines share"
+                )
+            time.sleep(0.1)

@@ -39,7 +39,7 @@ def _nothing(*_: Any) -> None:
 class Hooks:
     """Functions to call, each optional. What one raises ends the run as any other error does.
 
-    With several seeds each is called for every seed, ``should_stop`` once for all.
+    With several seeds each is called for every seed, ``should_stop`` once for all; of several processes the first calls.
     """
 
     on_episode: Callable[[Moment, EpisodeStats], None] = _nothing
@@ -72,9 +72,9 @@ def joined(hooks: Sequence[Hooks]) -> Hooks:
     return Hooks(**{name: each(name) for name in names}, should_stop=lambda: any(one.should_stop() for one in hooks))
 
 
-def of_settings(run: RunConfig, seeds: int, is_writer: bool) -> list[Hooks]:
-    """The hooks that settings ask for, for so many seeds side by side; only the process that writes keeps a checkpoint."""
-    hooks = [keep_best()] if run.keep_best and is_writer else []
+def of_settings(run: RunConfig, seeds: int) -> list[Hooks]:
+    """The hooks that settings ask for, for so many seeds side by side."""
+    hooks = [keep_best()] if run.keep_best else []
     return hooks if run.stop_at_return is None else [*hooks, stop_at_return(run.stop_at_return, seeds)]
 
 

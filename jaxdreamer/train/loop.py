@@ -13,20 +13,21 @@ import numpy as np
 from jaxdreamer import config as configs
 from jaxdreamer.agent.algorithm import Algorithm, OpenLoop
 from jaxdreamer.config import Config
-from jaxdreamer.record import checkpoint, video
+from jaxdreamer.record import checkpoint
 from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.progress import Progress
 from jaxdreamer.record.rundir import RunDir
-from jaxdreamer.train.evaluate import Evaluation, Play
+from jaxdreamer.train.evaluate import Evaluation, Play, played_by_one
 from jaxdreamer.train.hooks import Hooks, Moment
-from jaxdreamer.train.placement import Placement, one_device
-from jaxdreamer.train.saved import CADENCES, Saved, read_newest
+from jaxdreamer.train.pictures import draw
+from jaxdreamer.train.placement import Placement, Votes, one_device
+from jaxdreamer.train.saved import CADENCES, Saved, parts_of_others, read_newest
 from jaxdreamer.train.schedule import Every, Segments
 from jaxdreamer.train.scores import summary_of
 from jaxdreamer.train.status import show
 from jaxdreamer.train.stop import StopRequested
 from jaxdreamer.train.tally import Tally
-from jaxdreamer.train.telemetry import Clock, save_open_loop, spared
+from jaxdreamer.train.telemetry import Clock
 from jaxdreamer.types import EnvSpec, PyTree, TrainState
 
 
@@ -73,7 +74,8 @@ class Loop(abc.ABC):
             lanes, call: as for :class:`~jaxdreamer.train.schedule.Segments`.
         """
         self.algorithm, self.runs, self.progress, self.hooks, self.placement, shared = job
-        self.shared = shared or self.algorithm
+        self.shared, self.crew = shared or self.algorithm, self.placement.crew
+        self.votes = None if self.crew.alone else Votes(self.placement)
         self.spec, self.play, self.can_render = spec, play, can_render
         self.config = config = self.runs[0].config
         self.every = {name: Every(getattr(config.run, f"{name}_every")) for name in CADENCES}
@@ -83,7 +85,7 @@ class Loop(abc.ABC):
         self.clock = Clock()
         self.finished_at: int | None = None
         self.ended = False  # before the budget was spent
-        self.stop_requested = False
+        self.stop_requested = self._stopping = False  # of this process; of all of them
         self.saved_at: int | None = None  # frames at the newest checkpoint
         if not {"classic", "tiny", "small"} & set(config.preset.split(",")):
             self.progress.advice = "; it can be stopped and resumed at any time, and --preset classic is much smaller"
@@ -198,9 +200,9 @@ class Loop(abc.ABC):
         """
         self.clock.start(self.env_frames, self.updates)
         self.report()  # what a stop left undone
-        while not self.spent and not self.stop_requested:
+        while not self.spent and not self.stopping:
             self.step()
-            self.ended = self.ended or (not self.in_debt and self.hooks.should_stop())
+            self._look_whether_to_end()
         finished = self.finished_at == self.position  # resumed with nothing left to do: its lines are written already
         try:
             if self.spent and not self.stop_requested:
@@ -215,6 +217,18 @@ class Loop(abc.ABC):
             self.save()
         return evaluations
 
+    @property
+    def stopping(self) -> bool:
+        """Whether all processes stop here."""
+        return self._stopping or (self.votes is None and self.stop_requested)
+
+    def _look_whether_to_end(self) -> None:
+        """A hook may have ended the run, or a process was asked to stop, of which all hear at one step."""
+        ended = self.ended or (not self.in_debt and self.hooks.should_stop())
+        if self.votes is not None:
+            self._stopping, ended = self.votes.cast(self.stop_requested, ended)
+        self.ended = self.ended or ended
+
     def report(self) -> None:
         """Evaluate, log and save where that is due; where a stop cuts the evaluation short, all of it stays due."""
         if self.in_debt:
@@ -227,6 +241,7 @@ class Loop(abc.ABC):
             try:
                 self.evaluate()
             except StopRequested:
+                self._stopping = True
                 for name, last in before.items():
                     self.every[name].start(last)
                 return
@@ -267,23 +282,13 @@ class Loop(abc.ABC):
         """
         self.read()
         film = self.config.run.video and self.can_render and (final or self.sees_images)
-        settings, sampled = self.config.run, []
         with self.evaluating():
-            each: list[Any] = [(self.acting(index), run.config.seed) for index, run in enumerate(self.runs)]
-            evaluations = [
-                self.play(params, settings.eval_episodes, seed=seed, film=film, watch=self.watch)
-                for params, seed in each
-            ]
-            if count := settings.eval_sampled:
-                sampled = [
-                    self.play(params, count, seed=seed, watch=self.watch, mode="sample") for params, seed in each
-                ]
+            evaluations, sampled = played_by_one(self.crew, lambda: self._played(film), lambda: self.stop_requested)
         if final and write:
             self.log()
         with self.clock.timed("evaluate"):
             for index, evaluation in enumerate(evaluations):
-                if self.placement.is_writer:
-                    self._draw(index, evaluation, predictions=write)
+                draw(self, index, evaluation, predictions=write)
                 if write:
                     beside = sampled[index].metrics("eval_sampled") if sampled else {}
                     self.write(index, evaluation.metrics() | beside)
@@ -291,6 +296,16 @@ class Loop(abc.ABC):
         mean = float(np.mean([evaluation.mean_return for evaluation in evaluations]))
         show(self, eval_return=mean)
         return evaluations
+
+    def _played(self, film: bool) -> tuple[list[Evaluation], list[Evaluation]]:
+        self.watch(0)
+        settings, sampled = self.config.run, []
+        each: list[Any] = [(self.acting(index), run.config.seed) for index, run in enumerate(self.runs)]
+        count, watch = settings.eval_episodes, self.watch
+        evaluations = [self.play(params, count, seed=seed, film=film, watch=watch) for params, seed in each]
+        if count := settings.eval_sampled:
+            sampled = [self.play(params, count, seed=seed, watch=watch, mode="sample") for params, seed in each]
+        return evaluations, sampled
 
     def acting(self, index: int) -> PyTree:
         """The parameters that one seed's policy acts with."""
@@ -301,30 +316,14 @@ class Loop(abc.ABC):
     def evaluating(self) -> Iterator[None]:
         """Around the playing of an evaluation."""
         with self.clock.timed("evaluate"):
-            self.watch(0)
             yield
         self.progress.evaluated()
 
     def watch(self, done: int) -> None:
         """During an evaluation: how many episodes are over. StopRequested where it should not go on."""
-        if self.stop_requested:
+        if self.stop_requested or self.crew.asked_to_stop():
             raise StopRequested
         self.progress.evaluating(done, self.config.run.eval_episodes)
-
-    def _draw(self, index: int, evaluation: Evaluation, predictions: bool) -> None:
-        """Save an evaluation's film, and pictures of what the model predicts where it has learned from images."""
-        run, at = self.runs[index], self.moment(index)
-        if evaluation.frames is not None:
-            with spared():
-                path = run.rundir.videos / f"policy-{at.env_frames:012d}.gif"
-                video.save_video(path, evaluation.frames, evaluation.frame_rate)
-                run.metrics.film("eval/film", path, env_frames=at.env_frames)
-        predictable = self.config.run.video and self.config.replay.batch_length > self.context
-        if predictions and predictable and self.sees_images and at.updates:
-            counters = {"agent_steps": at.agent_steps, "env_frames": at.env_frames, "updates": at.updates}
-            save_open_loop(
-                self.open_loop(index), self.spec, run.rundir, run.metrics, context=self.context, counters=counters
-            )
 
     # ---- saving and resuming -------------------------------------------------------------------------------------
 
@@ -344,11 +343,13 @@ class Loop(abc.ABC):
                     "metrics_offset": run.metrics.offset,
                 }
                 tree, saved = self.parts(index, common)
+                # Killed between two seeds' saves, a set must still have a checkpoint in common.
+                keep = max(self.config.run.keep_checkpoints, 2 if len(self.runs) > 1 else 1)
+                parts = parts_of_others(self.crew, run.rundir.checkpoints, tree)
                 if self.placement.is_writer:
-                    # Killed between two seeds' saves, a set must still have a checkpoint in common.
-                    keep = max(self.config.run.keep_checkpoints, 2 if len(self.runs) > 1 else 1)
-                    checkpoint.save(run.rundir.checkpoints, self.position, tree, saved.to_json(), keep)
+                    checkpoint.save(run.rundir.checkpoints, self.position, tree, saved.to_json(), keep, parts)
                     run.rundir.mark_saved()
+            self.crew.collect("the end of a checkpoint")
         self.saved_at = self.counted
         for index in range(len(self.runs)):
             self.hooks.on_save(self.moment(index))
@@ -363,6 +364,9 @@ class Loop(abc.ABC):
             folders, lambda index, step: self.read_parts(self.runs[index], step, drop_damaged), self.progress
         )
         saved = found[0][1]
+        self.crew.check_same(
+            "the checkpoint to go on from", f"{saved.segments['entries']}", "let all see the same files"
+        )
         for run, (_, one) in zip(self.runs, found):
             run.tally.load(one.tally)
             frames = run.tally.agent_steps * self.config.env.action_repeat

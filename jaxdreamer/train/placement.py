@@ -11,6 +11,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdreamer.ops.across import ALONE, Across
+from jaxdreamer.train.crew import ALONE as BY_ITSELF
+from jaxdreamer.train.crew import Crew
 from jaxdreamer.types import PyTree
 
 _AXIS = "devices"
@@ -32,10 +34,10 @@ class Placement(NamedTuple):
     """A tree that every device needs whole, to all of them: train states, plans, keys."""
     gather: Callable[[PyTree], PyTree]
     """A tree from the devices to NumPy arrays of this process."""
-    is_writer: bool = True
-    """Whether this process writes the run's folder: metrics, checkpoints, pictures. Of several processes one does."""
     devices: int = 1
-    """How many devices."""
+    """How many devices, of all processes together."""
+    crew: Crew = BY_ITSELF
+    """The processes that they belong to."""
     across: Across = ALONE
     """What a part of a batch is part of."""
     put: Callable[[PyTree, Any], PyTree] = lambda tree, where: jax.device_put(tree)
@@ -47,7 +49,12 @@ class Placement(NamedTuple):
     reading: Callable[[], AbstractContextManager] = nullcontext
     """Around the reading of arrays that :attr:`put` will share out: all of them may be more than one device holds."""
     local: Callable[[PyTree], PyTree] = lambda tree: tree
-    """A tree that lies whole on every device, on the first one alone: for what only that one does."""
+    """A tree that lies whole on every device, on this process's first one alone: for what only that one does."""
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process writes the run's folder: metrics, checkpoints, pictures. Of several processes one does."""
+        return self.crew.leads
 
 
 def one_device() -> Placement:
@@ -55,8 +62,11 @@ def one_device() -> Placement:
     return Placement(put_batch=jax.device_put, put_state=jax.device_put, gather=jax.device_get)
 
 
-def on_devices(devices: Sequence[jax.Device]) -> Placement:
-    """Batches and environments shared out evenly over several devices of this process; parameters whole on each."""
+def on_devices(devices: Sequence[jax.Device], crew: Crew = BY_ITSELF) -> Placement:
+    """Batches and environments shared out evenly over several devices; parameters whole on each.
+
+    ``devices`` are those of all processes, each one's side by side. What a process puts on them it must have whole.
+    """
     mesh = Mesh(np.array(devices), (_AXIS,), axis_types=(AxisType.Auto,))
 
     def lying(where: Any) -> Any:
@@ -73,16 +83,49 @@ def on_devices(devices: Sequence[jax.Device]) -> Placement:
         except RuntimeError:  # JAX_PLATFORMS leaves the CPU out: then they pass through the first device
             return nullcontext()
 
+    put = jax.device_put if crew.alone else _put_ours
     return Placement(
-        put_batch=lambda tree: jax.device_put(tree, lying(THIRD)),
-        put_state=lambda tree: jax.device_put(tree, lying(WHOLE)),
+        put_batch=lambda tree: put(tree, lying(THIRD)),
+        put_state=lambda tree: put(tree, lying(WHOLE)),
         gather=jax.device_get,
         devices=len(devices),
+        crew=crew,
         across=Across(_AXIS),
-        put=lambda tree, where: jax.device_put(tree, lying(where)),
+        put=lambda tree, where: put(tree, lying(where)),
         make=lambda function, where: jax.jit(function, out_shardings=lying(where)),
         over=over,
         reading=reading,
         # A view, in a hundredth of the time that device_put takes to find out that there is nothing to do.
         local=lambda tree: jax.tree.map(lambda x: x.addressable_data(0), tree),
     )
+
+
+def _put_ours(tree: PyTree, lying: Any) -> PyTree:
+    """``jax.device_put``, where other processes' devices have parts: this one puts its own, of arrays that it has whole."""
+
+    def put(x: Any, sharding: NamedSharding) -> jax.Array:
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return x  # it lies there already
+        if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
+
+    return jax.tree.map(lambda sharding, part: jax.tree.map(lambda x: put(x, sharding), part), lying, tree)
+
+
+class Votes:
+    """Yes and no of every process, and whether any said yes; known to all of them alike, and one call later.
+
+    It is a collective of a few numbers behind what the devices have to do already, and nobody waits for it.
+    """
+
+    def __init__(self, placement: Placement):
+        self._place, self._asked = placement, None
+        self._any = jax.jit(placement.over(lambda votes: ~placement.across.all(~votes[0]), (FIRST,), WHOLE))
+
+    def cast(self, *votes: bool) -> list[bool]:
+        """Say so; returns what was said in the call before. False each, the first time."""
+        before, count = self._asked, self._place.devices
+        self._asked = self._any(self._place.put(np.tile(np.array(votes), (count, 1)), FIRST))
+        return [False] * len(votes) if before is None else self._place.gather(before).tolist()

@@ -19,7 +19,6 @@ from jaxdreamer.files import shell_word
 from jaxdreamer.nets.networks import Networks
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.card import block
-from jaxdreamer.record.metrics import MetricsLog
 from jaxdreamer.record.progress import Progress, lasting
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.record.sinks import Sink, make_sinks
@@ -30,6 +29,7 @@ from jaxdreamer.train.folder import (
     check_loop,
     check_spec,
     load_run,
+    opened,
     settle_config,
     with_its_precision,
     with_its_start,
@@ -110,6 +110,7 @@ def train(
 
     ``each`` holds the seeds' configurations.
     """
+    place = request.placement
     with Signals(console := lasting(request.console)) as signals, ExitStack() as stack:
         automatic = each[0].model.precision == "auto"
         for settle in (with_its_precision, with_its_start):
@@ -119,31 +120,33 @@ def train(
         each, why = settle_precision(each, world.spec)
         config = each[0]
         algorithm = make_trainable(config, world.spec, request.networks, request.algorithm)
-        for folder in folders:
-            stack.enter_context(folder)
-        progress = stack.enter_context(Progress(config.run.frames, console=console))
+        logs = stack.enter_context(opened(folders, place.crew))
+        shown = console if place.is_writer else Console(quiet=True)
+        progress = stack.enter_context(Progress(config.run.frames, console=shown))
         resuming = _announce(progress, world, config, changes[0], folders, request)
         if automatic:
             progress.log(f"model.precision=auto: {config.model.precision}, {why}")
-        logs = [stack.enter_context(MetricsLog(folder.metrics)) for folder in folders]
         loop = world.loop(
             Job(
                 algorithm,
                 [Run(*one) for one in zip(each, folders, logs)],
                 progress,
-                joined([*of_settings(config.run, len(each), request.placement.is_writer), request.hooks]),
-                request.placement,
+                joined([*of_settings(config.run, len(each)), request.hooks]) if place.is_writer else Hooks(),
+                place,
                 _shared(each, world.spec, request),
             )
         )
         stack.callback(loop.close)
         _begin(loop, resuming, request)
-        for one, folder in zip(each, folders):
-            write_json(folder.config, configs.to_dict(one))
-            write_spec(folder, world.spec, world.spaces)
+        if place.is_writer:
+            for one, folder in zip(each, folders):
+                write_json(folder.config, configs.to_dict(one))
+                write_spec(folder, world.spec, world.spaces)
+        place.crew.kept = loop.kept
         progress.log("\n".join(block("training", header(loop, [folder.path for folder in folders]))))
         with session(loop), signals.saving(loop):
             evaluations = loop.run()
+        place.crew.collect("the end of the run")
         if evaluations is None:
             progress.log(_how_to_resume(loop))
         found: list[Any] = [*evaluations] if evaluations else [None] * len(folders)
@@ -195,6 +198,9 @@ def _begin(loop: Loop, resuming: bool, request: Request) -> None:
         begin_with(loop, request.start)
     elif loop.config.run.start:
         begin_with_run(loop, request.algorithm, request.networks)
+    loop.crew.collect("the beginning of the run", seconds=3600)  # all have read what may be deleted below
+    if not loop.placement.is_writer:
+        return
     for run in loop.runs:
         run.metrics.add_sinks(make_sinks(request.sinks, run.rundir.path, loop.env_frames if resuming else None))
         run.metrics.settings(configs.fields(run.config))
@@ -207,6 +213,8 @@ def _begin(loop: Loop, resuming: bool, request: Request) -> None:
 
 
 def _how_to_resume(loop: Loop) -> str:
+    if not loop.crew.alone:
+        return f"stopped and saved at {loop.counted:,} frames; resume with the same command in every process"
     first, many = loop.runs[0].rundir.path, len(loop.runs)
     words = f"{shell_word(first.parent)} --seeds {many}" if many > 1 else shell_word(first)
     words += f" --devices {loop.placement.devices}" if loop.placement.devices > 1 else ""

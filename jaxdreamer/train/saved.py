@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Annotated, Any, ClassVar, Self, get_origin, get_type_hints
 from jaxdreamer.config import ConfigError
 from jaxdreamer.files import list_of, natural, number, optional, require
 from jaxdreamer.record import checkpoint
+from jaxdreamer.record.parts import Block, Part, write_part
 from jaxdreamer.record.progress import Progress
+from jaxdreamer.train.crew import Crew
 from jaxdreamer.train.schedule import Segments
 from jaxdreamer.train.tally import Tally
 
@@ -80,3 +83,14 @@ class Saved:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return dict(vars(self))
+
+
+def parts_of_others(crew: Crew, folder: Path, tree: Any) -> list[Part]:
+    """What the other processes hold of a checkpoint's arrays, which they write into ``folder``; none of one process."""
+    if crew.alone:
+        return []
+    mine = None if crew.leads else write_part(folder, crew.process, tree)
+    said = [json.loads(text) for text in crew.collect("writing a checkpoint", json.dumps(mine))]
+    return [
+        Part(name, size, crc, [Block(*block) for block in blocks]) for name, size, crc, blocks in filter(None, said)
+    ]

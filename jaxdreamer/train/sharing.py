@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
+import socket
+import time
+from collections import Counter
 from collections.abc import Sequence
 
 import jax
@@ -16,15 +20,18 @@ from jaxdreamer.nets.networks import Networks
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.record.stored import read_config, trained_config
-from jaxdreamer.train.placement import Placement, on_devices, one_device
+from jaxdreamer.train.crew import ALONE as BY_ITSELF
+from jaxdreamer.train.crew import Crew
+from jaxdreamer.train.placement import Placement, Votes, on_devices, one_device
 from jaxdreamer.types import EnvSpec
 
-__all__ = ["placement_of", "settle_shards", "shared_algorithm"]
+__all__ = ["by_process", "check_crew", "placement_of", "settle_shards", "shared_algorithm"]
 
 
-def placement_of(count: int) -> Placement:
-    """On so many of jax's devices, 0: all of them. ConfigError where there are fewer."""
-    found = devices()
+def placement_of(count: int, crew: Crew = BY_ITSELF) -> Placement:
+    """On so many of jax's devices, of each process of a crew, 0: all of them. ConfigError where there are fewer."""
+    every = sorted(devices(), key=lambda device: device.process_index)
+    found = [device for device in every if device.process_index == jax.process_index()]
     if not 0 <= count <= len(found):
         kind = f"{found[0].device_kind} ({found[0].platform})"
         raise ConfigError(
@@ -32,7 +39,46 @@ def placement_of(count: int) -> Placement:
             f"a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count={max(2, count)})"
         )
     count = count or len(found)
-    return on_devices(found[:count]) if count > 1 else one_device()
+    if crew.alone:
+        return on_devices(found[:count]) if count > 1 else one_device()
+    crew.check_same("the number of devices in use", f"{count}", "name one that all have: --devices N")
+    each = [[device for device in every if device.process_index == other][:count] for other in range(crew.processes)]
+    return on_devices([device for one in each for device in one], crew)
+
+
+def by_process(crew: Crew) -> list[str]:
+    """Which process of several has which devices, and whether these reach each other, in words."""
+    mine = [device for device in devices() if device.process_index == jax.process_index()]
+    kinds = Counter(f"{device.device_kind} ({device.platform})" for device in mine)
+    text = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
+    each = crew.collect("the list of devices", f"({socket.gethostname()}): {text}")
+    votes, start = Votes(placement_of(1, crew)), time.perf_counter()
+    votes.cast(crew.leads)
+    said = "reach each other" if votes.cast(False) == [True] else "do not reach each other"
+    return [
+        f"{crew.processes} processes, which {said}; the first time took {time.perf_counter() - start:.2f} s",
+        *(f"  process {process} {found}" for process, found in enumerate(each)),
+    ]
+
+
+def check_crew(crew: Crew, config: Config, *, on_device: bool) -> None:
+    """ConfigError where several processes cannot train this, or were not all asked for the same."""
+    if crew.alone:
+        return
+    if not on_device:
+        raise ConfigError(
+            f"several processes share out environments on the device, but env.backend={config.env.backend} steps its "
+            "environments on the host: train it in one process, whose --devices share out its batches"
+        )
+    said = crew.collect("comparing settings", json.dumps(configs.fields(config), default=str))
+    lead, *others = map(json.loads, said)
+    for process, other in enumerate(others, 1):
+        if differing := [name for name in lead if other.get(name) != lead[name]]:
+            each = "; ".join(
+                f"{name} is {lead[name]!r} in process 0, {other.get(name)!r} in process {process}"
+                for name in differing[:8]
+            )
+            raise ConfigError(f"all processes must be given the same settings: {each}")
 
 
 def settle_shards(
@@ -126,4 +172,6 @@ def described(placement: Placement) -> str:
     """The devices, in words."""
     device = jax.devices()[0]
     kind = f"{device.device_kind} ({device.platform})"
+    if not placement.crew.alone:
+        return f"{placement.devices} devices of {placement.crew.processes} processes, {kind}"
     return kind if placement.devices == 1 else f"{placement.devices} devices, {kind}"

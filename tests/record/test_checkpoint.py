@@ -17,8 +17,10 @@ import numpy as np
 import optax
 import pytest
 
+from jaxdreamer.files import FileUnusable
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.checkpoint import CheckpointDamaged, CheckpointMismatch, CheckpointMissing
+from jaxdreamer.record.parts import Part
 from jaxdreamer.saving import StorageError
 from jaxdreamer.types import TrainState
 
@@ -566,3 +568,15 @@ def test_a_file_in_the_folders_place_is_a_sentence(tmp_path):
         checkpoint.save(tmp_path / "file", 1, {"w": jnp.ones(1)}, {})
     with pytest.raises(StorageError, match="there is a file where a folder is needed"):
         checkpoint.save(tmp_path / "file" / "deeper", 1, {"w": jnp.ones(1)}, {})
+
+
+def test_a_part_that_is_not_what_another_process_wrote_is_refused_and_the_checkpoint_before_stands(tmp_path):
+    tree = {"a": jnp.arange(3)}
+    checkpoint.save(tmp_path, 1, tree, {})
+    (tmp_path / ".part-1").write_bytes(b"12")
+    for size, problem in ((3, "has 2 bytes instead of 3"), (2, "was altered: its checksum is wrong")):
+        with pytest.raises(FileUnusable, match=rf"\.part-1 {problem}"):
+            checkpoint.save(tmp_path, 2, tree, {}, parts=[Part(".part-1", size, 7, [])])
+    assert checkpoint.steps(tmp_path) == [1]
+    checkpoint.save(tmp_path, 2, tree, {})
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [f"{step:012d}" for step in (1, 2)]

@@ -82,7 +82,7 @@ class DeviceLoop(Loop):
             batch = jax.tree.map(lambda x: x[:, :4], replay.sample(buffer, key))
             return self.algorithm.open_loop(params, batch, context=self.context, key=key)
 
-        self._open_loop = jax.jit(look)
+        self._open_loop = self.placement.make(look, WHOLE)
         with self.progress.status("building the networks and the environments"):
             keys = jnp.stack([jax.random.key(run.config.seed) for run in self.runs])
             init = self.placement.make(jax.vmap(program.init) if self._many else program.init, self._where)
@@ -177,6 +177,7 @@ class DeviceLoop(Loop):
         seeds = f" for {len(self.runs)} seeds" if self._many else ""
         with self.progress.status(f"compiling the loop: {lanes} and {self.config.preset}{seeds}, {how_often()}"):
             self._call = jax.jit(self._function, donate_argnums=0).lower(self.carry, plan).compile()
+            self.crew.collect("the end of compiling", seconds=3600)  # which takes some machines longer than others
         return self._call
 
     def read(self) -> None:
