@@ -14,19 +14,20 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxdreamer.errors import JaxdreamerError
-from jaxdreamer.files import FileUnusable, list_of, natural, read_whole
+from jaxdreamer.files import FileUnusable, list_of, natural, read_whole, require
 from jaxdreamer.replay.host import HostReplay
-from jaxdreamer.replay.layout import bytes_by_field
+from jaxdreamer.replay.layout import EPISODE, Layout, bytes_by_field
 from jaxdreamer.saving import remove, replacing, storing
+from jaxdreamer.types import EnvSpec
 
-__all__ = ["CHUNK_BYTES", "FORM", "ReplayDamaged", "load", "problems", "prune", "save"]
+__all__ = ["CHUNK_BYTES", "FORM", "ReplayDamaged", "blocks", "load", "problems", "prune", "save"]
 
 CHUNK_BYTES = 64 * 2**20
 _VERSION = 2
@@ -136,7 +137,7 @@ def load(
         if stop + shift != row:
             raise ReplayDamaged(f"{folder}: the manifest's chunks leave rows {stop} to {row - shift} out, or overlap")
         try:
-            values = _rows(replay, _read_checked(folder, chunk), chunk)
+            values = _rows(replay.layout, replay.lanes, _read_checked(folder, chunk), chunk)
         except ReplayDamaged as error:
             if not drop_damaged:
                 raise
@@ -163,11 +164,35 @@ def _check_fits(replay: HostReplay, folder: Path, manifest: dict[str, Any]) -> N
             f"{folder} was written with {manifest['lanes']} environments side by side, this run has {replay.lanes}: "
             f"set env.num_envs={manifest['lanes']}"
         )
-    if manifest["spec"] != replay.spec.to_dict():
+    _check_spec(folder, manifest, replay.spec)
+
+
+def _check_spec(folder: Path, manifest: dict[str, Any], spec: EnvSpec) -> None:
+    if manifest["spec"] != spec.to_dict():
         raise ReplayDamaged(
-            f"{folder} was written for another environment: it holds {manifest['spec']}, this run needs "
-            f"{replay.spec.to_dict()}"
+            f"{folder} was written for another environment: it holds {manifest['spec']}, this run needs {spec.to_dict()}"
         )
+
+
+def blocks(folder: str | os.PathLike[str], manifest: Any, spec: EnvSpec) -> Iterator[dict[str, np.ndarray]]:
+    """The rows of a manifest, oldest first, chunk by chunk: arrays [rows, lanes, ...] by the names of a flat Batch.
+
+    What algorithms keep is among them as bytes only, ``kept/``. Raises FileUnusable, ReplayDamaged.
+    """
+    require(manifest, FORM, "the replay's manifest")
+    _check_spec(Path(folder), manifest, spec)
+    lanes, layout = manifest["lanes"], spec.layout | EPISODE
+    first, closed = manifest["oldest"], np.array(manifest["state"]["closed"], int).reshape(-1, 2)
+    for chunk in sorted(manifest["chunks"], key=lambda chunk: chunk["start"]):
+        data, entries = _read_checked(Path(folder), chunk), (chunk["stop"] - chunk["start"]) * lanes
+        known = sum(bytes_by_field(layout, 1).values())
+        kept: Layout = {"kept/": ((max(0, len(data) // max(1, entries) - known),), np.dtype(np.uint8))}
+        rows = _rows(layout | kept, lanes, data, chunk)
+        rows["is_last"] = rows["is_last"].copy()
+        for row, lane in closed[(closed[:, 0] >= chunk["start"]) & (closed[:, 0] < chunk["stop"])]:
+            rows["is_last"][row - chunk["start"], lane] = True
+        skip = max(0, first - chunk["start"])
+        yield {name: value[skip:] for name, value in rows.items()}
 
 
 def problems(folder: str | os.PathLike[str], manifest: Any) -> list[str]:
@@ -215,14 +240,14 @@ def _read_checked(folder: Path, chunk: dict[str, Any]) -> bytes:
         raise ReplayDamaged(str(error)) from error
 
 
-def _rows(replay: HostReplay, data: bytes, chunk: dict[str, Any]) -> dict[str, np.ndarray]:
+def _rows(layout: Layout, lanes: int, data: bytes, chunk: dict[str, Any]) -> dict[str, np.ndarray]:
     """A chunk's rows by field, [rows, lanes, ...]."""
     values, offset, count = {}, 0, chunk["stop"] - chunk["start"]
-    size = sum(bytes_by_field(replay.layout, count * replay.lanes).values())
+    size = sum(bytes_by_field(layout, count * lanes).values())
     if size != len(data):
         raise ReplayDamaged(f"{chunk['file']} has {len(data)} bytes, {count} rows of this environment take {size}")
-    for key, (shape, dtype) in sorted(replay.layout.items()):
-        shape = (count, replay.lanes, *shape)
+    for key, (shape, dtype) in sorted(layout.items()):
+        shape = (count, lanes, *shape)
         values[key] = array = np.frombuffer(data, dtype, math.prod(shape), offset).reshape(shape)
         offset += array.nbytes
     return values

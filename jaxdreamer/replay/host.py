@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdreamer.config import ConfigError
 from jaxdreamer.memory import available_memory
-from jaxdreamer.replay.layout import Layout, ReplayTooLarge, RingSize, bytes_by_field, check_row, rows_for
+from jaxdreamer.replay.layout import EPISODE, Layout, ReplayTooLarge, RingSize, bytes_by_field, check_row, rows_for
 from jaxdreamer.types import Batch, EnvSpec, Timestep, flatten, unflatten
 
 __all__ = ["HostReplay", "Indices", "ReplayTooLarge"]
@@ -78,7 +78,7 @@ class HostReplay:
             capacity=capacity, lanes=self.lanes, length=self.length, cross_episodes=cross_episodes, guard=self.guard
         )
         self._entry = spec.layout | {f"kept/{key}": item for key, item in (kept or {}).items()}
-        self.layout = self._entry | {"episode": ((), np.dtype(np.int64))}  # of one entry, as read_rows names them
+        self.layout = self._entry | EPISODE  # of one entry, as read_rows names them
         layout = self.layout | {"valid": ((), np.dtype(bool))}
         sizes = bytes_by_field(layout, self.rows_max * self.lanes)
         self.size = RingSize(sizes, self.rows_max, self.lanes, "host")

@@ -12,6 +12,8 @@ from jaxdreamer.memory import human
 from jaxdreamer.types import AnyArray
 
 Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
+EPISODE: Layout = {"episode": ((), np.dtype(np.int64))}
+"""What the host's ring has of an entry beside a flat Batch: how many episodes began in its lane before."""
 
 
 class ReplayTooLarge(ConfigError, MemoryError):
