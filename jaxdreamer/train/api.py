@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jaxdreamer import config as configs
 from jaxdreamer.agent.algorithm import Make
-from jaxdreamer.config import Config, ConfigError, EnvConfig
+from jaxdreamer.config import NO_ENV, Config, ConfigError, EnvConfig
 from jaxdreamer.devices import devices as visible_devices
 from jaxdreamer.devices import keep_compiled
 from jaxdreamer.envs.base import EnvError
@@ -29,7 +29,9 @@ from jaxdreamer.train import run
 from jaxdreamer.train.bench import Split, bench
 from jaxdreamer.train.device.world import DeviceWorld
 from jaxdreamer.train.evaluate import Evaluation
+from jaxdreamer.train.given import located_data
 from jaxdreamer.train.hooks import Hooks
+from jaxdreamer.train.host.no_world import NoWorld
 from jaxdreamer.train.host.world import HostWorld
 from jaxdreamer.train.run import Request, Result
 from jaxdreamer.train.sharing import placement_of, settle_shards
@@ -89,7 +91,11 @@ def train_agent(
     keep_compiled()
     if make is not None:
         config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
-    config, folders = replace(config, env=located(config.env)), [RunDir(logdir)]
+    if config.env.id == NO_ENV and make is None:  # the whole budget is learned from data
+        config = configs.replace(config, {"run.offline": -(-config.run.frames // config.env.action_repeat)})
+    data = located_data(config.replay.data)
+    config = replace(config, env=located(config.env), replay=replace(config.replay, data=data))
+    folders = [RunDir(logdir)]
     on_device = _is_on_device(config, make)
     config = settle_shards(config, folders, placement.devices, on_device=on_device, start_over=start_over)
     request = Request(
@@ -219,12 +225,15 @@ def _is_on_device(config: Config, make: Any) -> bool:
     """Whether :func:`_world` steps environments on the device."""
     if isinstance(make, FunctionalEnv):
         return True
-    return make is None and config.run.loop != "host" and is_functional(config.env)
+    return make is None and config.env.id != NO_ENV and config.run.loop != "host" and is_functional(config.env)
 
 
-def _world(config: Config, make: Any) -> HostWorld | DeviceWorld:
+def _world(config: Config, make: Any) -> HostWorld | DeviceWorld | NoWorld:
     """On the device where the environment is made of pure functions and the host is not asked for."""
+    if config.env.id == NO_ENV and make is None:
+        return NoWorld(config)
     if isinstance(make, FunctionalEnv):
+        _refuse_data(config)
         if config.run.loop == "host":
             raise ConfigError(
                 "run.loop=host: give make=... as a function that returns envs.hosted.host(env, config.env)"
@@ -232,6 +241,7 @@ def _world(config: Config, make: Any) -> HostWorld | DeviceWorld:
         return DeviceWorld(config, make)
     if _is_on_device(config, make):
         _refuse_host_settings(config.env)
+        _refuse_data(config)
         return DeviceWorld(config, make_functional(config.env))
     if config.run.loop == "device" and (make is not None or config.env.backend != "custom"):
         raise ConfigError(
@@ -239,6 +249,14 @@ def _world(config: Config, make: Any) -> HostWorld | DeviceWorld:
             f"env.backend={config.env.backend}"
         )
     return HostWorld(config, make)
+
+
+def _refuse_data(config: Config) -> None:
+    if config.replay.data:
+        raise ConfigError(
+            f"replay.data={config.replay.data} is read by the loop on the host, but this environment is trained on the "
+            "device: set run.loop=host"
+        )
 
 
 def _refuse_host_settings(env: EnvConfig) -> None:
