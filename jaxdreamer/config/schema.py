@@ -198,6 +198,8 @@ class ReplayConfig(Settings):
 
     capacity: int = setting(1_000_000, 1, COUNT)
     """Entries kept, over all environments."""
+    on_disk: bool = False
+    """Keep the entries in files that are mapped into memory, in the run's folder replay/: for more than memory holds."""
     batch_size: int = setting(50, 1)
     """Sequences per update, B."""
     batch_length: int = setting(50, 1)

@@ -24,19 +24,22 @@ from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.files import FileUnusable, list_of, natural, read_whole, require
 from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.replay.layout import EPISODE, Layout, bytes_by_field
+from jaxdreamer.replay.mapped import MappedRing
 from jaxdreamer.saving import remove, replacing, storing
 from jaxdreamer.types import EnvSpec
 
 __all__ = ["CHUNK_BYTES", "FORM", "ReplayDamaged", "blocks", "load", "problems", "prune", "save"]
 
 CHUNK_BYTES = 64 * 2**20
-_VERSION = 2
+_VERSION = 3
+_ROWS = 1024  # of a mapped ring, read at a time
 _NAME = re.compile(r"chunk-[0-9]{12,}-[0-9]{12,}-[0-9a-f]{8}\.bin")
 FORM = {
     "version": lambda value: value == _VERSION,
     "lanes": natural,
     "spec": dict,
     "oldest": natural,
+    "files": lambda value: value is None or (isinstance(value, dict) and natural(value.get("slots"))),
     "state": {**dict.fromkeys(("total", "first", "online", "length"), natural), "closed": [list_of(natural, 2)]},
     "chunks": [
         {
@@ -69,16 +72,18 @@ def save(
         previous: the manifest of the last save, or the one the run was resumed from. None: everything is written.
         chunk_bytes: no chunk is larger, unless a single row is.
 
-    Files of chunks that are no longer needed stay until :func:`prune`: an older checkpoint may still name them.
+    Of a ring that lies in files itself nothing is copied. Chunks that are no longer needed stay until :func:`prune`: an
+    older checkpoint may still name them.
     """
     folder = Path(folder)
     kept = []
     for chunk in previous["chunks"] if previous else []:
         if chunk["stop"] > replay.oldest and _size(folder / chunk["file"]) == chunk["bytes"]:
             kept.append(chunk)
+    files = replay.files
     row_bytes = max(1, replay.size.nbytes // replay.rows_max)
     limit = max(1, chunk_bytes // row_bytes)
-    chunks, row = [], replay.oldest
+    chunks, row = [], replay.total if files else replay.oldest
     for chunk in [*sorted(kept, key=lambda c: c["start"]), None]:
         gap_end = replay.total if chunk is None else chunk["start"]
         while row < gap_end:
@@ -93,6 +98,7 @@ def save(
         "lanes": replay.lanes,
         "spec": replay.spec.to_dict(),
         "oldest": replay.oldest,
+        "files": files,
         # Rows are immutable but for one thing: a resumed run may have closed an episode in a row saved before.
         # state() lists all such rows that are still here, so a chunk never has to be written again.
         "state": replay.state(),
@@ -124,6 +130,8 @@ def load(
     folder = Path(folder)
     _check_fits(replay, folder, manifest)
     state = dict(manifest["state"])
+    if replay.mapped:
+        return _take_over(replay, replay.mapped, manifest, drop_damaged)
     total = state["total"]
     first = max(manifest["oldest"], total - replay.rows_max)
     dropped: list[str] = []
@@ -158,6 +166,37 @@ def load(
     return dropped
 
 
+def _take_over(replay: HostReplay, mapped: MappedRing, manifest: dict[str, Any], drop_damaged: bool) -> list[str]:
+    """:func:`load` of a ring whose files are still there."""
+    files, state = manifest["files"], dict(manifest["state"])
+    lost = _lost(mapped, replay.layout, manifest)
+    if lost and not drop_damaged:
+        raise ReplayDamaged(lost)
+    try:
+        replay.take_over(files["slots"])
+    except FileUnusable:
+        return [lost]  # and the replay is empty
+    if (first := mapped.intact(manifest["oldest"], state["total"])) > manifest["oldest"]:
+        state["first"] = first
+    replay.load_state(state)
+    if replay.rows:  # only the newest row may have been changed since
+        replay.set_ended(files["ended"])
+    return [lost] if lost else []
+
+
+def _lost(mapped: MappedRing, layout: Layout, manifest: dict[str, Any]) -> str:
+    """What is wrong with a ring's files; empty where nothing is."""
+    oldest, total = manifest["oldest"], manifest["state"]["total"]
+    try:
+        mapped.open(layout, manifest["files"]["slots"], manifest["lanes"], "r")
+    except FileUnusable as error:
+        return str(error)
+    first = mapped.intact(oldest, total)
+    return (
+        f"{mapped.folder}: rows {oldest} to {first - 1} of the replay were overwritten since" if first > oldest else ""
+    )
+
+
 def _check_fits(replay: HostReplay, folder: Path, manifest: dict[str, Any]) -> None:
     if manifest["lanes"] != replay.lanes:
         raise ReplayDamaged(
@@ -182,6 +221,9 @@ def blocks(folder: str | os.PathLike[str], manifest: Any, spec: EnvSpec) -> Iter
     require(manifest, FORM, "the replay's manifest")
     _check_spec(Path(folder), manifest, spec)
     lanes, layout = manifest["lanes"], spec.layout | EPISODE
+    if manifest["files"]:
+        yield from _mapped_blocks(Path(folder), manifest, spec)
+        return
     first, closed = manifest["oldest"], np.array(manifest["state"]["closed"], int).reshape(-1, 2)
     for chunk in sorted(manifest["chunks"], key=lambda chunk: chunk["start"]):
         data, entries = _read_checked(Path(folder), chunk), (chunk["stop"] - chunk["start"]) * lanes
@@ -195,9 +237,21 @@ def blocks(folder: str | os.PathLike[str], manifest: Any, spec: EnvSpec) -> Iter
         yield {name: value[skip:] for name, value in rows.items()}
 
 
+def _mapped_blocks(folder: Path, manifest: dict[str, Any], spec: EnvSpec) -> Iterator[dict[str, np.ndarray]]:
+    mapped, slots, total = MappedRing(folder, 0), manifest["files"]["slots"], manifest["state"]["total"]
+    if lost := _lost(mapped, spec.layout, manifest):
+        raise ReplayDamaged(lost)
+    arrays = mapped.open(spec.layout, slots, manifest["lanes"], "r")
+    for start in range(manifest["oldest"], total, _ROWS):
+        places = np.arange(start, min(start + _ROWS, total)) % slots
+        yield {name: array[places] for name, array in arrays.items()}
+
+
 def problems(folder: str | os.PathLike[str], manifest: Any) -> list[str]:
     """What is wrong with the manifest's chunk files, by reading them all; empty where :func:`load` will succeed."""
     found = []
+    if manifest["files"] and (lost := _lost(MappedRing(Path(folder), 0), {}, manifest)):
+        found.append(lost)
     for chunk in manifest["chunks"]:
         try:
             _read_checked(Path(folder), chunk)

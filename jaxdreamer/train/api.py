@@ -252,11 +252,12 @@ def _world(config: Config, make: Any) -> HostWorld | DeviceWorld | NoWorld:
 
 
 def _refuse_data(config: Config) -> None:
-    if config.replay.data:
-        raise ConfigError(
-            f"replay.data={config.replay.data} is read by the loop on the host, but this environment is trained on the "
-            "device: set run.loop=host"
-        )
+    for key, value in {"data": config.replay.data, "on_disk": config.replay.on_disk}.items():
+        if value:
+            raise ConfigError(
+                f"replay.{key}={value} is for the loop on the host, but this environment is trained on the device: set "
+                "run.loop=host"
+            )
 
 
 def _refuse_host_settings(env: EnvConfig) -> None:

@@ -18,7 +18,7 @@ from jaxdreamer.types import EnvSpec
 
 # A run's stored experience and parameters mean nothing under another value of these.
 FIXED = ("seed", "algorithm", "env.", "model.", "replay.capacity", "replay.context", "replay.shards",
-         "replay.held_out")  # fmt: skip
+         "replay.held_out", "replay.on_disk")  # fmt: skip
 
 
 def load_run(logdir: str | os.PathLike[str]) -> tuple[Config, EnvSpec]:

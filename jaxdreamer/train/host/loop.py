@@ -20,6 +20,7 @@ from jaxdreamer.files import FileUnusable, list_of, natural, number
 from jaxdreamer.record import checkpoint
 from jaxdreamer.replay import disk
 from jaxdreamer.replay.host import HostReplay, Indices
+from jaxdreamer.replay.mapped import MappedRing
 from jaxdreamer.replay.mixture import Mixture
 from jaxdreamer.replay.prefetch import Gatherer, Prefetcher
 from jaxdreamer.train import given
@@ -108,6 +109,7 @@ class HostLoop(Loop):
             cross_episodes=config.replay.cross_episodes,
             guard=guard,
             kept=kept_layout(self.algorithm),
+            mapped=self._mapped() if config.replay.on_disk else None,
         )
         self.memory = self.replay.size.brief()
         self.given = given.open_given(config, self.algorithm, envs.spec)
@@ -128,6 +130,12 @@ class HostLoop(Loop):
         self._unread: Learned | None = None  # of the last call
         self.traces = 0  # times the update was traced; a test holds it at one
         self._manifest: dict[str, Any] | None = None
+
+    def _mapped(self) -> MappedRing:
+        """Files with room for the rows that come after the oldest checkpoint that is kept."""
+        run = self.config.run
+        rows = -(-run.checkpoint_every // self.envs.num_envs)
+        return MappedRing(self.rundir.replay, (run.keep_checkpoints + 1) * rows)
 
     # ---- the loop ------------------------------------------------------------------------------------------------
 
