@@ -91,11 +91,7 @@ def train_agent(
     keep_compiled()
     if make is not None:
         config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
-    if config.env.id == NO_ENV and make is None:  # the whole budget is learned from data
-        config = configs.replace(config, {"run.offline": -(-config.run.frames // config.env.action_repeat)})
-    data = located_data(config.replay.data)
-    config = replace(config, env=located(config.env), replay=replace(config.replay, data=data))
-    folders = [RunDir(logdir)]
+    config, folders = _settled(config, make), [RunDir(logdir)]
     on_device = _is_on_device(config, make)
     config = settle_shards(config, folders, placement.devices, on_device=on_device, start_over=start_over)
     request = Request(
@@ -219,6 +215,14 @@ def evaluate_agent(
             raise EnvError(f"{film} was not written: drawing the environment failed (see above)")
         video.save_video(film, evaluation.frames, evaluation.frame_rate)
     return evaluation
+
+
+def _settled(config: Config, make: Any) -> Config:
+    """The configuration with absolute paths, and with all of the budget offline where there is no environment."""
+    if config.env.id == NO_ENV and make is None:
+        config = configs.replace(config, {"run.offline": -(-config.run.frames // config.env.action_repeat)})
+    data = located_data(config.replay.data)
+    return replace(config, env=located(config.env), replay=replace(config.replay, data=data))
 
 
 def _is_on_device(config: Config, make: Any) -> bool:
