@@ -7,6 +7,7 @@ reward are zero, and ``is_last`` for its last one alone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ class DataError(JaxdreamerError, ValueError):
 
 
 def split(blocks: Iterable[Mapping[str, np.ndarray]], names: Iterable[str]) -> Iterator[Episode]:
-    """Episodes of rows that come block after block, in the order in which they end, lane by lane.
+    """Episodes of rows that come block after block, in the order in which they end; of one row, lane by lane.
 
     An episode whose beginning or end is not there begins with its first entry and ends with its last one, which is not
     terminal then. Those of a single entry are left out: nothing was decided in them.
@@ -39,18 +40,25 @@ def split(blocks: Iterable[Mapping[str, np.ndarray]], names: Iterable[str]) -> I
     names = list(names)
     parts: dict[int, list[Episode]] = {}
     for block in blocks:
-        rows, lanes = block["is_first"].shape
-        for lane in range(lanes):
-            first, last = block["is_first"][:, lane], block["is_last"][:, lane]
-            cuts = np.unique(np.concatenate([[0], np.flatnonzero(first), np.flatnonzero(last) + 1, [rows]]))
-            for start, stop in zip(cuts[:-1].tolist(), cuts[1:].tolist()):
-                if first[start]:
-                    yield from _whole(parts.pop(lane, []))
-                parts.setdefault(lane, []).append({name: block[name][start:stop, lane].copy() for name in names})
-                if last[stop - 1]:
-                    yield from _whole(parts.pop(lane))
+        for stop, lane, start in _pieces(block["is_first"], block["is_last"]):
+            if block["is_first"][start, lane]:
+                yield from _whole(parts.pop(lane, []))
+            parts.setdefault(lane, []).append({name: block[name][start:stop, lane].copy() for name in names})
+            if block["is_last"][stop - 1, lane]:
+                yield from _whole(parts.pop(lane))
     for lane in sorted(parts):
         yield from _whole(parts[lane])
+
+
+def _pieces(first: np.ndarray, last: np.ndarray) -> list[tuple[int, int, int]]:
+    """Where rows [rows, lanes] are of one episode: (stop, lane, start), by where they end."""
+    rows, lanes = first.shape
+    found = []
+    for lane in range(lanes):
+        begins, ends = np.flatnonzero(first[:, lane]), np.flatnonzero(last[:, lane]) + 1
+        cuts = np.unique(np.concatenate([[0], begins, ends, [rows]])).tolist()
+        found += [(stop, lane, start) for start, stop in itertools.pairwise(cuts)]
+    return sorted(found)
 
 
 def _whole(parts: list[Episode]) -> Iterator[Episode]:
