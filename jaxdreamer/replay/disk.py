@@ -188,7 +188,7 @@ def _lost(mapped: MappedRing, layout: Layout, manifest: dict[str, Any]) -> str:
     """What is wrong with a ring's files; empty where nothing is."""
     oldest, total = manifest["oldest"], manifest["state"]["total"]
     try:
-        mapped.open(layout, manifest["files"]["slots"], manifest["lanes"], "r")
+        mapped.open(layout, manifest["files"]["slots"], manifest["lanes"])
     except FileUnusable as error:
         return str(error)
     first = mapped.intact(oldest, total)
@@ -238,10 +238,10 @@ def blocks(folder: str | os.PathLike[str], manifest: Any, spec: EnvSpec) -> Iter
 
 
 def _mapped_blocks(folder: Path, manifest: dict[str, Any], spec: EnvSpec) -> Iterator[dict[str, np.ndarray]]:
-    mapped, slots, total = MappedRing(folder, 0), manifest["files"]["slots"], manifest["state"]["total"]
+    mapped, slots, total = MappedRing(folder, reader=True), manifest["files"]["slots"], manifest["state"]["total"]
     if lost := _lost(mapped, spec.layout, manifest):
         raise ReplayDamaged(lost)
-    arrays = mapped.open(spec.layout, slots, manifest["lanes"], "r")
+    arrays = mapped.open(spec.layout, slots, manifest["lanes"])
     for start in range(manifest["oldest"], total, _ROWS):
         places = np.arange(start, min(start + _ROWS, total)) % slots
         yield {name: array[places] for name, array in arrays.items()}
@@ -250,7 +250,7 @@ def _mapped_blocks(folder: Path, manifest: dict[str, Any], spec: EnvSpec) -> Ite
 def problems(folder: str | os.PathLike[str], manifest: Any) -> list[str]:
     """What is wrong with the manifest's chunk files, by reading them all; empty where :func:`load` will succeed."""
     found = []
-    if manifest["files"] and (lost := _lost(MappedRing(Path(folder), 0), {}, manifest)):
+    if manifest["files"] and (lost := _lost(MappedRing(Path(folder), reader=True), {}, manifest)):
         found.append(lost)
     for chunk in manifest["chunks"]:
         try:

@@ -28,11 +28,12 @@ _MOST_ON_DISK = 0.95
 class MappedRing:
     """Files ``ring-NAME.bin`` in a folder, one for each array of an entry, of ``slots`` rows and ``lanes`` entries a row.
 
-    Constructing it touches nothing; :meth:`create` or :meth:`open` do.
+    Constructing it touches nothing; :meth:`create` or :meth:`open` do. A ``reader`` changes nothing in files that are
+    there: what it writes it keeps to itself.
     """
 
-    def __init__(self, folder: Path, slack: int):
-        self.folder, self.slack = folder, slack
+    def __init__(self, folder: Path, slack: int = 0, *, reader: bool = False):
+        self.folder, self.slack, self._mode = folder, slack, "c" if reader else "r+"
         self.numbers = np.zeros(0, np.int64)  # of the row in every place; -1 where it is being written
         self._maps: list[np.memmap] = []
 
@@ -61,7 +62,7 @@ class MappedRing:
         self.numbers[:] = -1
         return arrays
 
-    def open(self, layout: Layout, slots: int, lanes: int, mode: Any = "r+") -> dict[str, np.ndarray]:
+    def open(self, layout: Layout, slots: int, lanes: int) -> dict[str, np.ndarray]:
         """The arrays in the files. FileUnusable where one is missing, a link, or of another size."""
         for name, shape, dtype in self._files(layout, slots, lanes):
             path, size = self.path(name), math.prod(shape) * dtype.itemsize
@@ -71,7 +72,7 @@ class MappedRing:
                 found = os.fstat(file.fileno()).st_size
             if found != size:
                 raise FileUnusable(f"{path} has {found} bytes instead of {size}")
-        return self._map(layout, slots, lanes, mode)
+        return self._map(layout, slots, lanes, self._mode)
 
     def path(self, name: str) -> Path:
         """Of the file of an array."""

@@ -90,6 +90,19 @@ def test_what_was_overwritten_or_is_gone_is_told_and_can_be_done_without(tmp_pat
     assert again.rows == 3
 
 
+def test_who_only_reads_it_changes_nothing(tmp_path):
+    replay = mapped(tmp_path)
+    feed = Feed(replay)
+    feed.add_many(31)
+    manifest = through_json(disk.save(replay, tmp_path))
+    bytes_before = (tmp_path / "ring-is_last.bin").read_bytes()
+    reader = make(mapped=MappedRing(tmp_path, reader=True))
+    disk.load(reader, tmp_path, manifest)
+    reader.close_episode(0)
+    assert content_hash(reader) != content_hash(replay) and reader.oldest == replay.oldest
+    assert (tmp_path / "ring-is_last.bin").read_bytes() == bytes_before
+
+
 def test_its_episodes_are_exported_as_those_in_memory(tmp_path):
     found = []
     for name, replay in {"files": mapped(tmp_path / "files"), "memory": make()}.items():
