@@ -29,9 +29,9 @@ AGENT_ACTION = "agent_action"
 _ID = re.compile(r"[-\w]+-v\d+")
 
 
-def _minari() -> Any:
-    import_extra("h5py", "data", "a Minari dataset")
-    return import_extra("minari", "data", "a Minari dataset")
+def _minari(purpose: str) -> Any:
+    import_extra("h5py", "data", purpose)
+    return import_extra("minari", "data", purpose)
 
 
 def write(
@@ -47,7 +47,7 @@ def write(
         action_bound: the run's ``env.action_bound``.
         about: texts for the dataset's metadata.
     """
-    minari = _minari()
+    minari = _minari("writing a Minari dataset")
     from minari.dataset.minari_storage import MinariStorage
 
     if not _ID.fullmatch(folder.name):
@@ -157,7 +157,7 @@ def open_dataset(path: str, env: EnvConfig) -> Dataset:
 
     ``env`` says how its spaces are read: ``image_size``, ``exclude``, ``action_bound``. ConfigError where there is none.
     """
-    minari = _minari()
+    minari = _minari(f"{shown(path)} is no folder of arrays, and reading a Minari dataset")
     try:
         folder = Path(path)
         stored = minari.MinariDataset(folder / "data") if folder.is_dir() else minari.load_dataset(path)

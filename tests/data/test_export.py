@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
-from jaxdreamer.config import ConfigError, EnvConfig
+from jaxdreamer.config import ConfigError, EnvConfig, MissingExtra
 from jaxdreamer.data import minari_io, npz
 from jaxdreamer.data.episodes import DataError
 from jaxdreamer.data.export import export_data
@@ -115,6 +117,14 @@ def test_a_dataset_that_others_recorded_is_read_as_an_environment_is(tmp_path, m
     assert episodes[0]["is_last"].tolist() == [False] * 7 + [True] and not episodes[0]["is_terminal"].any()
     with pytest.raises(DataError, match=r"'others/cartpole-v1' is neither a folder of episodes nor a Minari dataset"):
         open_source("others/cartpole-v1", EnvConfig())
+
+
+def test_without_minari_its_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "minari", None)
+    with pytest.raises(
+        MissingExtra, match=r"'pendulum-v0' is no folder of arrays, and reading (.|\n)*jaxdreamer\[data\]"
+    ):
+        open_source("pendulum-v0", EnvConfig())
 
 
 def test_files_that_are_no_episodes_are_refused_by_name(run, tmp_path):
