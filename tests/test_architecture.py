@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "jaxdreamer"
 FLOORS = {
     "errors": -3, "families": -3, "files": -2, "memory": -2, "saving": -1, "values": -1,
-    "types": 0, "config": 0, "devices": 1, "__init__": 5, "cli": 5, "__main__": 6,
-    "ops": 1, "nets": 2, "agent": 3, "replay": 3, "envs": 3, "record": 3, "train": 4, "deploy": 4, "doctor": 4,
+    "types": 0, "config": 0, "devices": 1, "__init__": 6, "cli": 6, "__main__": 7,
+    "ops": 1, "nets": 2, "agent": 3, "replay": 3, "envs": 3, "record": 3, "data": 4, "train": 5, "deploy": 5, "doctor": 5,
 }  # fmt: skip
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Which rooms a third-party library may be imported in; the rest of the house sees it through them.
@@ -22,6 +22,7 @@ OWNED = {
     "optax": {"agent"},
     "tensorboardX": {"record"},
     "wandb": {"record"},
+    "minari": {"data"},
     "imageio": {"record"},
     "matplotlib": {"record"},
 }

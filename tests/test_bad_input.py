@@ -39,6 +39,35 @@ ROWS = {
 
 # Rows by the test that holds them.
 TESTED = {
+    "tests/replay/test_mapped.py": {
+        "replay on disk for which there is no room": "test_room_that_the_disk_does_not_have_is_refused_at_the_start",
+        "rows of a replay on disk that were overwritten, or whose files are gone": (
+            "test_what_was_overwritten_or_is_gone_is_told_and_can_be_done_without"
+        ),
+    },
+    "tests/data/test_episodes.py": {
+        "a recording with numbers that are not finite, actions out of range, ends amid an episode": (
+            "test_what_cannot_be_learned_from_is_refused_by_its_place"
+        ),
+    },
+    "tests/data/test_export.py": {
+        "`--data` that leads to nothing": "test_a_dataset_that_others_recorded_is_read_as_an_environment_is",
+        "a file that is no `.npz`": "test_files_that_are_no_episodes_are_refused_by_name",
+        "an export to a folder that is in use": "test_exported_and_read_back_it_is_the_same",
+    },
+    "tests/train/test_given.py": {
+        "a recording of other spaces": "test_other_spaces_are_refused_with_what_was_found_and_expected",
+        "data that changed since the run began": (
+            "test_what_it_was_given_must_be_the_same_when_it_goes_on_wherever_it_lies"
+        ),
+        "`offline`, `data_fraction`, `held_out` or `--env none` without `--data`": (
+            "test_what_cannot_be_is_refused_in_a_sentence"
+        ),
+        "more episodes kept apart than there are, or shorter ones than a sequence": (
+            "test_what_cannot_be_is_refused_in_a_sentence"
+        ),
+        "`--data` or `on_disk` on the device": "test_what_cannot_be_is_refused_in_a_sentence",
+    },
     "tests/train/test_stop.py": {
         "Ctrl-C, twice": "test_a_first_ctrl_c_amid_a_compile_is_answered_at_once_and_a_second_leaves",
         "a terminal or a job that ends under a run": (

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jaxdreamer import config as configs
-from jaxdreamer.cli import benching, completing, environments, exporting, looking, sweeping, training, words
+from jaxdreamer.cli import benching, completing, data, environments, exporting, looking, sweeping, training, words
 from jaxdreamer.cli.training import parse_train
 from jaxdreamer.config import Config
 from jaxdreamer.errors import ConfigError, JaxdreamerError, nearest, shown
@@ -143,6 +143,7 @@ COMMANDS = {
     "report": Command(looking.report, looking.ReportOptions),
     "plot": Command(looking.plot, looking.PlotOptions),
     "export": Command(exporting.export, exporting.ExportOptions),
+    "data": Command(data.data, data.DataOptions),
     "bench": Command(benching.bench, benching.BenchOptions, configs.preset),
     "presets": Command(_presets, PresetsOptions),
     "metrics": Command(_metrics, MetricsOptions),

@@ -174,11 +174,11 @@ def train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
         results = train_seeds(config, logdir, options.seeds, **shared)
     else:
         results = [train_agent(config, logdir, drop_damaged_replay=options.drop_damaged_replay, crew=crew, **shared)]
-    outcomes = [Outcome(RunDir(one.logdir), one.evaluation.metrics()) for one in results if one.evaluation is not None]
-    if len(outcomes) < len(results):
+    if not all(one.finished for one in results):
         return 130
     if not crew.leads:
         return 0
+    outcomes = [Outcome(RunDir(one.logdir), one.evaluation.metrics() if one.evaluation else {}) for one in results]
     for line in card(outcomes, trust_word(config.env)):
         say(console, line)
     return 0

@@ -5,6 +5,7 @@ group and field, ``model.deter_size``; as no field name occurs in two groups, th
 """
 
 from jaxdreamer.config.environment import (
+    NO_ENV,
     CameraOptions,
     DrawingOptions,
     EnvConfig,

@@ -12,6 +12,9 @@ from jaxdreamer.config.settings import Settings, hints, setting
 from jaxdreamer.errors import ConfigError, nearest, shown
 from jaxdreamer.files import safe_name
 
+NO_ENV = "none"
+"""The ``env.id`` of a run that has no environment: it learns from ``replay.data`` alone."""
+
 
 @dataclass(frozen=True)
 class Options(Settings):
@@ -42,7 +45,7 @@ class EnvConfig(Settings):
     """Which environment, and how it is seen and stepped."""
 
     id: str = "Pendulum-v1"
-    """The task's name in its library."""
+    """The task's name in its library. none: there is no environment, only replay.data."""
     backend: str = "gym"
     """Which library makes it; `jaxdreamer envs` lists what is installed."""
     obs: Literal["auto", "state", "pixels", "both"] = "auto"

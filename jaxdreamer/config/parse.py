@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jaxdreamer import families, values
-from jaxdreamer.config.environment import DrawingOptions, options_of, replace_env
+from jaxdreamer.config.environment import NO_ENV, DrawingOptions, options_of, replace_env
 from jaxdreamer.config.presets import PRESETS
 from jaxdreamer.config.schema import Config
 from jaxdreamer.config.settings import check_limits, hints, members
@@ -139,6 +139,13 @@ def _validate(config: Config) -> Config:
         raise ConfigError("replay.online gives out sequences that cross episodes: it needs replay.cross_episodes=true")
     if config.run.start_parts != "all" and not config.run.start:
         raise ConfigError(f"run.start_parts={config.run.start_parts} says what is taken from run.start, which is empty")
+    if not config.replay.data:
+        needing = {"replay.data_fraction": config.replay.data_fraction, "replay.held_out": config.replay.held_out}
+        for key, value in (needing | {"run.offline": config.run.offline}).items():
+            if value:
+                raise ConfigError(f"{key}={value:g} needs experience to learn from: set replay.data (--data PATH)")
+        if config.env.id == NO_ENV:
+            raise ConfigError(f"env.id={NO_ENV} learns from data alone: set replay.data (--data PATH)")
     per_env = config.replay.capacity // config.env.num_envs
     if per_env < 2 * config.replay.batch_length:
         raise ConfigError(

@@ -198,6 +198,8 @@ class ReplayConfig(Settings):
 
     capacity: int = setting(1_000_000, 1, COUNT)
     """Entries kept, over all environments."""
+    on_disk: bool = False
+    """Keep the entries in files that are mapped into memory, in the run's folder replay/: for more than memory holds."""
     batch_size: int = setting(50, 1)
     """Sequences per update, B."""
     batch_length: int = setting(50, 1)
@@ -209,6 +211,14 @@ class ReplayConfig(Settings):
     cross_episodes: bool = True
     """Let a sequence run over an episode's end into the next (the state is reset there). Off, as V1 and V2 sample: only
     one that begins with an episode shorter than a sequence."""
+    data: str = ""
+    """Recorded experience to learn from: a folder of episodes (`jaxdreamer data export`), or the folder or id of a Minari
+    dataset. It stays as it is, beside what the run collects."""
+    data_fraction: float | None = setting(None, 0, 1)
+    """Share of every batch that is drawn from data, once the run has collected enough itself. none: every sequence, given or
+    collected, is equally likely."""
+    held_out: int = setting(0, 0, 1_000_000)
+    """Episodes of data that are not learned from: each evaluation logs how well the model predicts them (held_out/*)."""
     shards: int = setting(0, 0)
     """Groups of environments on the device, that every batch is drawn from in equal parts. Devices share them out: what is
     learned depends on this and not on them. 0: one group, or as many as there are devices when the run begins."""
@@ -220,6 +230,9 @@ class RunConfig(Settings):
 
     frames: int = setting(5_000_000, 1, COUNT)
     """Budget: entries x action_repeat, prefill included."""
+    offline: int = setting(0, 0, COUNT)
+    """Entries at the beginning that are not collected: the agent learns from replay.data as often as if they were. As many
+    as the budget: no environment is ever stepped."""
     prefill: int = setting(2500, 0, COUNT)
     """Entries before learning."""
     prefill_policy: Literal["random", "agent"] = "random"

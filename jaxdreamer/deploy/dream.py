@@ -20,6 +20,7 @@ from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.replay import disk
 from jaxdreamer.replay.host import HostReplay
+from jaxdreamer.replay.mapped import MappedRing
 from jaxdreamer.types import Array, Batch, Latent, Observation, PyTree
 
 Ends = float | Literal["sample"]
@@ -189,6 +190,7 @@ def _windows(agent: Agent, rundir: RunDir, seed: int) -> tuple[Batch, np.ndarray
         length=length,
         cross_episodes=True,
         kept=kept_layout(agent.algorithm),
+        mapped=MappedRing(rundir.replay, reader=True) if manifest["files"] else None,
     )
     disk.load(replay, rundir.replay, manifest)
     batch = replay.gather(replay.sample_indices(np.random.default_rng(seed), _WINDOWS))

@@ -21,7 +21,7 @@ class Outcome(NamedTuple):
     """A finished run: its folder, and its last evaluation."""
 
     rundir: RunDir
-    scores: dict[str, float]  # by the names of the metrics
+    scores: dict[str, float]  # by the names of the metrics; empty where there is no environment
 
 
 def block(title: str, rows: Sequence[Row]) -> list[str]:
@@ -38,7 +38,10 @@ def card(outcomes: Sequence[Outcome], trust: str = "") -> list[str]:
     first = outcomes[0].rundir
     folder = first.path.parent if len(outcomes) > 1 else first.path
     records = metrics.read(first.metrics)
-    rows = _returns(outcomes) + (_course(first, records) if len(outcomes) == 1 else _seeds(outcomes))
+    played = bool(outcomes[0].scores)
+    rows = (_returns(outcomes) if played else []) + (
+        _course(first, records) if len(outcomes) == 1 else _seeds(outcomes)
+    )
     rows += [("frames", f"{records[-1]['env_frames']:,}, {records[-1]['updates']:,} updates")] if records else []
     rows.append(
         ("time", f"{clock_time(sessions.wall_seconds(sessions.read(first.sessions), records))}, evaluations included")
@@ -47,7 +50,8 @@ def card(outcomes: Sequence[Outcome], trust: str = "") -> list[str]:
     rows += [("film", str(film)) for film in films[-1:]]
     rows.append(("folder", str(folder)))
     word = shell_word(folder)
-    rows.append(("play it", f"jaxdreamer evaluate {word}{trust}"))
+    if played:
+        rows.append(("play it", f"jaxdreamer evaluate {word}{trust}"))
     if len(outcomes) == 1 and checkpoint.steps(first.best):
         rows.append(("the best", f"jaxdreamer evaluate {word} --best{trust}"))
     rows.append(("look at it", f"jaxdreamer report {word}"))

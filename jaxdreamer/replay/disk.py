@@ -14,28 +14,32 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxdreamer.errors import JaxdreamerError
-from jaxdreamer.files import FileUnusable, list_of, natural, read_whole
+from jaxdreamer.files import FileUnusable, list_of, natural, read_whole, require
 from jaxdreamer.replay.host import HostReplay
-from jaxdreamer.replay.layout import bytes_by_field
+from jaxdreamer.replay.layout import EPISODE, Layout, bytes_by_field
+from jaxdreamer.replay.mapped import MappedRing
 from jaxdreamer.saving import remove, replacing, storing
+from jaxdreamer.types import EnvSpec
 
-__all__ = ["CHUNK_BYTES", "FORM", "ReplayDamaged", "load", "problems", "prune", "save"]
+__all__ = ["CHUNK_BYTES", "FORM", "ReplayDamaged", "blocks", "load", "problems", "prune", "save"]
 
 CHUNK_BYTES = 64 * 2**20
-_VERSION = 2
+_VERSION = 3
+_ROWS = 1024  # of a mapped ring, read at a time
 _NAME = re.compile(r"chunk-[0-9]{12,}-[0-9]{12,}-[0-9a-f]{8}\.bin")
 FORM = {
     "version": lambda value: value == _VERSION,
     "lanes": natural,
     "spec": dict,
     "oldest": natural,
+    "files": lambda value: value is None or (isinstance(value, dict) and natural(value.get("slots"))),
     "state": {**dict.fromkeys(("total", "first", "online", "length"), natural), "closed": [list_of(natural, 2)]},
     "chunks": [
         {
@@ -68,16 +72,18 @@ def save(
         previous: the manifest of the last save, or the one the run was resumed from. None: everything is written.
         chunk_bytes: no chunk is larger, unless a single row is.
 
-    Files of chunks that are no longer needed stay until :func:`prune`: an older checkpoint may still name them.
+    Of a ring that lies in files itself nothing is copied. Chunks that are no longer needed stay until :func:`prune`: an
+    older checkpoint may still name them.
     """
     folder = Path(folder)
     kept = []
     for chunk in previous["chunks"] if previous else []:
         if chunk["stop"] > replay.oldest and _size(folder / chunk["file"]) == chunk["bytes"]:
             kept.append(chunk)
+    files = replay.files
     row_bytes = max(1, replay.size.nbytes // replay.rows_max)
     limit = max(1, chunk_bytes // row_bytes)
-    chunks, row = [], replay.oldest
+    chunks, row = [], replay.total if files else replay.oldest
     for chunk in [*sorted(kept, key=lambda c: c["start"]), None]:
         gap_end = replay.total if chunk is None else chunk["start"]
         while row < gap_end:
@@ -92,6 +98,7 @@ def save(
         "lanes": replay.lanes,
         "spec": replay.spec.to_dict(),
         "oldest": replay.oldest,
+        "files": files,
         # Rows are immutable but for one thing: a resumed run may have closed an episode in a row saved before.
         # state() lists all such rows that are still here, so a chunk never has to be written again.
         "state": replay.state(),
@@ -123,6 +130,8 @@ def load(
     folder = Path(folder)
     _check_fits(replay, folder, manifest)
     state = dict(manifest["state"])
+    if replay.mapped:
+        return _take_over(replay, replay.mapped, manifest, drop_damaged)
     total = state["total"]
     first = max(manifest["oldest"], total - replay.rows_max)
     dropped: list[str] = []
@@ -136,7 +145,7 @@ def load(
         if stop + shift != row:
             raise ReplayDamaged(f"{folder}: the manifest's chunks leave rows {stop} to {row - shift} out, or overlap")
         try:
-            values = _rows(replay, _read_checked(folder, chunk), chunk)
+            values = _rows(replay.layout, replay.lanes, _read_checked(folder, chunk), chunk)
         except ReplayDamaged as error:
             if not drop_damaged:
                 raise
@@ -157,22 +166,92 @@ def load(
     return dropped
 
 
+def _take_over(replay: HostReplay, mapped: MappedRing, manifest: dict[str, Any], drop_damaged: bool) -> list[str]:
+    """:func:`load` of a ring whose files are still there."""
+    files, state = manifest["files"], dict(manifest["state"])
+    lost = _lost(mapped, replay.layout, manifest)
+    if lost and not drop_damaged:
+        raise ReplayDamaged(lost)
+    try:
+        replay.take_over(files["slots"])
+    except FileUnusable:
+        return [lost]  # and the replay is empty
+    if (first := mapped.intact(manifest["oldest"], state["total"])) > manifest["oldest"]:
+        state["first"] = first
+    replay.load_state(state)
+    if replay.rows:  # only the newest row may have been changed since
+        replay.set_ended(files["ended"])
+    return [lost] if lost else []
+
+
+def _lost(mapped: MappedRing, layout: Layout, manifest: dict[str, Any]) -> str:
+    """What is wrong with a ring's files; empty where nothing is."""
+    oldest, total = manifest["oldest"], manifest["state"]["total"]
+    try:
+        mapped.open(layout, manifest["files"]["slots"], manifest["lanes"])
+    except FileUnusable as error:
+        return str(error)
+    first = mapped.intact(oldest, total)
+    return (
+        f"{mapped.folder}: rows {oldest} to {first - 1} of the replay were overwritten since" if first > oldest else ""
+    )
+
+
 def _check_fits(replay: HostReplay, folder: Path, manifest: dict[str, Any]) -> None:
     if manifest["lanes"] != replay.lanes:
         raise ReplayDamaged(
             f"{folder} was written with {manifest['lanes']} environments side by side, this run has {replay.lanes}: "
             f"set env.num_envs={manifest['lanes']}"
         )
-    if manifest["spec"] != replay.spec.to_dict():
+    _check_spec(folder, manifest, replay.spec)
+
+
+def _check_spec(folder: Path, manifest: dict[str, Any], spec: EnvSpec) -> None:
+    if manifest["spec"] != spec.to_dict():
         raise ReplayDamaged(
-            f"{folder} was written for another environment: it holds {manifest['spec']}, this run needs "
-            f"{replay.spec.to_dict()}"
+            f"{folder} was written for another environment: it holds {manifest['spec']}, this run needs {spec.to_dict()}"
         )
+
+
+def blocks(folder: str | os.PathLike[str], manifest: Any, spec: EnvSpec) -> Iterator[dict[str, np.ndarray]]:
+    """The rows of a manifest, oldest first, chunk by chunk: arrays [rows, lanes, ...] by the names of a flat Batch.
+
+    What algorithms keep is among them as bytes only, ``kept/``. Raises FileUnusable, ReplayDamaged.
+    """
+    require(manifest, FORM, "the replay's manifest")
+    _check_spec(Path(folder), manifest, spec)
+    lanes, layout = manifest["lanes"], spec.layout | EPISODE
+    if manifest["files"]:
+        yield from _mapped_blocks(Path(folder), manifest, spec)
+        return
+    first, closed = manifest["oldest"], np.array(manifest["state"]["closed"], int).reshape(-1, 2)
+    for chunk in sorted(manifest["chunks"], key=lambda chunk: chunk["start"]):
+        data, entries = _read_checked(Path(folder), chunk), (chunk["stop"] - chunk["start"]) * lanes
+        known = sum(bytes_by_field(layout, 1).values())
+        kept: Layout = {"kept/": ((max(0, len(data) // max(1, entries) - known),), np.dtype(np.uint8))}
+        rows = _rows(layout | kept, lanes, data, chunk)
+        rows["is_last"] = rows["is_last"].copy()
+        for row, lane in closed[(closed[:, 0] >= chunk["start"]) & (closed[:, 0] < chunk["stop"])]:
+            rows["is_last"][row - chunk["start"], lane] = True
+        skip = max(0, first - chunk["start"])
+        yield {name: value[skip:] for name, value in rows.items()}
+
+
+def _mapped_blocks(folder: Path, manifest: dict[str, Any], spec: EnvSpec) -> Iterator[dict[str, np.ndarray]]:
+    mapped, slots, total = MappedRing(folder, reader=True), manifest["files"]["slots"], manifest["state"]["total"]
+    if lost := _lost(mapped, spec.layout, manifest):
+        raise ReplayDamaged(lost)
+    arrays = mapped.open(spec.layout, slots, manifest["lanes"])
+    for start in range(manifest["oldest"], total, _ROWS):
+        places = np.arange(start, min(start + _ROWS, total)) % slots
+        yield {name: array[places] for name, array in arrays.items()}
 
 
 def problems(folder: str | os.PathLike[str], manifest: Any) -> list[str]:
     """What is wrong with the manifest's chunk files, by reading them all; empty where :func:`load` will succeed."""
     found = []
+    if manifest["files"] and (lost := _lost(MappedRing(Path(folder), reader=True), {}, manifest)):
+        found.append(lost)
     for chunk in manifest["chunks"]:
         try:
             _read_checked(Path(folder), chunk)
@@ -215,14 +294,14 @@ def _read_checked(folder: Path, chunk: dict[str, Any]) -> bytes:
         raise ReplayDamaged(str(error)) from error
 
 
-def _rows(replay: HostReplay, data: bytes, chunk: dict[str, Any]) -> dict[str, np.ndarray]:
+def _rows(layout: Layout, lanes: int, data: bytes, chunk: dict[str, Any]) -> dict[str, np.ndarray]:
     """A chunk's rows by field, [rows, lanes, ...]."""
     values, offset, count = {}, 0, chunk["stop"] - chunk["start"]
-    size = sum(bytes_by_field(replay.layout, count * replay.lanes).values())
+    size = sum(bytes_by_field(layout, count * lanes).values())
     if size != len(data):
         raise ReplayDamaged(f"{chunk['file']} has {len(data)} bytes, {count} rows of this environment take {size}")
-    for key, (shape, dtype) in sorted(replay.layout.items()):
-        shape = (count, replay.lanes, *shape)
+    for key, (shape, dtype) in sorted(layout.items()):
+        shape = (count, lanes, *shape)
         values[key] = array = np.frombuffer(data, dtype, math.prod(shape), offset).reshape(shape)
         offset += array.nbytes
     return values

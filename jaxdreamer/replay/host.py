@@ -8,36 +8,15 @@ index stays meaningful (and can be written into a checkpoint) however often the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from jaxdreamer.config import ConfigError
-from jaxdreamer.memory import available_memory
-from jaxdreamer.replay.layout import Layout, ReplayTooLarge, RingSize, bytes_by_field, check_row, rows_for
-from jaxdreamer.types import Batch, EnvSpec, Timestep, flatten, unflatten
+from jaxdreamer.replay.layout import EPISODE, Indices, Layout, ReplayEmpty, checked_row, in_memory, rows_for, zeros
+from jaxdreamer.replay.mapped import MappedRing
+from jaxdreamer.types import Batch, EnvSpec, Timestep, unflatten
 
-__all__ = ["HostReplay", "Indices", "ReplayTooLarge"]
-
-
-class ReplayEmpty(ConfigError, LookupError):
-    """No sequence of the wanted length can be sampled (yet)."""
-
-
-class Indices(NamedTuple):
-    """Which windows a batch is made of."""
-
-    start: np.ndarray  # int64 [count], absolute row of the window's first entry
-    lane: np.ndarray  # int64 [count]
-
-    def to_json(self) -> dict[str, list[int]]:
-        """Plain lists, for a checkpoint."""
-        return {"start": self.start.tolist(), "lane": self.lane.tolist()}
-
-    @staticmethod
-    def from_json(data: dict[str, list[int]]) -> Indices:
-        """Read what :meth:`to_json` wrote."""
-        return Indices(np.asarray(data["start"], np.int64), np.asarray(data["lane"], np.int64))
+__all__ = ["HostReplay", "Indices"]
 
 
 class HostReplay:
@@ -54,9 +33,10 @@ class HostReplay:
             the next ``guard`` additions overwrite are not sampled.
         memory_fraction: share of the available memory that the ring may take.
         kept: shape and dtype of what :attr:`Batch.kept` holds of one entry, by name.
+        mapped: the files that hold the rows, instead of memory.
 
     Raises:
-        ReplayTooLarge: more memory asked for than ``memory_fraction`` of what is available.
+        ReplayTooLarge: more memory asked for than ``memory_fraction`` of what is available, or more room on disk.
         ConfigError: the ring is too short to hold one window beside the guard.
     """
 
@@ -71,6 +51,7 @@ class HostReplay:
         guard: int = 0,
         memory_fraction: float = 0.8,
         kept: Layout | None = None,
+        mapped: MappedRing | None = None,
     ):
         self.spec, self.lanes, self.length = spec, int(lanes), int(length)
         self.cross_episodes, self.guard = cross_episodes, int(guard)
@@ -78,27 +59,20 @@ class HostReplay:
             capacity=capacity, lanes=self.lanes, length=self.length, cross_episodes=cross_episodes, guard=self.guard
         )
         self._entry = spec.layout | {f"kept/{key}": item for key, item in (kept or {}).items()}
-        self.layout = self._entry | {"episode": ((), np.dtype(np.int64))}  # of one entry, as read_rows names them
-        layout = self.layout | {"valid": ((), np.dtype(bool))}
-        sizes = bytes_by_field(layout, self.rows_max * self.lanes)
-        self.size = RingSize(sizes, self.rows_max, self.lanes, "host")
-        self.size.refuse_if_too_large(available_memory(), memory_fraction)
-        try:
-            # Zeros come as untouched virtual memory: the resident size grows with the rows written, then stays.
-            arrays = {k: np.zeros((self.rows_max, self.lanes, *s), d) for k, (s, d) in layout.items()}
-        except MemoryError as error:
-            raise ReplayTooLarge(f"{self.size.describe()}: {error}; lower replay.capacity") from error
-        # valid[s] says that no episode cuts the window starting at row s. For the newest length - 1 rows, whose
-        # windows are not complete, it says nothing yet (the ring may hold an overwritten row's flag there).
-        self._valid = arrays.pop("valid")
-        self._arrays = arrays
-        self._total = 0
+        self.layout = self._entry | EPISODE  # of one entry, as read_rows names them
+        self.mapped, self._slots = mapped, self.rows_max + (mapped.slack if mapped else 0)
+        whole, by = self.layout | {"valid": ((), np.dtype(bool))}, (self.rows_max, self.lanes)
+        self.size = mapped.size(whole, *by) if mapped else in_memory(whole, *by, memory_fraction)
+        self._held = {} if mapped else zeros(self.layout, self._slots, self.lanes, self.size)
+        # valid[s] says that no episode cuts the window starting at row s. For the newest length - 1 rows, whose windows
+        # are not complete, it says nothing yet (the ring may hold an overwritten row's flag there).
+        self._valid = np.zeros((self._slots, self.lanes), bool)
+        self._total = self._valid_count = 0
         self._writing = 0  # rows added or being added; ahead of _total while add() overwrites the oldest row
         self._first = 0  # rows before this one were never here (a ring restored from a shorter one)
         self._episode_start = np.zeros(self.lanes, np.int64)
         self._online = 0  # windows that next_indices has given out
         self._closed: list[tuple[int, int]] = []
-        self._valid_count = 0
 
     # ---- state ---------------------------------------------------------------------------------------------------
 
@@ -133,9 +107,16 @@ class HostReplay:
         """The oldest row that a window may contain when ``total`` rows have been added."""
         return max(self._first, total + self.guard - self.rows_max)
 
+    @property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """By name, [slots, lanes, ...]; files are made when they are first needed, as a start may still be refused."""
+        if self.mapped and not self._held:
+            self._held = self.mapped.create(self.layout, self._slots, self.lanes)
+        return self._held
+
     def _at(self, rows: Any) -> Any:
         """Ring positions of absolute rows."""
-        return rows % self.rows_max
+        return rows % self._slots
 
     def _newest(self, name: str) -> np.ndarray:
         """The newest row [lanes, ...] of one array, to read or write."""
@@ -161,7 +142,7 @@ class HostReplay:
             ValueError: a shape, dtype or value that is not the spec's, or an entry that follows an episode's end
                 without being a reset.
         """
-        values = self._checked(Batch(action=action, kept=kept or {}, **timestep._asdict()))
+        values = checked_row(Batch(action=action, kept=kept or {}, **timestep._asdict()), self._arrays)
         row, first = self._total, values["is_first"]
         if row > self.oldest:
             lost = np.flatnonzero(self._newest("is_last") & ~first)
@@ -178,6 +159,8 @@ class HostReplay:
         if self._lower(row + 1) > low:
             self._valid_count -= int(self._valid[self._at(low)].sum())
         position = self._at(row)
+        if self.mapped:
+            self.mapped.numbers[position] = -1
         for key, value in (values | {"episode": episode}).items():
             self._arrays[key][position] = value
         self._clear_resets(position)
@@ -186,6 +169,8 @@ class HostReplay:
         if start >= self._first:
             allowed = self._valid[self._at(start)] = self._allowed(self._at(start), position)
             self._valid_count += int(allowed.sum())
+        if self.mapped:
+            self.mapped.numbers[position] = row
         self._total = row + 1
 
     def _clear_resets(self, position: int) -> None:
@@ -201,19 +186,6 @@ class HostReplay:
         episode, first = self._arrays["episode"], self._arrays["is_first"]
         return first[start] | (episode[start] == episode[end])
 
-    def _checked(self, row: Batch) -> dict[str, np.ndarray]:
-        values = {key: np.asarray(value) for key, value in flatten(row).items()}
-        check_row(values, {key: array for key, array in self._arrays.items() if key != "episode"})
-        for key, value in values.items():
-            with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused below
-                values[key] = value = value.astype(self._arrays[key].dtype, copy=False)
-            if value.dtype.kind == "f" and not np.isfinite(value).all():
-                lane = int(np.argwhere(~np.isfinite(value))[0, 0])
-                raise ValueError(f"{key}: environment {lane} gave a value that is not finite; replay would keep it")
-        if (values["is_terminal"] & ~values["is_last"]).any():
-            raise ValueError("is_terminal without is_last: a terminal entry is the last one of its episode")
-        return values
-
     def close_episode(self, lane: int) -> None:
         """End the lane's current episode at its last row, without being terminal.
 
@@ -223,6 +195,10 @@ class HostReplay:
         if self.rows and not self._newest("is_last")[lane]:
             self._newest("is_last")[lane] = True
             self._closed.append((self._total - 1, int(lane)))
+
+    def set_ended(self, ended: Sequence[bool]) -> None:
+        """Whether each lane's episode ends with the newest row, as it was when the row was saved."""
+        self._newest("is_last")[:] = ended
 
     def last_row(self) -> tuple[Timestep, np.ndarray]:
         """Copies of the newest row: the timestep and the action [lanes, A] that led to it."""
@@ -346,9 +322,23 @@ class HostReplay:
         return {key: array[rows] for key, array in self._arrays.items()}
 
     def write_rows(self, start: int, values: dict[str, np.ndarray]) -> None:
-        """Put rows back where :meth:`read_rows` took them from; :meth:`load_state` must follow."""
+        """Put rows back where :meth:`read_rows` took them from; then call :meth:`load_state`."""
         for key, array in self._arrays.items():
             array[self._at(np.arange(start, start + len(values[key])))] = values[key]
+
+    def take_over(self, slots: int) -> None:
+        """Use the files that are there, of so many rows; then call :meth:`load_state`. FileUnusable where they are not."""
+        assert self.mapped is not None
+        self._held = self.mapped.open(self.layout, slots, self.lanes)
+        self._slots, self._valid = slots, np.zeros((slots, self.lanes), bool)
+
+    @property
+    def files(self) -> dict[str, Any] | None:
+        """What a manifest says of files that hold the rows, which this puts on disk; None where memory holds them."""
+        if self.mapped is None:
+            return None
+        self.mapped.flush()
+        return {"slots": self._slots, "ended": self._newest("is_last").tolist() if self.rows else []}
 
     def state(self) -> dict[str, Any]:
         """Everything but the rows themselves, ready for JSON."""

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from jaxdreamer.replay.host import HostReplay, Indices
+from jaxdreamer.replay.mixture import Mixture
 from jaxdreamer.types import Batch
 
 __all__ = ["Gatherer", "Prefetcher"]
@@ -112,7 +113,7 @@ class Gatherer:
     For one thread at a time. At most ``keep`` sets are kept; when all are in use a new one is made.
     """
 
-    def __init__(self, replay: HostReplay, groups: int | None = None, keep: int = 4):
+    def __init__(self, replay: HostReplay | Mixture, groups: int | None = None, keep: int = 4):
         self._replay, self._groups, self._keep = replay, groups, keep
         self._sets: list[tuple[int, dict[str, np.ndarray]]] = []
         self._at_rest = _references({"": _aligned((1,), np.dtype(np.uint8))})[0]

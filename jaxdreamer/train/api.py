@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jaxdreamer import config as configs
 from jaxdreamer.agent.algorithm import Make
-from jaxdreamer.config import Config, ConfigError, EnvConfig
+from jaxdreamer.config import NO_ENV, Config, ConfigError, EnvConfig
 from jaxdreamer.devices import devices as visible_devices
 from jaxdreamer.devices import keep_compiled
 from jaxdreamer.envs.base import EnvError
@@ -30,7 +30,9 @@ from jaxdreamer.train.bench import Split, bench
 from jaxdreamer.train.crew import ALONE, Crew
 from jaxdreamer.train.device.world import DeviceWorld
 from jaxdreamer.train.evaluate import Evaluation
+from jaxdreamer.train.given import located_data
 from jaxdreamer.train.hooks import Hooks
+from jaxdreamer.train.host.no_world import NoWorld
 from jaxdreamer.train.host.world import HostWorld
 from jaxdreamer.train.run import Request, Result
 from jaxdreamer.train.sharing import check_crew, placement_of, settle_shards
@@ -94,7 +96,7 @@ def train_agent(
     if make is not None:
         config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
     config, state = _begun(config, start)
-    config, folders = replace(config, env=located(config.env)), [RunDir(logdir)]
+    config, folders = _settled(config, make), [RunDir(logdir)]
     on_device = _is_on_device(config, make)
     with crew.together():
         placement = placement_of(devices, crew)
@@ -230,16 +232,27 @@ def _begun(config: Config, start: str | os.PathLike[str] | TrainState | None) ->
     return config, start
 
 
+def _settled(config: Config, make: Any) -> Config:
+    """The configuration with absolute paths, and with all of the budget offline where there is no environment."""
+    if config.env.id == NO_ENV and make is None:
+        config = configs.replace(config, {"run.offline": -(-config.run.frames // config.env.action_repeat)})
+    data = located_data(config.replay.data)
+    return replace(config, env=located(config.env), replay=replace(config.replay, data=data))
+
+
 def _is_on_device(config: Config, make: Any) -> bool:
     """Whether :func:`_world` steps environments on the device."""
     if isinstance(make, FunctionalEnv):
         return True
-    return make is None and config.run.loop != "host" and is_functional(config.env)
+    return make is None and config.env.id != NO_ENV and config.run.loop != "host" and is_functional(config.env)
 
 
-def _world(config: Config, make: Any) -> HostWorld | DeviceWorld:
+def _world(config: Config, make: Any) -> HostWorld | DeviceWorld | NoWorld:
     """On the device where the environment is made of pure functions and the host is not asked for."""
+    if config.env.id == NO_ENV and make is None:
+        return NoWorld(config)
     if isinstance(make, FunctionalEnv):
+        _refuse_data(config)
         if config.run.loop == "host":
             raise ConfigError(
                 "run.loop=host: give make=... as a function that returns envs.hosted.host(env, config.env)"
@@ -247,6 +260,7 @@ def _world(config: Config, make: Any) -> HostWorld | DeviceWorld:
         return DeviceWorld(config, make)
     if _is_on_device(config, make):
         _refuse_host_settings(config.env)
+        _refuse_data(config)
         return DeviceWorld(config, make_functional(config.env))
     if config.run.loop == "device" and (make is not None or config.env.backend != "custom"):
         raise ConfigError(
@@ -254,6 +268,15 @@ def _world(config: Config, make: Any) -> HostWorld | DeviceWorld:
             f"env.backend={config.env.backend}"
         )
     return HostWorld(config, make)
+
+
+def _refuse_data(config: Config) -> None:
+    for key, value in {"data": config.replay.data, "on_disk": config.replay.on_disk}.items():
+        if value:
+            raise ConfigError(
+                f"replay.{key}={value} is for the loop on the host, but this environment is trained on the device: set "
+                "run.loop=host"
+            )
 
 
 def _refuse_host_settings(env: EnvConfig) -> None:

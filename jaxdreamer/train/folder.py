@@ -26,7 +26,8 @@ from jaxdreamer.train.crew import Crew
 from jaxdreamer.types import EnvSpec
 
 # A run's stored experience and parameters mean nothing under another value of these.
-FIXED = ("seed", "algorithm", "env.", "model.", "replay.capacity", "replay.context", "replay.shards", "run.start")
+FIXED = ("seed", "algorithm", "env.", "model.", "replay.capacity", "replay.context", "replay.shards", "replay.held_out",
+          "replay.on_disk", "run.start")  # fmt: skip
 
 _PARTS = {"all": "world model, actor and critic", "world_model": "world model"}
 

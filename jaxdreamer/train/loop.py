@@ -62,21 +62,26 @@ class Loop(abc.ABC):
     """As in ``run.loop``; the loops' checkpoints are not each other's."""
     memory: str
     """What the replay takes, in words."""
+    data: str = ""
+    """What the run was given to learn from, in words; empty where it was given nothing."""
 
-    def __init__(self, job: Job, spec: EnvSpec, play: Play, *, can_render: bool, lanes: int, call: int | None = None):
+    def __init__(
+        self, job: Job, spec: EnvSpec, play: Play | None, *, can_render: bool, lanes: int, call: int | None = None
+    ):
         """Before the first step.
 
         Args:
             job: what to do.
             spec: of the environments.
-            play: plays evaluations.
+            play: plays evaluations; None where there is no environment.
             can_render: whether it can draw films.
             lanes, call: as for :class:`~jaxdreamer.train.schedule.Segments`.
         """
         self.algorithm, self.runs, self.progress, self.hooks, self.placement, shared = job
         self.shared, self.crew = shared or self.algorithm, self.placement.crew
         self.votes = None if self.crew.alone else Votes(self.placement)
-        self.spec, self.play, self.can_render = spec, play, can_render
+        self.spec, self.can_render = spec, can_render
+        self.play: Any = play
         self.config = config = self.runs[0].config
         self.every = {name: Every(getattr(config.run, f"{name}_every")) for name in CADENCES}
         self.segments = Segments(
@@ -187,9 +192,8 @@ class Loop(abc.ABC):
 
     def kept(self) -> str:
         """What of the run is on disk, in words."""
-        if self.saved_at is None:
-            return "with nothing of this run saved yet"
-        return f"with the checkpoint at {self.saved_at:,} frames"
+        saved = self.saved_at
+        return "with nothing of this run saved yet" if saved is None else f"with the checkpoint at {saved:,} frames"
 
     # ---- the run -------------------------------------------------------------------------------------------------
 
@@ -205,7 +209,7 @@ class Loop(abc.ABC):
             self._look_whether_to_end()
         finished = self.finished_at == self.position  # resumed with nothing left to do: its lines are written already
         try:
-            if self.spent and not self.stop_requested:
+            if self.play and self.spent and not self.stop_requested:
                 self.progress.log(
                     f"final evaluation of {self.config.run.eval_episodes} episodes without exploration ..."
                 )

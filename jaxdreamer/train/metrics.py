@@ -30,7 +30,7 @@ NAMES = {
     "*/broken_entries": "entries that were not finite and were replaced by a reset: under env/ so far, under eval/ and "
     "eval_sampled/ of one evaluation",
     "env/restarts": "worker processes or players started again so far",
-    "replay/entries": "entries that can be learned from",
+    "replay/entries": "entries that can be learned from, collected and given",
     "loss/model": "world-model loss, the sum of its terms",
     "loss/obs/*": "its reconstruction term of one observation: minus the log-likelihood in nats, weighted",
     "loss/reward": "its reward term, likewise",
@@ -47,6 +47,8 @@ NAMES = {
     "grad_norm/*": "norm of a part's gradient, before clipping",
     "open_loop/*_seen": "mean squared error of reconstruction, images in [0, 1]",
     "open_loop/*": "mean squared error of prediction from the actions alone",
+    "held_out/*_seen": "mean squared error of reconstruction, of the episodes of replay.data that are not learned from",
+    "held_out/*": "mean squared error of their prediction from the actions alone",
     "time/unix": "seconds since 1970",
     "time/frames_per_second": "env frames a second since the last line",
     "time/updates_per_second": "updates a second since the last line",

@@ -56,7 +56,7 @@ class Result:
     finished: bool
     """False where it was stopped before its budget was spent; the same call again resumes it."""
     evaluation: Evaluation | None
-    """The final evaluation of a finished run."""
+    """The final evaluation of a finished run; None where it has no environment."""
     state: TrainState
     """What was learned: parameters, optimizers, counters."""
 
@@ -179,7 +179,7 @@ def _announce(
         if note := check_spec(folder, world.spec):
             progress.log(note)
         check_loop(folder, world.name)
-    if config.run.video and not world.can_render:
+    if config.run.video and not world.can_render and config.env.id != configs.NO_ENV:
         progress.log("no films are made: this environment cannot be drawn (in gymnasium, set render_mode='rgb_array')")
     if there and len(there) < len(folders):
         paths = ", ".join(str(folder.path) for folder in there)

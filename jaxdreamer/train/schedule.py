@@ -55,7 +55,8 @@ class Segments:
 
     It counts every lane's entries, the resets too: on the device nothing else is known before a call, and the host counts
     alike. Random actions for ``prefill`` entries, then ``pretrain`` updates, then ``updates`` for every ``train_every``
-    entries, exactly so in the long run whatever the number of lanes, ``most`` updates at a time.
+    entries, exactly so in the long run whatever the number of lanes, ``most`` updates at a time. Before all that,
+    ``offline`` entries are counted that nobody collects, with the updates that would come with them.
     """
 
     def __init__(self, run: RunConfig, lanes: int, length: int = 1, random: bool = True, call: int | None = None):
@@ -76,13 +77,20 @@ class Segments:
         # Few enough that a stop, a cadence or the budget's end is not far: learning waits for train_every all the same.
         self.rows = 1 if call else max(1, min(run.train_every // lanes, MOST_ROWS))
         self.entries = 0
+        self.given = 0  # of them, those that were counted without being collected
         self.started = -1  # entries when learning began, or went on with another train ratio; -1 before
         self.planned = 0  # updates planned since, pretraining aside
         self.owed = 0
 
     def next(self) -> Segment:
         """The next piece of the run."""
-        missing = (self.prefill if self.started < 0 else self.least) - self.entries
+        if self.started < 0 and self.entries == self.given and (self.owed or self.given < self.run.offline):
+            if not self.owed:
+                self.entries = self.given = self.given + self.run.train_every
+                self.owed = self.run.updates
+                self.random = False  # what was learned plays the prefill
+            return self._learn(0)
+        missing = (self.prefill if self.started < 0 else self.least) - self.collected
         if missing > 0:  # once learning began, only where a resumed run wants longer sequences
             rows = min(self.rows, -(-missing // self.lanes))
             self.entries += rows * self.lanes
@@ -90,9 +98,7 @@ class Segments:
         if self.started < 0:
             self.started, self.owed, self.planned = self.entries, self.run.pretrain, 0
         if self.owed:
-            updates = min(self.owed, self.most)
-            self.owed -= updates
-            return Segment(False, 0, updates)
+            return self._learn(0)
         self.entries += self.rows * self.lanes
         # Whole trainings where one row is less than train_every; where it is more, exact to the update.
         done = self.entries - self.started
@@ -102,12 +108,21 @@ class Segments:
             target = done * self.run.updates // self.run.train_every
             target -= target % (self.call or 1)
         self.owed, self.planned = target - self.planned, target
+        return self._learn(self.rows)
+
+    def _learn(self, rows: int) -> Segment:
         updates = min(self.owed, self.most)
         self.owed -= updates
-        return Segment(False, self.rows, updates)
+        return Segment(False, rows, updates)
 
+    @property
+    def collected(self) -> int:
+        """Entries that environments gave."""
+        return self.entries - self.given
+
+    _COUNTERS: ClassVar = ("entries", "given", "started", "planned", "owed", "random")
     FORM: ClassVar[dict[str, Any]] = {
-        **dict.fromkeys(("entries", "planned", "owed", "train_every", "updates"), natural),
+        **dict.fromkeys(("entries", "given", "planned", "owed", "train_every", "updates"), natural),
         "started": number,
         "random": bool,
     }
@@ -116,21 +131,21 @@ class Segments:
     @property
     def random_next(self) -> bool:
         """Whether the next row's actions are drawn by chance."""
-        return self.random and self.started < 0 and self.entries < self.prefill
+        return self.random and self.started < 0 and self.collected < self.prefill
 
     def wait(self) -> None:
         """Begin to learn only after the next row, as if for the first time: there is too little experience."""
         self.started, self.owed, self.random = -1, 0, False
-        self.prefill = self.entries + self.lanes
+        self.prefill = self.collected + self.lanes
 
     def state(self) -> dict[str, int]:
         """JSON-ready."""
-        counters = {name: getattr(self, name) for name in ("entries", "started", "planned", "owed", "random")}
+        counters = {name: getattr(self, name) for name in self._COUNTERS}
         return counters | {"train_every": self.run.train_every, "updates": self.run.updates}
 
     def load(self, state: dict[str, int]) -> None:
         """Take over what :meth:`state` returned. Another train ratio counts from here: nothing is made up for."""
-        for name in ("entries", "started", "planned", "owed", "random"):
+        for name in self._COUNTERS:
             setattr(self, name, state[name])
         same = (state["train_every"], state["updates"]) == (self.run.train_every, self.run.updates)
         if self.started >= 0 and not same:

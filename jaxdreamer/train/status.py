@@ -26,11 +26,15 @@ def header(loop: Loop, folders: Sequence[Path]) -> list[Row]:
     repeat = f", action_repeat {config.env.action_repeat}" if config.env.action_repeat > 1 else ""
     lanes = f", {config.env.num_envs} side by side" if config.env.num_envs > 1 else ""
     rows = [
-        ("environment", f"{config.env.task} (env.backend={config.env.backend}){lanes}{repeat}"),
+        (
+            "environment",
+            f"{config.env.task} (env.backend={config.env.backend}){lanes}{repeat}" if loop.play else "none",
+        ),
         *describe(loop.spec),
         ("agent", f"{config.preset} (algorithm {config.algorithm}), {many}, {parameters(loop):,} parameters"),
         ("device", f"{described(loop.placement)}, environments on the {loop.name}"),
         ("replay", loop.memory),
+        *([("data", loop.data)] if loop.data else []),
         ("budget", f"{config.run.frames:,} frames = {work(loop).updates:,} updates"),
     ]
     if config.run.start:
@@ -51,10 +55,13 @@ def work(loop: Loop) -> Work:
     """What is left of a run."""
     run, position, segments = loop.config.run, loop.position, loop.segments
     end = -(-run.frames // loop.config.env.action_repeat)
-    trainings = max(0, end - max(position, segments.prefill)) // run.train_every
+    offline = max(0, min(run.offline, end) - position) if segments.started < 0 and not segments.collected else 0
+    trainings = -(-offline // run.train_every)
+    trainings += max(0, end - max(position, run.offline + segments.prefill)) // run.train_every
     evaluations = 1 + (max(0, end - position - 1) // run.eval_every if run.eval_every else 0)
-    updates = segments.owed + (0 if segments.started >= 0 else run.pretrain) + trainings * run.updates
-    return Work(max(0, run.frames - loop.counted), updates, evaluations)
+    waits = segments.started < 0 and run.offline < end
+    updates = segments.owed + (run.pretrain if waits else 0) + trainings * run.updates
+    return Work(max(0, run.frames - loop.counted), updates, evaluations if loop.play else 0)
 
 
 def show(loop: Loop, eval_return: float | None = None) -> None:

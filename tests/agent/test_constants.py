@@ -34,7 +34,8 @@ OTHERS = (
 )
 OURS = {
     "model.precision", "model.cnn_residual", "model.normalize_inputs", "behavior.exploration_epsilon",
-    "behavior.actor_input_gradient", "replay.shards",
+    "behavior.actor_input_gradient", "replay.shards", "replay.data", "replay.data_fraction", "replay.held_out",
+    "replay.on_disk",
 }  # fmt: skip
 OF_V3 = {
     "model.blocks", "model.actor_min_std", "model.actor_max_std", "model.actor_output_scale", "model.actor_unimix",

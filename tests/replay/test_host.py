@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdreamer.config import ConfigError
-from jaxdreamer.replay import host
-from jaxdreamer.replay.host import Indices, ReplayTooLarge
+from jaxdreamer.replay import layout
+from jaxdreamer.replay.host import Indices
+from jaxdreamer.replay.layout import ReplayTooLarge
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec, Timestep
 from tests.replay.feed import Feed, content_hash, make
 
@@ -241,7 +242,7 @@ def test_size_is_told_and_true():
 
 
 def test_refuses_what_does_not_fit(monkeypatch):
-    monkeypatch.setattr(host, "available_memory", lambda: 10_000_000)
+    monkeypatch.setattr(layout, "available_memory", lambda: 10_000_000)
     spec = EnvSpec({"image": ArraySpec((64, 64, 3), "uint8", "image")}, ActionSpec((ActionPart("continuous", 6),)))
     began = time.monotonic()
     with pytest.raises(ReplayTooLarge, match=r"12.3 GB.*10 MB available.*replay.capacity to (\d+)") as caught:

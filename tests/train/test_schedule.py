@@ -41,6 +41,30 @@ sizes = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=60, deadline=None)
+@given(sizes=sizes, lanes=st.integers(1, 40), offline=st.integers(1, 200), cut=st.integers(0, 30))
+def test_what_is_given_comes_first_with_its_updates_and_changes_nothing_after_it(sizes, lanes, offline, cut):
+    plain, run = Segments(run_config(**sizes), lanes, random=False), run_config(**sizes, offline=offline)
+    segments, updates = Segments(run, lanes), 0
+    counted = -(-offline // run.train_every) * run.train_every
+    for number in range(400):
+        if number == cut:
+            state = json.loads(json.dumps(segments.state()))
+            segments = Segments(run, lanes)
+            segments.load(state)
+        if segments.entries == counted and not segments.owed:
+            break
+        segment = segments.next()
+        assert not segment.rows and 0 < segment.updates <= run.updates_per_call and not segments.random_next
+        updates += segment.updates
+        assert updates + segments.owed == segments.entries // run.train_every * run.updates
+    else:
+        return  # many small calls
+    for _ in range(60):
+        assert segments.next() == plain.next()
+        assert segments.entries == counted + plain.entries and segments.collected == plain.entries
+
+
 @settings(max_examples=150, deadline=None)
 @given(sizes=sizes, lanes=st.integers(1, 40), length=st.integers(1, 8), random=st.booleans(), cut=st.integers(0, 60))
 def test_the_train_ratio_is_exact(sizes, lanes, length, random, cut):

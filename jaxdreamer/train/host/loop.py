@@ -20,8 +20,11 @@ from jaxdreamer.files import FileUnusable, list_of, natural, number
 from jaxdreamer.record import checkpoint
 from jaxdreamer.replay import disk
 from jaxdreamer.replay.host import HostReplay, Indices
+from jaxdreamer.replay.mapped import MappedRing
+from jaxdreamer.replay.mixture import Mixture
 from jaxdreamer.replay.prefetch import Gatherer, Prefetcher
-from jaxdreamer.train.evaluate import Play
+from jaxdreamer.train import given
+from jaxdreamer.train.evaluate import Evaluation, Play
 from jaxdreamer.train.host.collect import Collector
 from jaxdreamer.train.loop import Job, Loop, Run
 from jaxdreamer.train.placement import THIRD, WHOLE
@@ -55,13 +58,17 @@ class HostSaved(Saved):
     begun: bool
     """Whether the environments had begun a step."""
     replay: Annotated[dict[str, Any], disk.FORM]
+    data: Annotated[dict[str, int] | None, given.is_about]
+    """What the run was given to learn from."""
 
     @classmethod
     def of_lanes(cls, data: Any, lanes: int) -> HostSaved:
         """:meth:`read`, for a run of so many environments."""
         saved = cls.read(data)
         found = [*map(len, (saved.broken_in_a_row, *saved.running.values(), saved.envs["lanes"]))]
-        if set(found) != {lanes} or any(lane >= lanes for item in saved.pending for lane in item["lane"]):
+        if set(found) != {lanes} or any(
+            lane >= lanes + bool(saved.data) for item in saved.pending for lane in item["lane"]
+        ):
             raise FileUnusable(f"{cls.NAME} is not of a run with {lanes} environments")
         try:
             np.random.default_rng().bit_generator.state = saved.rng
@@ -85,7 +92,7 @@ class HostLoop(Loop):
 
     name = "host"
 
-    def __init__(self, job: Job, envs: VectorEnv, play: Play):
+    def __init__(self, job: Job, envs: VectorEnv, play: Play | None):
         run = job.runs[0].config.run
         self.per_call = updates_in_a_call(run.updates, run.updates_per_call)
         super().__init__(job, envs.spec, play, can_render=envs.can_render, lanes=envs.num_envs, call=self.per_call)
@@ -96,20 +103,26 @@ class HostLoop(Loop):
         guard = -(-run.train_every // envs.num_envs) + 1
         self.replay = HostReplay(
             envs.spec,
-            capacity=config.replay.capacity,
+            capacity=config.replay.capacity if play else envs.num_envs * (2 * config.replay.batch_length + guard),
             lanes=envs.num_envs,
             length=config.replay.batch_length,
             cross_episodes=config.replay.cross_episodes,
             guard=guard,
             kept=kept_layout(self.algorithm),
+            mapped=self._mapped() if config.replay.on_disk else None,
         )
         self.memory = self.replay.size.brief()
+        self.given = given.open_given(config, self.algorithm, envs.spec)
+        self.source: HostReplay | Mixture = self.replay
+        if self.given:
+            self.data, settings = self.given.text, config.replay
+            self.source = Mixture(self.replay, self.given.replay, settings.batch_size, settings.data_fraction)
         key_learner, key_act, _ = jax.random.split(jax.random.key(config.seed), 3)  # the third is the evaluations'
         with self.progress.status("building the networks"):
             self._state = self.placement.put_state(jax.jit(self.algorithm.init)(key_learner))
         self.collector = Collector(envs, self.algorithm, self.replay, key_act, self.clock)
         self.rng = np.random.default_rng(np.random.SeedSequence((config.seed, 0x5EED)))
-        self.prefetch = Prefetcher(Gatherer(self.replay, groups=self.per_call), self.placement.put_batch)
+        self.prefetch = Prefetcher(Gatherer(self.source, groups=self.per_call), self.placement.put_batch)
         self._open_loop = jax.jit(
             lambda params, batch, key: self.algorithm.open_loop(params, batch, context=self.context, key=key)
         )
@@ -117,6 +130,12 @@ class HostLoop(Loop):
         self._unread: Learned | None = None  # of the last call
         self.traces = 0  # times the update was traced; a test holds it at one
         self._manifest: dict[str, Any] | None = None
+
+    def _mapped(self) -> MappedRing:
+        """Files with room for the rows that come after the oldest checkpoint that is kept."""
+        run = self.config.run
+        rows = -(-run.checkpoint_every // self.envs.num_envs)
+        return MappedRing(self.rundir.replay, (run.keep_checkpoints + 1) * rows)
 
     # ---- the loop ------------------------------------------------------------------------------------------------
 
@@ -133,7 +152,7 @@ class HostLoop(Loop):
             self._look_at_observations()
         if segment.rows:
             self._collect(segment.random)
-        if segment.updates and not self.replay.can_sample:  # a part of what was there is lost
+        if segment.updates and not self.source.can_sample:  # a part of what was there is lost
             self.segments.wait()
         elif segment.updates:
             self.train()
@@ -176,6 +195,8 @@ class HostLoop(Loop):
 
     def train(self) -> None:
         """One compiled call of ``per_call`` updates; its metrics are read when the next one is under way."""
+        if not self.updates:
+            self._predict()  # what any learning is to be measured by
         with self.clock.timed("sample"):
             if not self.prefetch.pending:
                 self._request()
@@ -194,7 +215,7 @@ class HostLoop(Loop):
 
     def _request(self) -> None:
         count = self.config.replay.batch_size * self.per_call
-        draw = self.replay.next_indices if self.config.replay.online else self.replay.sample_indices
+        draw = self.source.next_indices if self.config.replay.online else self.source.sample_indices
         self.prefetch.request(draw(self.rng, count))
 
     def _compile(self, batch: Batch) -> Callable[..., Any]:
@@ -228,14 +249,31 @@ class HostLoop(Loop):
 
     def measured(self) -> dict[str, float]:
         """Entries in replay, and what the environments count of themselves."""
-        found: dict[str, float] = {"replay/entries": self.replay.rows * self.replay.lanes}
+        entries = self.replay.rows * self.replay.lanes + (self.given.replay.rows if self.given else 0)
+        found: dict[str, float] = {"replay/entries": entries}
         return found if self.envs.restarts is None else found | {"env/restarts": self.envs.restarts}
 
     def open_loop(self, index: int) -> OpenLoop:
         """What the model predicts of four sequences from replay."""
         rng = np.random.default_rng(self.tally.agent_steps)  # its own: pictures must not change what is learned
-        batch = self.replay.gather(self.replay.sample_indices(rng, 4))
+        return self._predicted(self.source.gather(self.source.sample_indices(rng, 4)))
+
+    def _predicted(self, batch: Batch) -> OpenLoop:
         return self.placement.gather(self._open_loop(self.acting(0), batch, jax.random.key(self.config.seed)))
+
+    def evaluate(self, final: bool = False, write: bool = True) -> list[Evaluation]:
+        """Play where there is an environment, and predict the episodes that are kept apart."""
+        evaluations = super().evaluate(final, write) if self.play else []
+        if not self.play and final and write:
+            self.log()
+        if write:
+            self._predict()
+        return evaluations
+
+    def _predict(self) -> None:
+        if self.given and self.given.held_out is not None:
+            with self.clock.timed("evaluate"):
+                self.write(0, given.predicted(self._predicted(self.given.held_out), self.context))
 
     # ---- saving and resuming -------------------------------------------------------------------------------------
 
@@ -268,6 +306,7 @@ class HostLoop(Loop):
             envs=self.envs.state(),
             begun=collector.sent is not None,
             replay=self._manifest,
+            data=self.given.about if self.given else None,
         )
 
     def _problem(self, host: Any) -> str | None:
@@ -294,6 +333,7 @@ class HostLoop(Loop):
     def load_parts(self, found: list[tuple[PyTree, HostSaved]], drop_damaged: bool) -> None:
         """Take over a checkpoint, and bring replay and environments back to where they were."""
         (tree, saved), collector = found[0], self.collector
+        given.check_same(saved.data, self.given, self.config.replay.data)
         self._state, collector.acting = self.placement.put_state(tree["train"]), tree["acting"]
         collector.agent_steps, collector.broken.count = self.tally.agent_steps, self.tally.broken
         collector.broken.in_a_row[:] = saved.broken_in_a_row
@@ -304,7 +344,7 @@ class HostLoop(Loop):
         if saved.begun:  # with the action that was decided before the checkpoint
             collector.resume(np.asarray(tree["sent"]))
         # Not where the run continues with other batches than it was stopped with.
-        if whole and saved.pending_shape == self._batch_shape:
+        if whole and saved.pending_shape == self._batch_shape and bool(saved.data) == bool(self.given):
             for indices in saved.pending:
                 self.prefetch.request(Indices.from_json(indices))
 
@@ -315,7 +355,7 @@ class HostLoop(Loop):
             self.progress.log(f"the run continues without part of its replay: {line}")
         if not dropped:
             self._manifest = manifest  # else rows have other numbers: all are written again
-        elif not self.replay.can_sample:
+        elif not self.source.can_sample:
             self.progress.log(f"learning waits until there is enough experience again: {self.replay.why_empty()}")
             self.segments.wait()
         return not dropped
