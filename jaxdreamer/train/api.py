@@ -95,9 +95,8 @@ def train_agent(
     keep_compiled()
     if make is not None:
         config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
-    config, state = _begun(config, start)
-    config, folders = _settled(config, make), [RunDir(logdir)]
-    on_device = _is_on_device(config, make)
+    config, state = _begun(_settled(config, make), start)
+    folders, on_device = [RunDir(logdir)], _is_on_device(config, make)
     with crew.together():
         placement = placement_of(devices, crew)
         check_crew(crew, config, on_device=on_device)

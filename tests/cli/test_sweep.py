@@ -133,6 +133,8 @@ def test_a_strangers_sweep_asks_first(tmp_path):
 def test_without_optuna_or_without_anything_to_try(without, tmp_path, capsys):
     assert cli.main(["sweep", "--logdir", str(tmp_path / "none")]) == 2
     assert "sweep needs --vary" in capsys.readouterr().err
+    assert cli.main(["sweep", "--env", "none", "--data", "there", "--vary", "units=8,16"]) == 2
+    assert "name an environment to evaluate in" in capsys.readouterr().err
     without("optuna")
     with pytest.raises(MissingExtra, match=r"pip install 'jaxdreamer\[sweep\]'"):
         Sweep(tmp_path, BASE, AXES)
