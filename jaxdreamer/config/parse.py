@@ -137,8 +137,6 @@ def _validate(config: Config) -> Config:
         raise ConfigError("model.classes must be 0 (Gaussian latent) or at least 2, found 1")
     if config.replay.online and not config.replay.cross_episodes:
         raise ConfigError("replay.online gives out sequences that cross episodes: it needs replay.cross_episodes=true")
-    if config.run.start_parts != "all" and not config.run.start:
-        raise ConfigError(f"run.start_parts={config.run.start_parts} says what is taken from run.start, which is empty")
     if not config.replay.data:
         needing = {"replay.data_fraction": config.replay.data_fraction, "replay.held_out": config.replay.held_out}
         for key, value in (needing | {"run.offline": config.run.offline}).items():

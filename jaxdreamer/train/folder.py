@@ -78,6 +78,10 @@ def with_its_start(rundir: RunDir, config: Config, start_over: bool) -> Config:
             raise ConfigError(f"run.start: {source} is the run itself; choose another --logdir for the new one")
         return configs.replace(config, {"run.start": str(source)})
     if start_over or not checkpoint.steps(rundir.checkpoints):
+        if config.run.start_parts != "all":
+            raise ConfigError(
+                f"run.start_parts={config.run.start_parts} says what is taken from run.start, which is empty"
+            )
         return config
     stored = (trained_config(rundir) or read_config(rundir)).run
     return configs.replace(config, {"run.start": stored.start, "run.start_parts": stored.start_parts})
