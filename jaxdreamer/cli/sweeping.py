@@ -92,7 +92,9 @@ def _asked(options: SweepOptions, settings: Mapping[str, Any]) -> tuple[Config, 
         raise ConfigError("sweep needs --vary: a setting and what is tried, as in --vary actor_entropy=1e-5..1e-2:log")
     config, run = settled(replace(options, logdir=None), settings)
     if config.env.id == configs.NO_ENV:
-        raise ConfigError(f"sweep compares returns: name an environment to evaluate in, instead of --env {configs.NO_ENV}")
+        raise ConfigError(
+            f"sweep compares returns: name an environment to evaluate in, instead of --env {configs.NO_ENV}"
+        )
     if config.run.start:  # found again from another working folder
         config = configs.replace(config, {"run.start": str(at_home(config.run.start).absolute())})
     return config, folder or run.with_name(f"sweep-{run.name}").absolute(), axes, options.seeds
