@@ -96,9 +96,8 @@ def train_agent(
     if make is not None:
         config = configs.replace(config, {"env.backend": "custom"})  # or env.id would claim to be what is trained on
     config, state = _begun(_settled(config, make), start)
-    folders, on_device = [RunDir(logdir)], _is_on_device(config, make)
     with crew.together():
-        placement = placement_of(devices, crew)
+        placement, folders, on_device = placement_of(devices, crew), [RunDir(logdir)], _is_on_device(config, make)
         check_crew(crew, config, on_device=on_device)
         config = settle_shards(config, folders, placement.devices, on_device=on_device, start_over=start_over)
         asked = (tuple(sinks), console, hooks, state, start_over, drop_damaged_replay, algorithm, networks, placement)
