@@ -91,7 +91,7 @@ from torchwm import DreamerAgent as Agent
 assert Agent is DreamerAgent
 import torchwm_compat.envs.image_env
 assert torchwm_compat.envs.image_env.ImageEnv
-for other in ("world_models.models.jepa_agent", "torchwm.training", "world_models.configs.iris_config"):
+for other in ("world_models.models.jepa_agent", "torchwm.training.train_jepa", "world_models.configs.iris_config"):
     try:
         importlib.import_module(other)
     except ImportError as error:
