@@ -100,6 +100,7 @@ def test_every_setting_the_pages_name_exists():
     parameters = {
         *inspect.signature(jaxdreamer.train_agent).parameters,
         *inspect.signature(jaxdreamer.evaluate_agent).parameters,
+        *inspect.signature(jaxdreamer.load_agent).parameters,
     }
     for name in set(names) - {"key"} - parameters:  # key=value says how settings are written
         configs.resolve_name(name)
