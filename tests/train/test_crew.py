@@ -145,7 +145,7 @@ def newest(folder):
 def test_a_process_is_killed(who, tmp_path):
     statuses, said, seconds = ended(start(f"killed-{who}", tmp_path))
     other = 1 - who
-    assert statuses[who] == -9 and statuses[other] not in (0, None) and seconds < 15
+    assert statuses[who] == -9 and statuses[other] not in (0, None) and seconds < 30
     if who != 0:  # process 0 keeps the coordination service, without which jax may end the others before they say so
         assert "ended without a word (killed, out of memory, or its machine is lost)" in said[other]
         assert ends_too(other, newest(tmp_path)) in said[other]
@@ -156,7 +156,7 @@ def test_a_process_is_killed(who, tmp_path):
 @pytest.mark.parametrize("scenario", ["raised", "early"])
 def test_a_process_raises(scenario, tmp_path):
     statuses, said, seconds = ended(start(scenario, tmp_path))
-    assert statuses == [1, 1] and seconds < 15
+    assert statuses == [1, 1] and seconds < 30
     assert "RuntimeError: no fuel" in said[1]
     kept = "nothing of this run saved yet" if scenario == "early" else newest(tmp_path)
     why = f"process 1 of 2 ({socket.gethostname()}) ended: RuntimeError: no fuel. "
