@@ -95,6 +95,7 @@ def test_a_stopped_run_says_the_word_that_it_goes_on_with():
     lines = []
     runs = [SimpleNamespace(rundir=RunDir("runs/x"))]
     for config in (configs.preset("classic", env="mine:Foo-v0"), configs.preset("classic")):
-        loop = SimpleNamespace(config=config, counted=7, runs=runs, placement=one_device())
+        place = one_device()
+        loop = SimpleNamespace(config=config, counted=7, runs=runs, placement=place, crew=place.crew)
         lines.append(run._how_to_resume(loop))
     assert [line.rpartition("runs/x")[2] for line in lines] == [" --trust", ""]
