@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdreamer.envs.host.restoring import space_of
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec
 
 __all__ = ["action_space", "observation_space"]
@@ -15,19 +16,9 @@ def observation_space(obs: dict[str, ArraySpec]) -> Any:
     """The space of the agent's observations: a Dict, or the one space where there is one by the usual name."""
     from gymnasium import spaces
 
-    members = {key: _observation(item) for key, item in obs.items()}
+    members = {key: space_of(item) for key, item in obs.items()}
     usual = "image" if next(iter(obs.values())).kind == "image" else "state"
     return members[usual] if list(obs) == [usual] else spaces.Dict(members)
-
-
-def _observation(item: ArraySpec) -> Any:
-    from gymnasium import spaces
-
-    if item.kind == "image":
-        return spaces.Box(0, 255, item.shape, np.uint8)
-    if item.kind == "vector":
-        return spaces.Box(-np.inf, np.inf, item.shape, np.float32)
-    return spaces.MultiDiscrete(np.full(item.shape, item.classes)) if item.shape else spaces.Discrete(item.classes)
 
 
 def action_space(action: ActionSpec) -> Any:

@@ -33,7 +33,7 @@ class ObservationWriter:
             own, write = self._member(space, {leaf.path: leaf for leaf in leaves}, ())
             made[key] = own, write
         given = {name: item for name, item in spec.obs.items() if name not in {leaf.key for leaf in leaves}}
-        made |= {name: (_space_of(item), _given(name, item)) for name, item in given.items()}
+        made |= {name: (space_of(item), _given(name, item)) for name, item in given.items()}
         self.space: Any
         self._write: Write
         if len(made) == 1:
@@ -96,7 +96,7 @@ def _given(key: str, spec: ArraySpec) -> Write:
     return lambda arrays: np.asarray(arrays[key]).astype(dtype)[()]
 
 
-def _space_of(spec: ArraySpec) -> Any:
+def space_of(spec: ArraySpec) -> Any:
     """A space for an array of a spec."""
     from gymnasium import spaces
 
