@@ -63,6 +63,10 @@ PARTS = {
         (*PLAYGROUND, "--lanes", "2", "--rows", "2", "--repeats", "1"),
         ("mujoco_playground", "dm_control"),
     ),
+    "scaling": Part(
+        ("bench_scaling.py", "--gpu"),
+        ("bench_scaling.py", "--gpu", "--presets", "dreamer_v1,tiny", "--sequences", "1", "2", "--repeats", "1"),
+    ),
     "replay": Part(("bench_device_replay.py",), ("bench_device_replay.py", "--repeats", "2", "--steps", "4")),
     "learning": Part(
         ("learn_suite.py", "--device", "gpu", "--minutes", "{minutes}"),

@@ -9,7 +9,19 @@ import jax
 import jax.numpy as jnp
 
 from jaxdreamer.config import ModelConfig
-from jaxdreamer.nets.layers import MLP, BlockDense, Dense, RMSNorm, Style, glorot_uniform, matmul, normalize, style_of
+from jaxdreamer.nets.layers import (
+    MLP,
+    BlockDense,
+    Dense,
+    RMSNorm,
+    Style,
+    glorot_uniform,
+    in_blocks,
+    matmul,
+    normalize,
+    side_by_side,
+    style_of,
+)
 from jaxdreamer.ops.discrete import unimix
 from jaxdreamer.ops.distributions import Categoricals, Normal
 from jaxdreamer.ops.transforms import gaussian_std
@@ -83,16 +95,13 @@ class BlockGRUCell(nn.Module):
         """[..., D], [..., S] and [..., A] to [..., D]."""
         inputs = {"deter": h, "stoch": stoch, "action": action}
         x = jnp.concatenate([MLP(1, self.hidden, self.style, name=f"from_{k}")(v) for k, v in inputs.items()], axis=-1)
-        of_blocks = lambda v: v.reshape(*v.shape[:-1], self.blocks, v.shape[-1] // self.blocks)  # noqa: E731
-        flat = lambda v: v.reshape(*v.shape[:-2], -1)  # noqa: E731
-        shared = jnp.broadcast_to(x[..., None, :], (*x.shape[:-1], self.blocks, x.shape[-1]))
         make = {"kernel_init": self.style.kernel_init(), "dtype": self.style.dtype}
-        y = flat(BlockDense(self.size, **make, name="hidden")(jnp.concatenate([of_blocks(h), shared], axis=-1)))
-        y = self.style.activate(RMSNorm(name="norm")(y))
-        gates = BlockDense(3 * self.size, **make, name="gates")(of_blocks(y))
-        reset, candidate, update = map(flat, jnp.split(gates, 3, axis=-1))
+        h = in_blocks(h, self.blocks)
+        (y,) = BlockDense(self.size, **make, name="hidden")(h, x)
+        y = self.style.activate(RMSNorm(name="norm")(side_by_side(y)))
+        reset, candidate, update = BlockDense(3 * self.size, **make, parts=3, name="gates")(in_blocks(y, self.blocks))
         update = jax.nn.sigmoid(update - 1)
-        return update * jnp.tanh(jax.nn.sigmoid(reset) * candidate) + (1 - update) * h
+        return side_by_side(update * jnp.tanh(jax.nn.sigmoid(reset) * candidate) + (1 - update) * h)
 
 
 CELLS = {"gru": GRUCell, "layer_norm_gru": LayerNormGRUCell}

@@ -21,7 +21,7 @@ from jaxdreamer.nets.convolutions import (
     check_pooled_size,
     convolution,
 )
-from jaxdreamer.nets.layers import MLP, BlockDense, Dense, normalize, style_of
+from jaxdreamer.nets.layers import MLP, BlockDense, Dense, in_blocks, normalize, side_by_side, style_of
 from jaxdreamer.ops.distributions import Categoricals, UnitNormal
 from jaxdreamer.types import Array, EnvSpec
 
@@ -153,12 +153,9 @@ class UpsampleConvDecoder(nn.Module):
     def _grid(self, stoch: Array, deter: Array, grid: tuple[int, int, int]) -> Array:
         config, style = self.config, style_of(self.config, inner=True)
         (h, w, c), blocks = grid, config.blocks
-        of_blocks = deter.reshape(*deter.shape[:-1], blocks, config.deter_size // blocks)
         make = {"kernel_init": style.kernel_init(), "dtype": style.dtype}
-        x = BlockDense(h * w * c, **make, name="from_deter")(of_blocks).reshape(
-            *deter.shape[:-1], blocks, h, w, c // blocks
-        )
-        x = jnp.moveaxis(x, -4, -2).reshape(*deter.shape[:-1], h, w, c)
+        (x,) = BlockDense(h * w * c, **make, name="from_deter")(in_blocks(deter, blocks))
+        x = side_by_side(x.reshape(*x.shape[:-1], h, w, c // blocks))  # a block's channels side by side, in each place
         y = style.dense(h * w * c, "grid")(MLP(1, 2 * config.units, style, name="from_stoch")(stoch))
         return x + y.reshape(x.shape)
 

@@ -92,22 +92,46 @@ def matmul(x: Array, kernel: Array, dtype: Any) -> Array:
 
 
 class BlockDense(nn.Module):
-    """Dense layers side by side, one for each block: [..., blocks, I] to [..., blocks, features / blocks]."""
+    """Dense layers side by side, one for each of G blocks, which may also read numbers that all of them share.
+
+    ``y_g = x_g V_g + z W_g + b_g``, where V_g over W_g is the kernel of block g. Blocks are the first axis of x and of y, so
+    that products need no transposing, and z is multiplied once for all blocks. The columns of a kernel are P ``parts`` with
+    a product each, so that where they part ways, as a cell's gates do, their gradients need not be joined.
+    """
 
     features: int
     kernel_init: Initializer
     dtype: Any = jnp.float32
+    parts: int = 1
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., G, I] to [..., G, features / G]; kernel [G, I, features / G]."""
-        blocks, width = x.shape[-2], self.features // x.shape[-2]
-        kernel = self.param("kernel", self.kernel_init, (blocks, x.shape[-1], width))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        product = jnp.einsum(
-            "...gi,gio->...go", x.astype(self.dtype), kernel.astype(self.dtype), preferred_element_type=jnp.float32
-        )
-        return product + bias.reshape(blocks, width)
+    def __call__(self, x: Array, shared: Array | None = None) -> tuple[Array, ...]:
+        """[G, ..., I] and [..., X] to P of [G, ..., features / G / P]; kernel [G, I + X, features / G]."""
+        blocks, own = x.shape[0], x.shape[-1]
+        inputs = own + (0 if shared is None else shared.shape[-1])
+        kernel = self.param("kernel", self.kernel_init, (blocks, inputs, self.features // blocks))
+        rest = self.param("bias", nn.initializers.zeros, (self.features,))
+        if shared is not None:
+            rest = rest + matmul(shared, side_by_side(kernel[:, own:]), self.dtype)
+        rest = in_blocks(rest, blocks)
+        rest = rest.reshape(blocks, *(1,) * (x.ndim - rest.ndim), *rest.shape[1:])
+        parts = zip(jnp.split(kernel[:, :own], self.parts, axis=-1), jnp.split(rest, self.parts, axis=-1))
+        return tuple(self._product(x, part) + more for part, more in parts)
+
+    def _product(self, x: Array, kernel: Array) -> Array:
+        factors = x.astype(self.dtype), kernel.astype(self.dtype)
+        return jnp.einsum("g...i,gio->g...o", *factors, preferred_element_type=jnp.float32)
+
+
+def in_blocks(x: Array, blocks: int) -> Array:
+    """[..., G I] to [G, ..., I]."""
+    return jnp.moveaxis(x.reshape(*x.shape[:-1], blocks, -1), -2, 0)
+
+
+def side_by_side(x: Array) -> Array:
+    """[G, ..., I] to [..., G I]."""
+    x = jnp.moveaxis(x, 0, -2)
+    return x.reshape(*x.shape[:-2], -1)
 
 
 class RMSNorm(nn.Module):

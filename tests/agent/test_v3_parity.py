@@ -24,7 +24,7 @@ from jaxdreamer.agent.optim import clip_by_ratio, laprop, make_optimizers
 from jaxdreamer.agent.world_model import world_model_loss
 from jaxdreamer.config import OptimizerConfig, RunConfig, preset
 from jaxdreamer.nets.convolutions import SameConv
-from jaxdreamer.nets.layers import MLP, BlockDense, Dense, RMSNorm, Style, trunc_normal
+from jaxdreamer.nets.layers import MLP, BlockDense, Dense, RMSNorm, Style, in_blocks, side_by_side, trunc_normal
 from jaxdreamer.nets.networks import features, make_networks
 from jaxdreamer.ops.across import ALONE
 from jaxdreamer.ops.discrete import SymexpTwoHot, unimix
@@ -229,12 +229,10 @@ def test_layers():
                 (params.setdefault(where[0], {}) if where else params)[leaf] = value
         close(module.apply({"params": params}, d["x"]), d["y"])
     d = part("layers/blocklinear/")
-    kernel = d["params/n/kernel"]
-    x = d["x"].reshape(*d["x"].shape[:-1], *kernel.shape[:2])
-    found = BlockDense(d["y"].shape[-1], trunc_normal()).apply(
-        {"params": {"kernel": kernel, "bias": d["params/n/bias"]}}, x
-    )
-    close(found.reshape(d["y"].shape), d["y"])
+    blocks = in_blocks(d["x"], d["params/n/kernel"].shape[0])
+    params = {"kernel": d["params/n/kernel"], "bias": d["params/n/bias"]}
+    (found,) = BlockDense(d["y"].shape[-1], trunc_normal()).apply({"params": params}, blocks)
+    close(side_by_side(found), d["y"])
     d = part("layers/conv_k5_same/")
     params = {"kernel": d["params/n/kernel"], "bias": d["params/n/bias"]}
     close(SameConv(d["y"].shape[-1], SILU).apply({"params": params}, jnp.asarray(d["x"])), d["y"])

@@ -8,7 +8,7 @@ import pytest
 from jaxdreamer.config import ModelConfig, preset
 from jaxdreamer.nets.cells import GRUCell, LayerNormGRUCell
 from jaxdreamer.nets.heads import Actor, ScalarHead
-from jaxdreamer.nets.layers import Style
+from jaxdreamer.nets.layers import BlockDense, Style, in_blocks, side_by_side, trunc_normal
 from jaxdreamer.nets.networks import features, make_networks
 from jaxdreamer.ops.distributions import Bernoulli, Categoricals, Joint, OneHot, TanhNormal, TruncatedNormal, TwoHot
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec, Latent
@@ -101,6 +101,26 @@ def test_layer_norm_gru_equals_numpy(cell_inputs):
     args = p["gates"]["kernel"], p["gates"]["bias"], p["norm"]["scale"], p["norm"]["bias"]
     expected = [oracles.layer_norm_gru(h[i], x[i], *args) for i in range(5)]
     np.testing.assert_allclose(LayerNormGRUCell(4).apply({"params": p}, h, x), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("lead", [(), (5,), (2, 5)])
+def test_blocks_read_their_own_numbers_and_those_that_all_share(lead):
+    blocks, own, more, width = 4, 3, 7, 6
+    rng = np.random.default_rng(0)
+    x, z = rng.normal(size=(*lead, blocks * own)), rng.normal(size=(*lead, more))
+    layer = BlockDense(blocks * width, trunc_normal(), parts=2)
+    params = layer.init(jax.random.key(0), in_blocks(jnp.float32(x), blocks), jnp.float32(z))["params"]
+    params["bias"] = jnp.arange(24.0)
+    kernel = np.float64(params["kernel"])
+    assert kernel.shape == (blocks, own + more, width)
+    first, second = layer.apply({"params": params}, in_blocks(jnp.float32(x), blocks), jnp.float32(z))
+    for g in range(blocks):
+        y = (
+            np.concatenate([x[..., g * own : (g + 1) * own], z], axis=-1) @ kernel[g]
+            + np.arange(24.0)[6 * g : 6 * g + 6]
+        )
+        np.testing.assert_allclose(np.concatenate([first[g], second[g]], axis=-1), y, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(side_by_side(in_blocks(x, blocks)), np.float32(x))
 
 
 def test_gru_starts_with_an_orthogonal_recurrent_kernel():
