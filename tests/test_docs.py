@@ -29,7 +29,8 @@ COMMANDS = list(dict.fromkeys(line for line in LINES if line.startswith("jaxdrea
 # What makes a run a matter of seconds; the words that a page gives still decide everything else.
 BRIEF = ["frames=80", "prefill=30", "pretrain=1", "train_every=20", "updates=1", "eval_episodes=1", "eval_every=0",
          "batch_size=2", "batch_length=4", "capacity=1000", "video=false", "image_size=16x16", "imagine_horizon=3",
-         "deter_size=8", "hidden_size=8", "units=8", "cnn_depth=2"]  # fmt: skip
+         "deter_size=8", "hidden_size=8", "units=8", "cnn_depth=2", "prior_layers=1", "vector_layers=1", "reward_layers=1",
+         "critic_layers=1", "actor_layers=1"]  # fmt: skip
 
 
 # The same for the snippet of a torchwm script.
