@@ -18,13 +18,11 @@ from jaxdreamer.types import ActionSpec, Array, Latent, Metrics, PyTree
 
 
 def actor_gradient(config: Config, spec: ActionSpec) -> str:
-    """``dynamics``, ``reinforce`` or ``both``: what the configuration says, the two ``auto`` decided by the actions."""
+    """``dynamics``, ``reinforce`` or ``both``: what the configuration says, with ``auto`` decided by the actions."""
     choice = config.behavior.actor_gradient
-    if not choice.startswith("auto"):
+    if choice != "auto":
         return choice
-    if spec.is_discrete:
-        return "reinforce"
-    return "both" if choice == "auto_both" else "dynamics"
+    return "reinforce" if spec.is_discrete else "dynamics"
 
 
 def track_critic(settings: BehaviorConfig, updates: Array, critic: PyTree, target: PyTree) -> PyTree:

@@ -24,23 +24,21 @@ from jaxdreamer.agent.policy import acting, keeping, make_policy
 from jaxdreamer.agent.rssm import imagine, prior_step
 from jaxdreamer.agent.world import make_world
 from jaxdreamer.agent.world_model import world_model_loss
-from jaxdreamer.config import BehaviorConfig, Config, ConfigError
+from jaxdreamer.config import BehaviorConfig, Config
 from jaxdreamer.nets.networks import Networks, features, make_networks, part_of
 from jaxdreamer.ops.across import ALONE, Across
 from jaxdreamer.ops.returns import Range, discount_weights, lambda_return, no_range, track_range
-from jaxdreamer.ops.transforms import scale_gradient
 from jaxdreamer.types import Array, Batch, EnvSpec, Latent, Metrics, PyTree, TrainState
 
 
 class Dream(NamedTuple):
-    """Sequences dreamed under the policy. Entry 0 is the real posterior. All but ``live`` are constants."""
+    """Sequences dreamed under the policy. Entry 0 is the real posterior. All but values and returns are constants."""
 
     feat: Array  # float32 [H + 1, N, F]
     action: Array  # float32 [H, N, A]; action[k] leads from entry k to entry k + 1
-    value: Array  # float32 [H + 1, N], the critic's
+    value: Array  # float32 [H + 1, N], the critic's, of states that live parameters led to
     weight: Array  # float32 [H, N], how much entry k counts
-    returns: Array  # float32 [H, N], of entry k, the reward on arriving there excluded
-    live: Array  # float32 [N], the first entry's return once more; the gradient of action k is lambda^-k times its own
+    returns: Array  # float32 [H, N], of entry k, the reward on arriving there excluded; likewise
 
 
 def make(config: Config, spec: EnvSpec, networks: Networks | None = None, across: Across = ALONE) -> Algorithm:
@@ -55,7 +53,6 @@ def make(config: Config, spec: EnvSpec, networks: Networks | None = None, across
     whole = networks or make_networks(config.model, spec)
     optimizers = make_optimizers(config.optimizer)
     averages = config.behavior.acting_rate < 1
-    _check_depth(config.behavior, actor_gradient(config, spec.action))
 
     def init(key: Array) -> TrainState:
         key_params, key_state = jax.random.split(key)
@@ -98,16 +95,6 @@ def make(config: Config, spec: EnvSpec, networks: Networks | None = None, across
     return Algorithm(init, update, policy, acts_with, partial(open_loop, whole), keeping(config), world, begin)
 
 
-def _check_depth(settings: BehaviorConfig, gradient: str) -> None:
-    deepest = settings.td_lambda ** (settings.imagine_horizon - 1)
-    if gradient != "reinforce" and deepest < 1e-30:
-        raise ConfigError(
-            f"behavior.actor_gradient={settings.actor_gradient}: the last action's gradient is td_lambda ** (imagine_horizon"
-            f" - 1) = {deepest:.1g} of what it should be, too little to scale up again; raise behavior.td_lambda, lower "
-            "behavior.imagine_horizon, or use behavior.actor_gradient=reinforce"
-        )
-
-
 def total_loss(
     networks: Networks, config: Config, params: PyTree, aux: PyTree, batch: Batch, key_model: Array, key_behavior: Array
 ) -> tuple[Array, tuple[Range, Metrics]]:
@@ -145,22 +132,14 @@ def dream_ahead(
     """
     settings = config.behavior
     start = jax.tree.map(lambda x: lax.stop_gradient(x.reshape(-1, x.shape[-1])), latent)
-    step = prior_step(networks.rssm, params["model"])
-
-    def policy(state: tuple[Latent, Array], k: Array) -> Array:
-        latent, depth = state
-        action = networks.across.sample(networks.actor(params["actor"], lax.stop_gradient(features(latent))), k)
-        return scale_gradient(action, settings.td_lambda**-depth)  # see Dream.live
-
     dream = imagine(
-        policy=policy,
-        step=lambda state, action, k: (step(state[0], action, k), state[1] + 1.0),
-        start=(start, jnp.zeros(())),
+        policy=lambda z, k: networks.across.sample(networks.actor(params["actor"], lax.stop_gradient(features(z))), k),
+        step=prior_step(networks.rssm, params["model"]),
+        start=start,
         horizon=settings.imagine_horizon,
         key=key,
     )
-    states: Any = dream.latent  # beside their depths
-    feat = features(states[0])
+    feat = features(dream.latent)
     reward = networks.reward(params["model"], feat).mode()
     value = networks.critic(params["critic"], feat).mode()
     discount = jnp.full_like(reward, settings.discount)
@@ -172,7 +151,7 @@ def dream_ahead(
     weight, returns = weigh(reward, value, discount, settings.td_lambda)
     if networks.discount is None:  # gamma is no probability: the start counts in full
         weight = weight / settings.discount
-    return Dream(*lax.stop_gradient((feat, dream.action, value, weight, returns)), returns[0])
+    return Dream(*lax.stop_gradient((feat, dream.action)), value, lax.stop_gradient(weight), returns)
 
 
 def weigh(reward: Array, value: Array, discount: Array, td_lambda: float) -> tuple[Array, Array]:
@@ -201,10 +180,9 @@ def behavior_loss(
     """Actor and critic on a dream; k = 0 .. H - 1, means over k and N.
 
     ``L_actor = mean[ -w_k ( O_k + eta H(pi(. | z_k)) ) ]``, where O_k is ``ln pi(a_k | z_k) sg(G_k - v_k) / S`` for
-    *reinforce*, ``(G_k - v_k) / S`` for *dynamics*, with the gradient of a_k alone, and for *both* the mix
-    ``rho dynamics + (1 - rho) reinforce``. ``S = max(limit, high - low)`` of the range of returns. The V3 of 2023 let the
-    gradient of G_k reach a_0 .. a_{k-1} too, so that late actions counted ten times as much as their entropy.
-    As a_k has to do with G_0 through G_k alone, ``w_k dG_k/da_k = w_0 lambda^-k dG_0/da_k``: one return is enough.
+    *reinforce*, ``(G_k - v_k) / S`` for *dynamics*, as V3 had it in 2023 for continuous actions, and for *both* the mix
+    ``rho dynamics + (1 - rho) reinforce``. ``S = max(limit, high - low)`` of the range of returns. With dynamics, v_k takes
+    back what a_0 .. a_{k-1} have to do with G_k: each action counts once, beside the entropy that counts once as well.
     ``L_critic = mean[ -w_k ( ln p(sg(G_k) | z_k) + c ln p(v'_k | z_k) ) ]``, v' the target critic's.
     """
     settings = config.behavior
@@ -213,16 +191,16 @@ def behavior_loss(
     critic = networks.critic(params["critic"], feat)
     slow = lax.stop_gradient(networks.critic(target_critic, feat).mode())
     scale = jnp.maximum(settings.return_limit, returns.high - returns.low)
-    outcome, advantage = dream.returns, (dream.returns - dream.value[:-1]) / scale
+    live = (dream.returns - dream.value[:-1]) / scale
+    outcome, advantage = lax.stop_gradient((dream.returns, live))
     share = {"reinforce": 0.0, "dynamics": 1.0, "both": settings.actor_gradient_mix}[gradient]
-    objective = share * advantage
+    objective = jnp.zeros_like(advantage)
+    if gradient != "reinforce":
+        objective += share * live
     if gradient != "dynamics":
         objective += (1.0 - share) * policy.log_prob(dream.action) * advantage
     entropy = policy.entropy(None)
     by_return = jnp.mean(dream.weight * objective)
-    if gradient != "reinforce":
-        through = share * jnp.mean(dream.weight[0] * dream.live / scale) / len(dream.weight)
-        by_return += through - lax.stop_gradient(through)
     by_entropy = settings.actor_entropy * jnp.mean(dream.weight * entropy)
     actor_loss = -(by_return + by_entropy)
     held_back = settings.target_critic_coeff * critic.log_prob(slow)

@@ -199,17 +199,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.classes": 0,
         "model.cnn": "strided",
         "model.cnn_depth": 8,
-        # Half of the gradient of continuous actions comes through the dynamics, of which each dream tells more; the other
-        # half, V3's own, knows no critic's slope, and what that gets wrong it sets right.
-        "behavior.actor_gradient": "auto_both",
-        "behavior.actor_gradient_mix": 0.5,
-        # A nearer horizon than V3's: the value of a gait is known in time.
+        # Gradients through the dynamics where actions are continuous, as V3 of 2023 had it: of so few dreams they tell more.
+        "behavior.actor_gradient": "auto",
+        # A nearer horizon and more chance than V3's: the value of a gait is known, and other gaits are tried, in time.
         "behavior.discount": 0.99,
+        "behavior.actor_entropy": 3e-3,
         "behavior.imagine_last": 8,
         "behavior.acting_rate": 0.01,
         "optimizer.model_learning_rate": 1e-3,
-        "optimizer.actor_learning_rate": 1e-3,
-        "optimizer.critic_learning_rate": 1e-3,
+        "optimizer.actor_learning_rate": 3e-4,
+        "optimizer.critic_learning_rate": 3e-4,
         "optimizer.warmup": 300,
         "replay.capacity": 100_000,
         "replay.batch_length": 16,

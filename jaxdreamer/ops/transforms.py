@@ -114,19 +114,6 @@ def straight_through_clip(x: Array, low: float, high: float) -> Array:
     return lax.stop_gradient(jnp.clip(x, low, high)) + (x - lax.stop_gradient(x))
 
 
-@jax.custom_vjp
-def scale_gradient(x: Array, factor: Array) -> Array:
-    """``x`` as it is, with ``factor``, float [], times its gradient. Any shape."""
-    return x
-
-
-def _scale_backward(factor: Array, gradient: Array) -> tuple[Array, Array]:
-    return factor * gradient, jnp.zeros_like(factor)
-
-
-scale_gradient.defvjp(lambda x, factor: (x, factor), _scale_backward)
-
-
 def image_to_float(image: Array) -> Array:
     """Pixels for the networks: ``image / 255 - 0.5``, uint8 [...] 0 to 255 -> float32 [...] in [-0.5, 0.5].
 

@@ -35,7 +35,7 @@ def make_trainable(
     if config.behavior.actor_gradient == "auto" and not (spec.action.is_discrete or spec.action.is_continuous):
         raise ConfigError(
             "behavior.actor_gradient=auto cannot decide for actions that are partly choices and partly numbers: "
-            "set it to auto_both, both, reinforce or dynamics"
+            "set it to both, reinforce or dynamics"
         )
     algorithm = make_algorithm(config, spec, networks, make=make)
     _check_size(config, spec, algorithm)

@@ -276,8 +276,7 @@ def test_the_loss_of_a_dream():
         value = jax.lax.stop_gradient(Given.critic(logits, np.zeros(len(d["rew"]))).mode())
         weight, returns = dreamer_v3.weigh(jnp.asarray(d["rew"]), value, jnp.asarray(d["con"]), 0.95)
         action = jnp.concatenate([d["act_cont"], one_hot], -1)[:-1]
-        known = jax.lax.stop_gradient(returns)
-        dream = Dream(jnp.zeros(d["rew"].shape), action, value, weight, known, live=known[0])
+        dream = Dream(jnp.zeros(d["rew"].shape), action, value, weight, jax.lax.stop_gradient(returns))
         found = dreamer_v3.track_returns(CONFIG.behavior, Range(jnp.float32(low), jnp.float32(high)), dream.returns)
         params = {"actor": raw, "critic": logits}
         total, metrics = behavior_loss(Given, CONFIG, params, dream, d["slow_logits"], found, gradient="reinforce")
@@ -302,8 +301,9 @@ def test_the_loss_of_a_dream_in_other_forms(variant):
     valued_by, gamma = ("value_logits", 1 - 1 / 333) if variant == "nocontdisc" else ("slow_logits", 1.0)
     value = Given.critic(d[valued_by], np.zeros(len(d["rew"]))).mode()
     weight, returns = dreamer_v3.weigh(jnp.asarray(d["rew"]), value, jnp.asarray(gamma * d["con"]), 0.95)
-    action = jnp.concatenate([d["act_cont"], one_hot], -1)[:-1]
-    dream = Dream(jnp.zeros(d["rew"].shape), action, value, weight / gamma, returns, live=returns[0])
+    dream = Dream(
+        jnp.zeros(d["rew"].shape), jnp.concatenate([d["act_cont"], one_hot], -1)[:-1], value, weight / gamma, returns
+    )
     low, high = d["retnorm_before_lo_hi"]
     found = dreamer_v3.track_returns(CONFIG.behavior, Range(jnp.float32(low), jnp.float32(high)), returns)
     params = {
