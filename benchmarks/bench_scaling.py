@@ -2,14 +2,14 @@
 
     python benchmarks/bench_scaling.py                     # on a CPU that is made into eight devices: counted, not timed
     python benchmarks/bench_scaling.py --gpu               # timed: one update of 1 to 50 sequences, then on all devices
-    python benchmarks/bench_scaling.py --presets tiny --devices 1 2
+    python benchmarks/bench_scaling.py --presets dreamer_v1,tiny --devices 1 2
 
 Counted are, for each device, the operations of its matrix products and convolutions, those of scans as often as they run,
 and the all-reduces and all-gathers of the compiled program with their bytes. Published sizes of V1, V2 and V3 (12M) with
 64x64 RGB and six actions; V1's batch is 48 instead of 50, which eight devices divide.
 
-Timed is one update of V1 by the number of its sequences: t0 + t1 B is what a device with a share of the batch needs. With
-several GPUs the whole batch is timed on all of them, and on one.
+Timed is one update of the first preset by the number of its sequences: t0 + t1 B is what a device with a share of the batch
+needs. With several GPUs the whole batch is timed on all of them, and on one.
 """
 
 from __future__ import annotations
@@ -68,29 +68,18 @@ def collectives(text: str) -> dict[str, dict[str, int]]:
 def prepared(words: str, devices: int) -> tuple[Any, Any, Any, int]:
     """One update over so many devices: the jitted function, a state, a batch, and the number of parameters."""
     import jax
-    import numpy as np
+    from harness import of_pixels
 
     from jaxdreamer import config as configs
     from jaxdreamer.agent.algorithms import make_algorithm
     from jaxdreamer.train.placement import SECOND, WHOLE, on_devices, one_device
-    from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, Batch, EnvSpec
 
     names, *changes = words.split(",batch_size=")
     sizes = [f"batch_size={change}" for change in changes]
     config = configs.preset(names, "replay.context=none", *sizes)
-    spec = EnvSpec({"image": ArraySpec((64, 64, 3), "uint8", "image")}, ActionSpec((ActionPart("continuous", 6),)))
+    spec, batch = of_pixels(config)
     place = on_devices(jax.devices()[:devices]) if devices > 1 else one_device()
     algorithm = make_algorithm(config, spec, across=place.across)
-    lead, rng = (config.replay.batch_length, config.replay.batch_size), np.random.default_rng(0)
-    flags = np.zeros(lead, bool)
-    batch = Batch(
-        obs={"image": rng.integers(0, 256, (*lead, 64, 64, 3), np.uint8)},
-        action=rng.uniform(-1, 1, (*lead, 6)).astype(np.float32),
-        reward=rng.normal(size=lead).astype(np.float32),
-        is_first=flags,
-        is_last=flags,
-        is_terminal=flags,
-    )
     state = place.put(jax.jit(algorithm.init)(jax.random.key(0)), WHOLE)
     update = jax.jit(place.over(algorithm.update, (WHOLE, SECOND), WHOLE), donate_argnums=0)
     return update, state, place.put(batch, SECOND), sum(leaf.size for leaf in jax.tree.leaves(state.params))

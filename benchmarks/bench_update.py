@@ -31,28 +31,16 @@ KEEP_MEMORY = {
 def jax_seconds(preset: str, precision: str, repeats: int, small: bool) -> dict:
     """Compile, warm up, and time updates one by one; runs in a process of its own."""
     import jax
-    import numpy as np
+    from harness import of_pixels
 
     from jaxdreamer import config as configs
     from jaxdreamer.agent.algorithms import make_algorithm
     from jaxdreamer.memory import keep_freed_memory
-    from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, Batch, EnvSpec
 
     keep_freed_memory()  # as the command line does
     size = ["batch_size=4", "batch_length=6", "imagine_horizon=3"] if small else []
     config = configs.preset(preset, f"precision={precision}", "replay.context=none", *size)
-    spec = EnvSpec({"image": ArraySpec((64, 64, 3), "uint8", "image")}, ActionSpec((ActionPart("continuous", 6),)))
-    steps, batch_size = config.replay.batch_length, config.replay.batch_size
-    rng = np.random.default_rng(0)
-    flags = np.zeros((steps, batch_size), bool)
-    batch = Batch(
-        obs={"image": rng.integers(0, 256, (steps, batch_size, 64, 64, 3), np.uint8)},
-        action=rng.uniform(-1, 1, (steps, batch_size, 6)).astype(np.float32),
-        reward=rng.normal(size=(steps, batch_size)).astype(np.float32),
-        is_first=flags,
-        is_last=flags,
-        is_terminal=flags,
-    )
+    spec, batch = of_pixels(config)
     learner = make_algorithm(config, spec)
     state = jax.jit(learner.init)(jax.random.key(0))
     start = time.perf_counter()

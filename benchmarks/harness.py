@@ -39,6 +39,26 @@ def stamp() -> dict[str, Any]:
     }
 
 
+def of_pixels(config: Any) -> tuple[Any, Any]:
+    """What the updates that are measured learn from: the spec of 64x64 RGB and six actions, and a batch of noise."""
+    import numpy as np
+
+    from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, Batch, EnvSpec
+
+    spec = EnvSpec({"image": ArraySpec((64, 64, 3), "uint8", "image")}, ActionSpec((ActionPart("continuous", 6),)))
+    lead, rng = (config.replay.batch_length, config.replay.batch_size), np.random.default_rng(0)
+    flags = np.zeros(lead, bool)
+    batch = Batch(
+        obs={"image": rng.integers(0, 256, (*lead, 64, 64, 3), np.uint8)},
+        action=rng.uniform(-1, 1, (*lead, 6)).astype(np.float32),
+        reward=rng.normal(size=lead).astype(np.float32),
+        is_first=flags,
+        is_last=flags,
+        is_terminal=flags,
+    )
+    return spec, batch
+
+
 def interleave(candidates: dict[str, Callable[[], Any]], *, repeats: int, warmup: int = 1) -> dict[str, list[float]]:
     """Seconds of every call, the candidates in turn (A B A B ...), so that a busy machine is busy for all of them.
 
