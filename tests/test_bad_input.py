@@ -55,6 +55,9 @@ TESTED = {
         "a file that is no `.npz`": "test_files_that_are_no_episodes_are_refused_by_name",
         "an export to a folder that is in use": "test_exported_and_read_back_it_is_the_same",
     },
+    "tests/data/test_lerobot.py": {
+        "a LeRobot dataset that is older, or has a damaged table or film": "test_what_cannot_be_used_is_refused_by_name",
+    },
     "tests/train/test_given.py": {
         "a recording of other spaces": "test_other_spaces_are_refused_with_what_was_found_and_expected",
         "data that changed since the run began": (

@@ -15,7 +15,7 @@ from jaxdreamer.files import shell_word
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Write a run's replay as episodes, or say what a folder of episodes or a Minari dataset holds.
+    """Write a run's replay as episodes, or say what a folder of episodes, or a dataset of Minari's or LeRobot's, holds.
 
     `jaxdreamer data export RUN`, `jaxdreamer data show PATH`; `jaxdreamer train --data PATH` learns from them.
     """
@@ -51,6 +51,6 @@ def _show(path: str) -> int:
     for label, text in describe(source.spec):
         print(f"{label}: {text}")
     returns = [float(episode["reward"].sum()) for episode in source]
-    print(f"{len(source.lengths):,} episodes of {sum(source.lengths):,} entries ({source.kind})")
+    print(f"{len(source.lengths):,} episodes of {sum(source.lengths):,} entries ({source.kind}{source.remark})")
     print(f"return {fmean(returns):.2f} on average, lowest {min(returns):.2f}, highest {max(returns):.2f}")
     return 0

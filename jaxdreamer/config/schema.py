@@ -212,8 +212,8 @@ class ReplayConfig(Settings):
     """Let a sequence run over an episode's end into the next (the state is reset there). Off, as V1 and V2 sample: only
     one that begins with an episode shorter than a sequence."""
     data: str = ""
-    """Recorded experience to learn from: a folder of episodes (`jaxdreamer data export`), or the folder or id of a Minari
-    dataset. It stays as it is, beside what the run collects."""
+    """Recorded experience to learn from: a folder of episodes (`jaxdreamer data export`), the folder or id of a Minari
+    dataset, or the folder of a LeRobot dataset. It stays as it is, beside what the run collects."""
     data_fraction: float | None = setting(None, 0, 1)
     """Share of every batch that is drawn from data, once the run has collected enough itself. none: every sequence, given or
     collected, is equally likely."""

@@ -107,6 +107,12 @@ class Dataset(NamedTuple):
     name: str
     see: ObservationMap
     acts: ActionMap
+    remark: str = ""
+
+    @property
+    def spaces(self) -> dict[str, Any]:
+        """The dataset's own."""
+        return {"observation": self.stored.observation_space, "action": self.stored.action_space}
 
     @property
     def spec(self) -> EnvSpec:

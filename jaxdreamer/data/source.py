@@ -1,4 +1,4 @@
-"""Recorded experience by its path: a folder of arrays, or a dataset of Minari's."""
+"""Recorded experience by its path: a folder of arrays, or a dataset of Minari's or LeRobot's."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jaxdreamer.config import EnvConfig
-from jaxdreamer.data import minari_io, npz
+from jaxdreamer.data import lerobot, minari_io, npz
 from jaxdreamer.data.episodes import DataError, Episode
 from jaxdreamer.envs.host.spaces import read_spec
 from jaxdreamer.types import EnvSpec
@@ -26,14 +27,22 @@ class Source:
     lengths: list[int]
     """Entries of each."""
     read: Callable[[int], Episode]
+    spaces: dict[str, Any] | None = None
+    """Those of the environment it was recorded in, ``observation`` and ``action``, where they are known."""
+    remark: str = ""
+    """What one who learns from it must know, after a semicolon."""
 
     def __iter__(self) -> Iterator[Episode]:
         """All of them, in order."""
         return map(self.read, range(len(self.lengths)))
 
 
-def open_source(path: str, env: EnvConfig) -> Source:
-    """What lies at a path, or is a Minari dataset of that id; ``env``: see :func:`~jaxdreamer.data.minari_io.open_dataset`.
+def open_source(path: str, env: EnvConfig, action: Any = None) -> Source:
+    """What lies at a path, or is a Minari dataset of that id.
+
+    Args:
+        env: see :func:`~jaxdreamer.data.minari_io.open_dataset`.
+        action: the environment's own space of actions, for data that does not say in which bounds its actions lie.
 
     DataError where there is nothing, or what cannot be used.
     """
@@ -42,15 +51,21 @@ def open_source(path: str, env: EnvConfig) -> Source:
         spec = read_spec(folder / npz.SPEC)
         lengths = [npz.length_of(file) for file in files]
         return Source(path, "npz", spec, lengths, lambda index: npz.read(files[index], spec))
+    if (folder / lerobot.INFO).is_file():
+        return _some("LeRobot", path, lerobot.open_dataset(path, env, action))
     if folder.is_dir() and not (folder / "data").is_dir():
         raise DataError(
-            f"replay.data={path} holds no episodes: expected {npz.SPEC} and .npz files, or Minari's folder data"
+            f"replay.data={path} holds no episodes: expected {npz.SPEC} and .npz files, Minari's folder data, or "
+            f"LeRobot's {lerobot.INFO}"
         )
-    dataset = minari_io.open_dataset(path, env)
+    return _some("Minari", path, minari_io.open_dataset(path, env))
+
+
+def _some(kind: str, path: str, dataset: minari_io.Dataset | lerobot.Dataset) -> Source:
     lengths = dataset.lengths
     if not lengths:
         raise DataError(f"{path} holds no episode")
-    return Source(path, "Minari", dataset.spec, lengths, dataset.read)
+    return Source(path, kind, dataset.spec, lengths, dataset.read, dataset.spaces, dataset.remark)
 
 
 def checksum(episode: Episode, crc: int = 0) -> int:

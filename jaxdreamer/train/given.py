@@ -47,8 +47,10 @@ def located_data(path: str) -> str:
     return os.path.abspath(folder) if path and folder.exists() else path
 
 
-def open_given(config: Config, algorithm: Algorithm, spec: EnvSpec) -> Given | None:
+def open_given(config: Config, algorithm: Algorithm, spec: EnvSpec, action: Any = None) -> Given | None:
     """What ``replay.data`` names, for an agent of this spec; None where it names nothing.
+
+    ``action`` is the environment's own space of actions, where it is known.
 
     Raises:
         DataError: what is there cannot be used, or is of other spaces.
@@ -59,7 +61,7 @@ def open_given(config: Config, algorithm: Algorithm, spec: EnvSpec) -> Given | N
         return None
     if settings.held_out and settings.batch_length < 2:
         raise ConfigError("replay.held_out: sequences of replay.batch_length=1 leave nothing to predict")
-    source = open_source(settings.data, config.env)
+    source = open_source(settings.data, config.env, action)
     _check_spec(source, spec)
     apart = _apart(len(source.lengths), settings.held_out, settings.data)
     kept = {f"kept/{key}": np.asarray(value) for key, value in algorithm.keep(algorithm.policy.init(1)).items()}
@@ -133,7 +135,8 @@ def _stacked(windows: list[dict[str, np.ndarray]], source: Source, length: int) 
 
 def _text(source: Source, about: dict[str, int], apart: int) -> str:
     held = f", {apart} of them not learned from" if apart else ""
-    return f"{about['episodes']:,} episodes of {about['entries']:,} entries{held}, {source.kind} at {source.path}"
+    what = f"{about['episodes']:,} episodes of {about['entries']:,} entries{held}"
+    return f"{what}, {source.kind} at {source.path}{source.remark}"
 
 
 def check_same(saved: Any, given: Given | None, path: str) -> None:

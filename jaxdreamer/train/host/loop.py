@@ -112,7 +112,7 @@ class HostLoop(Loop):
             mapped=self._mapped() if config.replay.on_disk else None,
         )
         self.memory = self.replay.size.brief()
-        self.given = given.open_given(config, self.algorithm, envs.spec)
+        self.given = given.open_given(config, self.algorithm, envs.spec, (envs.spaces or {}).get("action"))
         self.source: HostReplay | Mixture = self.replay
         if self.given:
             self.data, settings = self.given.text, config.replay

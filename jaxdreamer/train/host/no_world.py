@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdreamer.agent.algorithm import Policy
 from jaxdreamer.config import Config, ConfigError
-from jaxdreamer.data.source import open_source
+from jaxdreamer.data.source import Source, open_source
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.train.evaluate import Play
 from jaxdreamer.train.host.loop import HostLoop
@@ -53,19 +53,27 @@ class NoEnvs:
 
 
 class NoWorld:
-    """A :class:`~jaxdreamer.train.run.World` whose spec is that of the data."""
+    """A :class:`~jaxdreamer.train.run.World` whose spec and spaces are those of the data."""
 
     name = "host"
-    spaces: dict[str, Any] | None = None
     can_render = False
 
     def __init__(self, config: Config):
         self._config = config
 
     @cached_property
+    def _source(self) -> Source:
+        return open_source(self._config.replay.data, self._config.env)
+
+    @property
     def spec(self) -> EnvSpec:
         """Of the data."""
-        return open_source(self._config.replay.data, self._config.env).spec
+        return self._source.spec
+
+    @property
+    def spaces(self) -> dict[str, Any] | None:
+        """Those of the environment that the data is from, where it says them: a loaded agent acts in their units."""
+        return self._source.spaces
 
     def loop(self, job: Job) -> HostLoop:
         """The loop of one run, which never steps."""
