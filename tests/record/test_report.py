@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxdreamer import cli
 from jaxdreamer.config import ConfigError
@@ -222,3 +225,30 @@ def test_a_bar_is_as_long_as_its_shares():
 def test_dreamed_returns_are_not_taken_for_returns():
     assert sentence("imagined/return").startswith("mean lambda-return of dreamed sequences")
     assert sentence("train/return").startswith("mean sum of an episode's rewards")
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-first-run", "--hide-scrollbars", "--window-size=1000,1600")  # fmt: skip
+
+
+def opened(text, folder):
+    """Whom a browser asks that opens a page from a file, by its own log of the network, and its picture of the window."""
+    folder.mkdir()
+    page, log, seen = folder / "page.html", folder / "network.json", folder / "seen.png"
+    page.write_text(text)
+    words = [f"--user-data-dir={folder / 'user'}", f"--log-net-log={log}", f"--screenshot={seen}", page.as_uri()]
+    subprocess.run([BROWSER, *QUIET, *words], check=True, capture_output=True, timeout=120)
+    with Image.open(seen) as picture:
+        picture.load()
+    hosts = set(re.findall(r'"url":"(?:https?|wss?)://([^/"]+)', log.read_text()))
+    return {host for host in hosts if not host.endswith(".google.com")}, picture  # which it asks by itself
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt install chromium")
+def test_a_browser_draws_it_from_the_file_and_asks_nobody(written, tmp_path):
+    asked, seen = opened(written, tmp_path / "page")
+    assert not asked and seen.size == (1000, 1600)
+    assert len(seen.convert("RGB").quantize(64).getcolors()) > 8, "the window is almost empty"
+    asked, _ = opened('<img src="http://127.0.0.1:9/picture.png">', tmp_path / "other")
+    assert asked == {"127.0.0.1:9"}
