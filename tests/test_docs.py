@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
 import re
 import shlex
 import subprocess
@@ -89,6 +91,18 @@ def test_snippets_run(index, workplace):
     code = code.replace("cfg.total_steps = 1_000_000", TORCHWM_BRIEF)
     done = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "docs" / "examples").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_run(notebook, workplace):
+    cells = json.loads(notebook.read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    code = code.replace('"frames=10000", "prefill=1000"', ", ".join(map(repr, BRIEF)))
+    words = [sys.executable, "-W", "ignore:FigureCanvasAgg is non-interactive", "-c", code]
+    env = os.environ | {"MPLBACKEND": "agg"}
+    done = subprocess.run(words, cwd=workplace, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert not [cell for cell in cells if cell.get("outputs")], "outputs are not kept: they would not be checked"
 
 
 def test_the_environment_for_unity_is_the_one_that_errors_advise_and_tests_use():
