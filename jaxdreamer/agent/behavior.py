@@ -18,11 +18,13 @@ from jaxdreamer.types import ActionSpec, Array, Latent, Metrics, PyTree
 
 
 def actor_gradient(config: Config, spec: ActionSpec) -> str:
-    """``dynamics``, ``reinforce`` or ``both``: what the configuration says, with ``auto`` decided by the actions."""
+    """``dynamics``, ``reinforce`` or ``both``: what the configuration says, the two ``auto`` decided by the actions."""
     choice = config.behavior.actor_gradient
-    if choice != "auto":
+    if not choice.startswith("auto"):
         return choice
-    return "reinforce" if spec.is_discrete else "dynamics"
+    if not spec.is_continuous:
+        return "reinforce"
+    return "both" if choice == "auto_both" else "dynamics"
 
 
 def track_critic(settings: BehaviorConfig, updates: Array, critic: PyTree, target: PyTree) -> PyTree:

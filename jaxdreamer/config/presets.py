@@ -199,11 +199,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.classes": 0,
         "model.cnn": "strided",
         "model.cnn_depth": 8,
-        # Gradients through the dynamics where actions are continuous, as V3 of 2023 had it: of so few dreams they tell more.
-        "behavior.actor_gradient": "auto",
+        # Half of the gradient of continuous actions comes through the dynamics, as V3 of 2023 had it: of so few dreams it
+        # tells more. The other half is V3's own: it sees what an all-or-nothing reward brings, which has no slope.
+        "behavior.actor_gradient": "auto_both",
+        "behavior.actor_gradient_mix": 0.5,
         # A nearer horizon and more chance than V3's: the value of a gait is known, and other gaits are tried, in time.
         "behavior.discount": 0.99,
-        "behavior.actor_entropy": 3e-3,
+        "behavior.actor_entropy": 1.5e-3,
         "behavior.imagine_last": 8,
         "behavior.acting_rate": 0.01,
         "optimizer.model_learning_rate": 1e-3,

@@ -126,8 +126,8 @@ class BehaviorConfig(Settings):
     """gamma."""
     td_lambda: float = setting(0.95, 0, 1)
     """lambda of the lambda-return."""
-    actor_gradient: Literal["auto", "dynamics", "reinforce", "both"] = "dynamics"
-    """How the actor learns. auto: reinforce where every action is a choice, dynamics elsewhere."""
+    actor_gradient: Literal["auto", "auto_both", "dynamics", "reinforce", "both"] = "dynamics"
+    """How the actor learns. auto: reinforce where any action is a choice, dynamics elsewhere; auto_both: elsewhere both."""
     actor_gradient_mix: float = setting(0.1, 0, 1)
     """Share of the dynamics gradient in both."""
     actor_sample_gradient: Literal["exact", "released"] = "exact"

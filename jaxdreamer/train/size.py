@@ -32,11 +32,6 @@ def make_trainable(
             f"observation {empty[0]!r} holds no numbers" if empty else "there is nothing to see, or nothing to decide"
         )
         raise ConfigError(f"{what}: the environment's spec is {spec.to_dict()}; leave such keys out of it")
-    if config.behavior.actor_gradient == "auto" and not (spec.action.is_discrete or spec.action.is_continuous):
-        raise ConfigError(
-            "behavior.actor_gradient=auto cannot decide for actions that are partly choices and partly numbers: "
-            "set it to both, reinforce or dynamics"
-        )
     algorithm = make_algorithm(config, spec, networks, make=make)
     _check_size(config, spec, algorithm)
     return algorithm
