@@ -32,11 +32,13 @@ __all__ = ["INFO", "Dataset", "open_dataset"]
 
 INFO = "meta/info.json"
 _SEEN, _REWARD, _ENDS = "observation.", "next.reward", ("next.terminated", "next.success")
+_EPISODE = ("episode_index", "length", "data/chunk_index", "data/file_index")
 _LARGEST = 2**28  # of meta/stats.json, which has a line for each number of every feature
 _FORM = {
     "codebase_version": str,
     "fps": lambda value: isinstance(value, int | float) and value > 0,
     "data_path": str,
+    "video_path": lambda value: isinstance(value, str | None),
     "features": {...: {"dtype": str, "shape": [natural]}},
 }
 
@@ -74,7 +76,7 @@ def open_dataset(path: str, env: EnvConfig, action: Any = None) -> Dataset:
         seen = spaces.Dict({name.removeprefix(_SEEN): _space(info["features"][name]) for name in names})
         done = _action_space(folder, info["features"]["action"], env) if action is None else action
         see, acts = ObservationMap(seen, env.image_size, env.exclude), ActionMap(done, env.action_bound)
-    except SpaceError as error:
+    except (SpaceError, ValueError) as error:  # of NumPy's, where the statistics are of another shape
         raise DataError(f"{path}: {error}") from error
     return Dataset(folder, info, {"observation": seen, "action": done}, see, acts)
 
@@ -139,9 +141,8 @@ class Dataset:
         """Where each episode lies, in order."""
         rows: list[dict[str, Any]] = []
         for file in sorted((self.folder / "meta/episodes").glob("*/*.parquet")):
-            columns = _columns(file)
-            wanted = [name for name in columns if name == "length" or name.startswith(("data/", "videos/"))]
-            rows += _table(file, ("episode_index", *wanted)).to_pylist()
+            films = [name for name in _opened(file).schema_arrow.names if name.startswith("videos/")]
+            rows += _table(file, (*_EPISODE, *films)).to_pylist()
         return sorted(rows, key=lambda row: row["episode_index"])
 
     def read(self, index: int) -> Episode:
@@ -174,8 +175,16 @@ class Dataset:
 
     def _file(self, pattern: str, about: Mapping[str, Any], kind: str, **names: str) -> Path:
         """The file that holds an episode's ``kind``: its tables, or one of its films."""
-        place = {name: about[f"{kind}/{name}"] for name in ("chunk_index", "file_index")}
-        return self.folder / self.info[pattern].format(**place, **names)
+        place = {name: self._said(f"{kind}/{name}", about) for name in ("chunk_index", "file_index")}
+        try:
+            return self.folder / self.info[pattern].format(**place, **names)
+        except (AttributeError, KeyError, IndexError, ValueError) as error:
+            raise DataError(f"{self.folder / INFO}: {pattern} cannot be {self.info[pattern]!r} ({error})") from error
+
+    def _said(self, name: str, about: Mapping[str, Any]) -> Any:
+        if name not in about:
+            raise DataError(f"{self.folder / 'meta/episodes'} has no column {name!r}; it has {', '.join(about)}")
+        return about[name]
 
     def _rows(self, about: Mapping[str, Any]) -> Any:
         """The frames of an episode, as a table."""
@@ -197,7 +206,8 @@ class Dataset:
         kind = self.info["features"][name]["dtype"]
         if kind == "video":
             file = self._file("video_path", about, f"videos/{name}", video_key=name)
-            return _film(file, about[f"videos/{name}/from_timestamp"], len(rows), self.info["fps"])
+            start = self._said(f"videos/{name}/from_timestamp", about)
+            return _film(file, start, len(rows), self.info["fps"])
         if kind == "image":
             return (_picture(item.as_py()["bytes"]) for item in rows[name])
         return iter(self._numbers(name, rows))
@@ -228,10 +238,6 @@ def _film(path: Path, start: float, count: int, fps: float) -> Iterator[np.ndarr
                 yield frame.to_ndarray(format="rgb24")
     except (OSError, IndexError, av.FFmpegError) as error:
         raise DataError(f"{path} is no film that can be read ({error}): {MEND}") from error
-
-
-def _columns(path: Path) -> list[str]:
-    return _opened(path).schema_arrow.names
 
 
 @lru_cache(maxsize=2)  # a file holds many episodes, which are read one after the other

@@ -20,6 +20,7 @@ from jaxdreamer.deploy.agent import load_agent
 from tests.train import toy
 from tests.train.test_contract import World
 
+EPISODE = ("episode_index", "length", "data/chunk_index", "data/file_index")
 LENGTHS = (5, 7, 4)
 FPS = 10
 
@@ -166,6 +167,11 @@ def test_a_recording_without_rewards_says_so(recorded):
         (lambda folder: describe(folder, "v2.1"), "is a LeRobot dataset of the format v2.1, expected v3.0"),
         (lambda folder: describe(folder, action=None), "holds no actions: meta/info.json lists episode_index, "),
         (lambda folder: describe(folder, **{"observation.state": feature("float32", 3)}), "episode 0: cannot reshape"),
+        (lambda folder: describe(folder, action=feature("float32", 3)), "cannot reshape"),
+        (
+            lambda folder: describe(folder, **{"observation.eye": FEATURES["observation.images.front"]}),
+            "has no column 'videos/observation.eye/chunk_index'",
+        ),
         (
             lambda folder: describe(folder, **{"observation.arm": feature("float32", 3)}),
             "has no column 'observation.arm'",
@@ -176,9 +182,7 @@ def test_a_recording_without_rewards_says_so(recorded):
         ),
         (lambda folder: next(folder.glob("videos/*/*/file-000.mp4")).write_bytes(b"no"), "is no film that can be read"),
         (
-            lambda folder: table(
-                folder / "meta/episodes/chunk-000/file-000.parquet", {"episode_index": [], "length": []}
-            ),
+            lambda folder: table(folder / "meta/episodes/chunk-000/file-000.parquet", {name: [] for name in EPISODE}),
             "holds no episode",
         ),
     ],
