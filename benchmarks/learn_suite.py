@@ -130,9 +130,10 @@ def run(name: str, seed: int, folder: Path, cores: set[int], seconds: float | No
             [sys.executable, "-m", *words, "--logdir", str(logdir)],
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
             start_new_session=True,  # Ctrl-C is passed on once, not twice
         )
+        if cores:  # not before it starts: that would fork this process, which has JAX's threads after the first run
+            os.sched_setaffinity(child.pid, cores)
         while child.poll() is None:
             if stop.is_set() or (seconds is not None and time.perf_counter() - start > seconds):
                 child.send_signal(signal.SIGINT)
