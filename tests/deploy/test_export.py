@@ -24,7 +24,7 @@ from tests.envs.toy import CountingEnv, action_spaces
 
 HERE = Path(__file__).parent
 LOOP = HERE.parent.parent / "docs" / "examples" / "robot_loop.py"
-STEPS = {"state": 200, "pixels": 40, "choices": 40}
+STEPS = {"state": 200, "pixels": 200, "choices": 40}
 
 
 def agent_of(name, run):
