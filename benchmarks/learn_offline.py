@@ -18,7 +18,7 @@ from harness import stamp, write
 
 SMALL = ("deter_size=64", "hidden_size=64", "units=64", "stoch_size=16", "batch_size=16", "batch_length=20")
 RECORD = ("--env", "Pendulum-v1", "frames=2010", "prefill=2000", "eval_every=0", "eval_episodes=1", "video=false")
-LEARN = ("--env", "none", "held_out=2", "frames=4000", "train_every=10", "updates=5", "eval_every=400", "free_nats=0.3",
+LEARN = ("--env", "none", "held_out=2", "frames=8000", "train_every=10", "updates=5", "eval_every=500", "free_nats=0.3",
          "model_learning_rate=1e-3")  # fmt: skip
 
 
