@@ -21,7 +21,7 @@ from learn_suite import outcome
 
 LABELS = {"dreamer_v1,small": "V1", "dreamer_v2,small": "V2", "dreamer_v3,v3_1m,small": "V3"}
 WORDS = (
-    "action_repeat=1", "frames=10000", "prefill=1000", "pretrain=0", "train_every=10", "updates=5", "updates_per_call=5",
+    "action_repeat=1", "frames=7000", "prefill=1000", "pretrain=0", "train_every=10", "updates=5", "updates_per_call=5",
     "batch_size=16", "batch_length=16", "model_learning_rate=1e-3", "actor_learning_rate=3e-4",
     "critic_learning_rate=3e-4", "eval_every=1000", "eval_episodes=10", "video=false",
 )  # fmt: skip
