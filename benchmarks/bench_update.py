@@ -35,9 +35,10 @@ def jax_seconds(preset: str, precision: str, repeats: int, small: bool) -> dict:
 
     from jaxdreamer import config as configs
     from jaxdreamer.agent.algorithms import make_algorithm
-    from jaxdreamer.memory import keep_freed_memory
+    from jaxdreamer.memory import keep_freed_memory, use_one_arena
 
     keep_freed_memory()  # as the command line does
+    use_one_arena()
     size = ["batch_size=4", "batch_length=6", "imagine_horizon=3"] if small else []
     config = configs.preset(preset, f"precision={precision}", "replay.context=none", *size)
     spec, batch = of_pixels(config)

@@ -8,7 +8,9 @@ import sys
 import psutil
 import pytest
 
+from jaxdreamer import config as configs
 from jaxdreamer import memory
+from jaxdreamer.cli import training
 from jaxdreamer.memory import TooLarge, refuse_beyond_memory
 
 
@@ -51,6 +53,15 @@ for turn in range(2):
     libc.free(block)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+
+
+@pytest.mark.parametrize("preset, one", [("dreamer_v1", True), ("dreamer_v2", True), ("dreamer_v3", True),
+                                         ("classic", False), ("dreamer_v1,tiny", False)])  # fmt: skip
+def test_only_large_updates_share_one_arena(preset, one, monkeypatch):
+    asked = []
+    monkeypatch.setattr(training, "use_one_arena", lambda: asked.append(True))
+    training.suit_memory(configs.preset(preset))
+    assert bool(asked) is one
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what it sets is glibc's")

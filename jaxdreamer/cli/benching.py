@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxdreamer import config as configs
-from jaxdreamer.cli.training import TrainOptions, settled
+from jaxdreamer.cli.training import TrainOptions, settled, suit_memory
 from jaxdreamer.config import ConfigError
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def bench(options: BenchOptions, settings: Mapping[str, Any]) -> int:
     idle = [name for name in ("tensorboard", "wandb", "start_over", "drop_damaged_replay") if getattr(options, name)]
     for name in idle:
         print(f"--{name.replace('_', '-')} means nothing to bench", file=sys.stderr)
+    suit_memory(config)
     split = bench_agent(config, seeds=options.seeds, seconds=options.seconds)
     print("\n".join(lines(split, options.seeds)))
     if options.json is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jaxdreamer import config as configs
 from jaxdreamer.cli import words
 from jaxdreamer.config import Config, ConfigError
+from jaxdreamer.memory import use_one_arena
 
 if TYPE_CHECKING:
     from jaxdreamer.record.rundir import RunDir
@@ -165,6 +166,7 @@ def train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
     from jaxdreamer.train.api import train_agent, train_seeds
     from jaxdreamer.train.crew import start_crew
 
+    suit_memory(config)
     _check_crew(options)
     crew = start_crew(options.coordinator, options.processes, options.process)  # before jax is asked for its devices
     console = lasting()
@@ -182,6 +184,13 @@ def train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
     for line in card(outcomes, trust_word(config.env)):
         say(console, line)
     return 0
+
+
+def suit_memory(config: Config) -> None:
+    """One arena where an update's buffers decide its time: in V1, V2 and V3 as published, not in ``classic``."""
+    entries = config.replay.batch_size * config.replay.batch_length
+    if entries * config.model.deter_size >= 2**17:
+        use_one_arena()
 
 
 def _check_crew(options: TrainOptions) -> None:
