@@ -8,7 +8,6 @@ The words are for thousands of updates instead of millions; the preset ``classic
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from harness import RESULTS, stamp
+from harness import RESULTS, stamp, write
 from learn_suite import outcome
 
 LABELS = {"dreamer_v1,small": "V1", "dreamer_v2,small": "V2", "dreamer_v3,v3_1m,small": "V3"}
@@ -59,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
         runs = dict(zip(LABELS, pool.map(lambda preset: train(preset, Path(folder)), LABELS)))
     payload = {"question": __doc__.splitlines()[0], "runs": runs, "stamp": stamp()}
-    (RESULTS / "learn_algorithms.json").write_text(json.dumps(payload, indent=1) + "\n")
+    write("learn_algorithms", payload)
     plot(runs, RESULTS / "learn_algorithms.png")
 
 

@@ -22,10 +22,9 @@ LEARN = ("--env", "none", "held_out=2", "frames=8000", "train_every=10", "update
          "model_learning_rate=1e-3")  # fmt: skip
 
 
-def jaxdreamer(*words: str) -> list[str]:
-    """Run a command in a process of its own; its words."""
+def jaxdreamer(*words: str) -> None:
+    """Run a command in a process of its own."""
     subprocess.run([sys.executable, "-m", "jaxdreamer", *words], check=True)
-    return ["jaxdreamer", *words]
 
 
 def main() -> None:

@@ -75,8 +75,7 @@ def use_one_arena() -> bool:
     """Make all threads of this process share what :func:`keep_freed_memory` keeps; whether that could be set.
 
     For large updates: else each thread keeps buffers of its own. In small ones the threads wait for each other at the one
-    arena, which takes half of their time again (``classic`` on two cores: 74 ms an update instead of 48). Likewise to be
-    called before JAX starts.
+    arena, longer than they gain by it. Likewise to be called before JAX starts.
     """
     return _set(_ONE_ARENA)
 

@@ -227,9 +227,8 @@ def _film(path: Path, start: float, count: int, fps: float) -> Iterator[np.ndarr
         with av.open(str(path)) as film:
             stream = film.streams.video[0]
             stream.thread_type = "AUTO"
-            film.seek(
-                int(start / stream.time_base), stream=stream
-            )  # to the picture at or before it that needs no other
+            # To the picture at or before it that needs no other.
+            film.seek(int(start / stream.time_base), stream=stream)
             due = (frame for frame in film.decode(stream) if frame.time > start - 0.5 / fps)
             for number in range(count):
                 frame = next(due, None)
