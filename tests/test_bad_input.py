@@ -109,7 +109,10 @@ TESTED = {
             "test_words_that_do_not_fit_each_other"
         ),
         "processes that were given other settings than process 0": "test_processes_that_were_asked_for_different_runs",
-        "environments on the host, or `--seeds`, over several processes": "test_what_several_processes_cannot_train",
+        "Unity's players, learning from data alone, a replay on disk, or `--seeds`, over several processes": (
+            "test_what_several_processes_cannot_train"
+        ),
+        "environments over several processes that their devices do not divide": "test_what_several_processes_cannot_train",
         "one of several processes that raises an error": "test_a_process_raises",
         "one of several processes that is killed": "test_a_process_is_killed",
         "a process that nobody joins, or that does not come in time": "test_a_process_that_nobody_joins",

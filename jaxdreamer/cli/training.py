@@ -198,7 +198,10 @@ def _check_crew(options: TrainOptions) -> None:
     if options.coordinator is None and options.processes is None and options.process is None:
         return
     if options.seeds:
-        raise ConfigError("--seeds are not for several processes: start a run for each seed instead (--seed N)")
+        raise ConfigError(
+            "--seeds are not for several processes, as nothing passes between them: start some in each process, as --seed 0 "
+            "--seeds 4 in one and --seed 4 --seeds 4 in the next"
+        )
     if options.logdir is None:
         raise ConfigError(
             "several processes write one run: name its folder, --logdir, on a file system that they share"

@@ -121,13 +121,19 @@ def make_functional(config: EnvConfig) -> FunctionalEnv:
 
 
 def make_vector(
-    config: EnvConfig, count: int, seed: int = 0, *, make: Callable[[], Any] | None = None, apart: bool = False
+    config: EnvConfig,
+    count: int,
+    seed: int = 0,
+    *,
+    make: Callable[[], Any] | None = None,
+    apart: bool = False,
+    first: int = 0,
 ) -> VectorEnv:
     """``count`` environments side by side, each made by ``make``, or by the backend where there is none.
 
     They run in ``config.workers`` processes, or in this one where that is 0; with ``env.python`` 0 is one for each. An
     environment of gymnasium's or old gym's is wrapped as ``config`` says. With ``apart``, ``make`` is called once more to
-    check that it returns another.
+    check that it returns another. ``first`` is the number of lane 0 among all lanes, where others are stepped elsewhere.
     A backend of the kind ``lanes`` may return another number of them, see ``num_envs`` of the result.
     """
     if make is not None and not callable(make):
@@ -148,13 +154,14 @@ def make_vector(
     if make is not None and apart and (count == 1 or workers):  # otherwise the lanes show it
         makers[0] = _Made(make, config, twice=True)
     if not workers:
-        return LocalVectorEnv(makers, seed)
+        return LocalVectorEnv(makers, seed, first=first)
     if make is None and is_functional(config):
         raise ConfigError(f"env.workers: workers never import jax, and backend {config.backend} needs it; leave it 0")
     return WorkerVectorEnv(
         makers,
         seed,
         workers=workers,
+        first=first,
         timeout=config.worker_timeout,
         max_restarts=config.max_restarts,
     )

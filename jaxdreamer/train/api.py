@@ -99,9 +99,9 @@ def train_agent(
     with crew.together():
         placement, folders, on_device = placement_of(devices, crew), [RunDir(logdir)], _is_on_device(config, make)
         check_crew(crew, config, on_device=on_device)
-        config = settle_shards(config, folders, placement.devices, on_device=on_device, start_over=start_over)
+        config = settle_shards(config, folders, placement, on_device=on_device, start_over=start_over)
         asked = (tuple(sinks), console, hooks, state, start_over, drop_damaged_replay, algorithm, networks, placement)
-        return run.train(lambda: _world(config, make), [config], folders, Request(*asked))[0]
+        return run.train(lambda: _world(config, make, crew), [config], folders, Request(*asked))[0]
 
 
 def train_seeds(
@@ -128,7 +128,7 @@ def train_seeds(
     keep_compiled()
     world, each = _side_by_side(config, seeds, make)
     folders = [RunDir(Path(logdir) / f"seed-{one.seed}") for one in each]
-    settled = settle_shards(each[0], folders, placement.devices, on_device=True, start_over=start_over)
+    settled = settle_shards(each[0], folders, placement, on_device=True, start_over=start_over)
     each = [configs.replace(one, {"replay.shards": settled.replay.shards}) for one in each]
     request = Request(
         tuple(sinks), console, hooks, None, start_over, algorithm=algorithm, networks=networks, placement=placement
@@ -245,7 +245,7 @@ def _is_on_device(config: Config, make: Any) -> bool:
     return make is None and config.env.id != NO_ENV and config.run.loop != "host" and is_functional(config.env)
 
 
-def _world(config: Config, make: Any) -> HostWorld | DeviceWorld | NoWorld:
+def _world(config: Config, make: Any, crew: Crew = ALONE) -> HostWorld | DeviceWorld | NoWorld:
     """On the device where the environment is made of pure functions and the host is not asked for."""
     if config.env.id == NO_ENV and make is None:
         return NoWorld(config)
@@ -265,7 +265,7 @@ def _world(config: Config, make: Any) -> HostWorld | DeviceWorld | NoWorld:
             f"run.loop=device needs an environment of pure functions (env.backend={' or '.join(backends('device'))}), found "
             f"env.backend={config.env.backend}"
         )
-    return HostWorld(config, make)
+    return HostWorld(config, make, crew)
 
 
 def _refuse_data(config: Config) -> None:

@@ -29,7 +29,8 @@ class Placement(NamedTuple):
     """How a loop's arrays lie on devices. With one device nothing is shared out; see :func:`one_device`."""
 
     put_batch: Callable[[PyTree], PyTree]
-    """Host arrays [K, T, B, ...] to the devices, each of which gets its share of the B sequences."""
+    """Host arrays [K, T, B, ...] to the devices, each of which gets its share of the B sequences. Of several processes each
+    gives those of its own devices, :attr:`own`."""
     put_state: Callable[[PyTree], PyTree]
     """A tree that every device needs whole, to all of them: train states, plans, keys."""
     gather: Callable[[PyTree], PyTree]
@@ -41,7 +42,9 @@ class Placement(NamedTuple):
     across: Across = ALONE
     """What a part of a batch is part of."""
     put: Callable[[PyTree, Any], PyTree] = lambda tree, where: jax.device_put(tree)
-    """A tree to the devices, where ``where`` says."""
+    """A tree that every process has whole to the devices, where ``where`` says."""
+    put_own: Callable[[PyTree, Any], PyTree] = lambda tree, where: jax.device_put(tree)
+    """Likewise, a tree of which each process has its own part: of ``where``'s axis, the one after the other's."""
     make: Callable[[Callable, Any], Callable] = lambda function, where: jax.jit(function)
     """``function`` compiled so that what it returns lies where ``where`` says."""
     over: Callable[[Callable, Any, Any], Callable] = _itself
@@ -50,6 +53,11 @@ class Placement(NamedTuple):
     """Around the reading of arrays that :attr:`put` will share out: all of them may be more than one device holds."""
     local: Callable[[PyTree], PyTree] = lambda tree: tree
     """A tree that lies whole on every device, on this process's first one alone: for what only that one does."""
+
+    def own(self, count: int) -> slice:
+        """Which of ``count``, shared out evenly over the devices, are those of this process's."""
+        share = count // self.crew.processes
+        return slice(self.crew.process * share, (self.crew.process + 1) * share)
 
     @property
     def is_writer(self) -> bool:
@@ -65,7 +73,7 @@ def one_device() -> Placement:
 def on_devices(devices: Sequence[jax.Device], crew: Crew = BY_ITSELF) -> Placement:
     """Batches and environments shared out evenly over several devices; parameters whole on each.
 
-    ``devices`` are those of all processes, each one's side by side. What a process puts on them it must have whole.
+    ``devices`` are those of all processes, each one's side by side.
     """
     mesh = Mesh(np.array(devices), (_AXIS,), axis_types=(AxisType.Auto,))
 
@@ -83,15 +91,16 @@ def on_devices(devices: Sequence[jax.Device], crew: Crew = BY_ITSELF) -> Placeme
         except RuntimeError:  # JAX_PLATFORMS leaves the CPU out: then they pass through the first device
             return nullcontext()
 
-    put = jax.device_put if crew.alone else _put_ours
+    put, put_own = (jax.device_put, jax.device_put) if crew.alone else (_put_ours, _put_own)
     return Placement(
-        put_batch=lambda tree: put(tree, lying(THIRD)),
+        put_batch=lambda tree: put_own(tree, lying(THIRD)),
         put_state=lambda tree: put(tree, lying(WHOLE)),
         gather=jax.device_get,
         devices=len(devices),
         crew=crew,
         across=Across(_AXIS),
         put=lambda tree, where: put(tree, lying(where)),
+        put_own=lambda tree, where: put_own(tree, lying(where)),
         make=lambda function, where: jax.jit(function, out_shardings=lying(where)),
         over=over,
         reading=reading,
@@ -112,6 +121,33 @@ def _put_ours(tree: PyTree, lying: Any) -> PyTree:
         return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
 
     return jax.tree.map(lambda sharding, part: jax.tree.map(lambda x: put(x, sharding), part), lying, tree)
+
+
+def _put_own(tree: PyTree, lying: NamedSharding) -> PyTree:
+    """``jax.device_put``, where this process has what goes to its own devices, and no more."""
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(lying, x), tree)
+
+
+class Exchange:
+    """Arrays of every process, for all of them."""
+
+    def __init__(self, placement: Placement):
+        self._place = placement
+        self._gather = placement.make(lambda sent: sent, WHOLE)
+
+    def __call__(self, mine: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays [n, ...] of this process to [processes n, ...]; all give as many, of the same names and dtypes."""
+        sent = np.concatenate([np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in mine.values()])
+        processes = self._place.crew.processes
+        by = self._place.devices // processes
+        padded = np.zeros(-(-sent.size // by) * by, np.uint8)
+        padded[: sent.size] = sent
+        heard = self._place.gather(self._gather(self._place.put_own(padded, FIRST))).reshape(processes, -1)
+        ends = np.cumsum([0, *(x.nbytes for x in mine.values())])
+        return {
+            name: heard[:, start:stop].copy().view(x.dtype).reshape(processes * len(x), *x.shape[1:])
+            for (name, x), start, stop in zip(mine.items(), ends, ends[1:])
+        }
 
 
 class Votes:

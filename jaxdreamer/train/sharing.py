@@ -16,6 +16,7 @@ from jaxdreamer.agent.algorithm import Algorithm, Make
 from jaxdreamer.agent.algorithms import make_algorithm
 from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.devices import devices
+from jaxdreamer.envs.registry import record_of
 from jaxdreamer.nets.networks import Networks
 from jaxdreamer.record import checkpoint
 from jaxdreamer.record.rundir import RunDir
@@ -66,10 +67,7 @@ def check_crew(crew: Crew, config: Config, *, on_device: bool) -> None:
     if crew.alone:
         return
     if not on_device:
-        raise ConfigError(
-            f"several processes share out environments on the device, but env.backend={config.env.backend} steps its "
-            "environments on the host: train it in one process, whose --devices share out its batches"
-        )
+        _check_host(config)
     said = crew.collect("comparing settings", json.dumps(configs.fields(config), default=str))
     lead, *others = map(json.loads, said)
     for process, other in enumerate(others, 1):
@@ -81,10 +79,25 @@ def check_crew(crew: Crew, config: Config, *, on_device: bool) -> None:
             raise ConfigError(f"all processes must be given the same settings: {each}")
 
 
+def _check_host(config: Config) -> None:
+    """ConfigError for what steps on the host, or does not step, and cannot be shared out over processes."""
+    if config.env.id == configs.NO_ENV:
+        raise ConfigError(
+            "env.id=none: what is learned from data alone is learned in one process, on all its --devices"
+        )
+    if config.env.backend != "custom" and record_of(config.env.backend).kind == "lanes":
+        raise ConfigError(
+            f"env.backend={config.env.backend} brings its own environments side by side, which several processes cannot "
+            "share out: train it in one process, whose --devices share out its batches"
+        )
+    if config.replay.on_disk:
+        raise ConfigError("replay.on_disk=true is for one process: of several, each holds the replay in its memory")
+
+
 def settle_shards(
-    config: Config, folders: Sequence[RunDir], count: int, *, on_device: bool, start_over: bool
+    config: Config, folders: Sequence[RunDir], place: Placement, *, on_device: bool, start_over: bool
 ) -> Config:
-    """The configuration with ``replay.shards`` as this run has it, once ``count`` devices are known to divide its numbers.
+    """The configuration with ``replay.shards`` as this run has it, once its devices are known to divide its numbers.
 
     Several ``folders``, one of each seed, are shared out whole; otherwise sequences are, and environments on the device. A
     run that is resumed keeps the shards that it began with.
@@ -92,7 +105,7 @@ def settle_shards(
     Raises:
         ConfigError: a number that the devices do not divide; the message names those that they would.
     """
-    many = len(folders) > 1
+    many, count = len(folders) > 1, place.devices
     if many and len(folders) % count:
         raise ConfigError(
             f"{len(folders)} seeds cannot be shared out evenly over {count} devices: {_near(len(folders), count)} seeds "
@@ -105,6 +118,8 @@ def settle_shards(
                 "replay, from which every batch is drawn: leave it out"
             )
         _check("replay.batch_size", config.replay.batch_size, count, "devices")
+        if not place.crew.alone:
+            _check("env.num_envs", config.env.num_envs, count, "devices")
         return config
     parts = 1 if many else count
     shards = _shards(config, folders[0], parts, start_over)

@@ -11,15 +11,20 @@ import sys
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 from rich.console import Console
 
 from jaxdreamer import config as configs
+from jaxdreamer.agent.algorithm import Policy
 from jaxdreamer.cli import main
 from jaxdreamer.ops.across import ALONE
 from jaxdreamer.train import crew as crews
 from jaxdreamer.train.api import train_agent
 from jaxdreamer.train.device.loop import DeviceLoop
+from jaxdreamer.train.host.loop import HostLoop
 from jaxdreamer.train.sharing import by_process
+from tests.envs.toy import Saying
 from tests.train import toy
 
 TINY = ["backend=pure", "env=pendulum", "num_envs=4", "action_repeat=1", "time_limit=17", "prefill=48", "pretrain=2",
@@ -39,12 +44,16 @@ def shared_toy(config, spec, networks=None, across=ALONE):
     def update(state, batch):
         return one.update(state, batch._replace(reward=across.mean(batch.reward) * across.devices))
 
-    return one._replace(update=update)
+    def act(params, state, obs, is_first, key, mode="explore"):
+        action, _ = one.policy.act(params, state, obs, jnp.tile(is_first, across.devices), key, mode)
+        return across.over(len(is_first)).take(action), state
+
+    return one._replace(update=update, policy=Policy(one.policy.init, act))
 
 
-def at(entries, what):
+def at(entries, what, kind=DeviceLoop):
     """Let ``what`` happen before the first step that a loop begins with so many entries."""
-    step, done = DeviceLoop.step, []
+    step, done = kind.step, []
 
     def stepped(self):
         if self.position >= entries and not done:
@@ -52,8 +61,8 @@ def at(entries, what):
             what()
         step(self)
 
-    DeviceLoop.step = stepped
-    return lambda: setattr(DeviceLoop, "step", step)
+    kind.step = stepped
+    return lambda: setattr(kind, "step", step)
 
 
 def end_self(number):
@@ -115,6 +124,47 @@ def whole(crew, folder):
     (folder / f"found-{crew.process}.json").write_text(json.dumps(found))
 
 
+class Fails(Saying):
+    """Now and then it shows what is no number, and its episode breaks off."""
+
+    def __init__(self):
+        super().__init__(action="box")
+
+    def step(self, action):
+        obs, reward, *ends = super().step(action)
+        return (obs, reward if self.time != 2 or self._origin % 5 else np.nan, *ends)
+
+
+def host_config(*words):
+    return config("backend=gym", "env=none-of-gyms", "run.loop=host", "replay.shards=0", "time_limit=0", *words)
+
+
+def hosted(crew, folder):
+    """Environments on the host, in this process and in workers; a run that is stopped goes on."""
+
+    def train(name, *words, **more):
+        return train_agent(host_config(*words), folder / name, make=Fails, crew=crew, **more, **QUIET)
+
+    train("learned")
+    train("straight", algorithm=shared_toy)
+    train("workers", "env.workers=2", algorithm=shared_toy)
+    undo = at(60, lambda: crew.leads or end_self(signal.SIGTERM), HostLoop)
+    finished = [train("stopped", algorithm=shared_toy).finished]
+    undo()
+    if crew.leads:
+        shutil.copytree(folder / "stopped", folder / "alone")
+    crew.collect("the copy")
+    finished.append(train("stopped", algorithm=shared_toy).finished)
+    crew.collect("the end")
+    (folder / f"found-{crew.process}.json").write_text(json.dumps(finished))
+
+
+def hosted_raised(crew, folder):
+    """One's environments fail."""
+    at(60, lambda: crew.leads or fail(), HostLoop)
+    train_agent(host_config(), folder / "run", make=Fails, algorithm=shared_toy, crew=crew, **QUIET)
+
+
 def differing(crew, folder):
     train_agent(config(f"train_every={12 + crew.process}"), folder / "run", algorithm=shared_toy, crew=crew, **QUIET)
 
@@ -149,7 +199,8 @@ def run(scenario, port, process, folder):
     crew = crews.start_crew(f"127.0.0.1:{port}", 2, process)
     if scenario.startswith("killed"):
         return killed(crew, folder, int(scenario[-1]))
-    return {"whole": whole, "differing": differing, "raised": raised}[scenario](crew, folder)
+    each = (whole, hosted, hosted_raised, differing, raised)
+    return {one.__name__: one for one in each}[scenario](crew, folder)
 
 
 if __name__ == "__main__":

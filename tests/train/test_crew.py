@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,15 @@ from rich.console import Console
 from jaxdreamer.cli import main
 from jaxdreamer.config import ConfigError
 from jaxdreamer.record import checkpoint, metrics
+from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.replay import disk
 from jaxdreamer.train.api import train_agent
 from jaxdreamer.train.crew import ALONE, Crew, start_crew
 from jaxdreamer.train.device.loop import DeviceLoop
-from jaxdreamer.train.sharing import check_crew
-from tests.train.on_two_processes import config, shared_toy
+from jaxdreamer.train.folder import load_run
+from jaxdreamer.train.placement import one_device
+from jaxdreamer.train.sharing import check_crew, settle_shards
+from tests.train.on_two_processes import Fails, config, host_config, shared_toy
 from tests.train.test_run import checkpoint_arrays
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -73,7 +78,7 @@ def arrays(logdir):
 
 def assert_same(one, two, bits):
     one, two = arrays(one), arrays(two)
-    assert one.keys() == two.keys() and len(one) > 15
+    assert one.keys() == two.keys() and len(one) > 8
     for name, a in one.items():
         if bits or a.dtype.kind != "f":
             np.testing.assert_array_equal(a, two[name], err_msg=name)
@@ -131,6 +136,39 @@ def test_two_processes_do_what_one_does(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*/checkpoints/.*")), "parts are put together and gone"
 
 
+def stored(logdir):
+    """The replay of the newest checkpoint, oldest row first, by name."""
+    host = checkpoint.read_host(logdir / "checkpoints", checkpoint.steps(logdir / "checkpoints")[-1])
+    blocks = [*disk.blocks(logdir / "replay", host["replay"], load_run(logdir)[1])]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+@pytest.mark.slow
+def test_two_processes_step_environments_on_the_host_as_one_does(tmp_path):
+    statuses, said, _ = ended(start("hosted", tmp_path))
+    assert statuses == [0, 0], said
+    train_agent(host_config(), tmp_path / "one", make=Fails, **QUIET)
+    two, one = stored(tmp_path / "learned"), stored(tmp_path / "one")
+    for name in two:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-4, err_msg=name)
+    assert len(one["reward"]) == 32 and one["is_last"].any() and not np.array_equal(*one["reward"][:, :4:3].T)
+    assert_same_lines(tmp_path / "learned", tmp_path / "one")
+    assert_same(tmp_path / "learned", tmp_path / "one", bits=False)
+    found = [lines(tmp_path / name) for name in ("learned", "one")]
+    assert [max(line.get("env/broken_entries", 0) for line in each) > 0 for each in found] == [True, True]
+    assert [any("train/episode/number" in line for line in each) for each in found] == [True, True]
+
+    assert [json.loads((tmp_path / f"found-{process}.json").read_text()) for process in (0, 1)] == [[False, True]] * 2
+    # One process goes on from what two have saved, and steps workers as two do.
+    train_agent(host_config(), tmp_path / "alone", make=Fails, algorithm=shared_toy, **QUIET)
+    train_agent(host_config("env.workers=2"), tmp_path / "one-workers", make=Fails, algorithm=shared_toy, **QUIET)
+    for name, same in {"stopped": "straight", "alone": "straight", "workers": "one-workers"}.items():
+        assert_same(tmp_path / name, tmp_path / same, bits=name == "stopped")
+        limit = 0 if name == "stopped" else 1e-5
+        for key, value in stored(tmp_path / same).items():
+            np.testing.assert_allclose(stored(tmp_path / name)[key], value, rtol=limit, atol=limit, err_msg=key)
+
+
 def ends_too(process, kept):
     who = f"process {process} of 2 ({socket.gethostname()})"
     return f"{who} ends too, with {kept}: start all of them again with the same command to go on"
@@ -153,7 +191,7 @@ def test_a_process_is_killed(who, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", ["raised", "early"])
+@pytest.mark.parametrize("scenario", ["raised", "early", "hosted_raised"])
 def test_a_process_raises(scenario, tmp_path):
     statuses, said, seconds = ended(start(scenario, tmp_path))
     assert statuses == [1, 1] and seconds < 30
@@ -191,11 +229,22 @@ def test_words_that_do_not_fit_each_other():
             start_crew(*words)
 
 
-def test_what_several_processes_cannot_train(capsys):
+def test_what_several_processes_cannot_train(tmp_path, capsys):
     few = ["train", "--coordinator", "here:1", "--processes", "2", "--process", "0"]
     assert main([*few, "--seeds", "2"]) == 2 and "--seeds are not for several processes" in capsys.readouterr().err
     assert main(few) == 2 and "several processes write one run: name its folder, --logdir" in capsys.readouterr().err
-    with pytest.raises(
-        ConfigError, match=r"env.backend=gym steps its environments on the host: train it in one process"
-    ):
-        check_crew(Crew(0, 2), config("backend=gym"), on_device=False)
+    for words, message in {
+        ("backend=unity",): r"env.backend=unity brings its own environments side by side.* train it in one process",
+        (
+            "env=none",
+            "data=recorded.npz",
+        ): "env.id=none: what is learned from data alone is learned in one process",
+        ("replay.on_disk=true",): "replay.on_disk=true is for one process",
+    }.items():
+        with pytest.raises(ConfigError, match=f"^{message}"):
+            check_crew(Crew(0, 2), host_config(*words), on_device=False)
+    place = one_device()._replace(devices=4, crew=Crew(0, 2))
+    settle = partial(settle_shards, folders=[RunDir(tmp_path)], place=place, on_device=False, start_over=False)
+    assert settle(host_config("batch_size=8")).replay.shards == 0
+    with pytest.raises(ConfigError, match=r"^env.num_envs 6 cannot be shared out evenly over 4 devices: 4 or 8 can"):
+        settle(host_config("num_envs=6", "batch_size=8"))

@@ -37,10 +37,14 @@ def test_on_four_devices():
     assert "skipped" not in done.stdout
 
 
+def on(devices):
+    return one_device()._replace(devices=devices)
+
+
 def settle(*words, devices, seeds=1, on_device=True, tmp_path=Path("nowhere")):
     config = configs.preset("dreamer_v1", "backend=pure", "env=pendulum", *words)
     folders = [RunDir(tmp_path / f"{seed}") for seed in range(seeds)]
-    return settle_shards(config, folders, devices, on_device=on_device, start_over=False).replay.shards
+    return settle_shards(config, folders, on(devices), on_device=on_device, start_over=False).replay.shards
 
 
 def test_numbers_that_devices_do_not_divide_are_refused_with_those_that_they_would():
@@ -79,10 +83,10 @@ def test_a_run_of_one_group_cannot_be_shared_out_later(tmp_path):
     config, quiet = configs.preset("dreamer_v1,tiny", *words), Console(file=io.StringIO())
     train_agent(config, tmp_path, console=quiet)
     with pytest.raises(ConfigError, match=r"drawn from all environments alike .* it goes on with --devices 1"):
-        settle_shards(config, [RunDir(tmp_path)], 4, on_device=True, start_over=False)
-    assert settle_shards(config, [RunDir(tmp_path)], 4, on_device=True, start_over=True).replay.shards == 4
+        settle_shards(config, [RunDir(tmp_path)], on(4), on_device=True, start_over=False)
+    assert settle_shards(config, [RunDir(tmp_path)], on(4), on_device=True, start_over=True).replay.shards == 4
     named = configs.replace(config, {"replay.shards": 1})  # which is what it has
-    assert settle_shards(named, [RunDir(tmp_path)], 1, on_device=True, start_over=False).replay.shards == 0
+    assert settle_shards(named, [RunDir(tmp_path)], on(1), on_device=True, start_over=False).replay.shards == 0
     with pytest.raises(ConfigError, match=r"cannot change within one:\n  replay.shards: the run has 0, asked for 2"):
         train_agent(configs.replace(config, {"replay.shards": 2}), tmp_path, console=quiet)
 

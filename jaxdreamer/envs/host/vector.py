@@ -187,14 +187,17 @@ class LocalVectorEnv(Lanes):
 
     lanes: list[Lane]
 
-    def __init__(self, make: Sequence[Callable[[], Any] | Any], seed: int = 0) -> None:
-        """``make`` holds, for each lane, an environment or a function that makes one; their specs must agree."""
+    def __init__(self, make: Sequence[Callable[[], Any] | Any], seed: int = 0, *, first: int = 0) -> None:
+        """``make`` holds, for each lane, an environment or a function that makes one; their specs must agree.
+
+        ``first``: the number of lane 0 among all lanes, where others are stepped elsewhere.
+        """
         if not make:
             raise ConfigError("a vector environment needs at least one environment, found none")
         super().__init__(seed)
         self.lanes = []
         try:
-            for index, item in enumerate(make):
+            for index, item in enumerate(make, first):
                 ready = hasattr(item, "reset") and not isinstance(item, type)
                 env = as_env(item if ready else item())
                 check_apart([*(lane.env for lane in self.lanes), env])
@@ -206,9 +209,9 @@ class LocalVectorEnv(Lanes):
         except BaseException:
             self.close()
             raise
-        first = self.lanes[0].env
-        self.spec, self.frame_rate, self.can_render = first.spec, first.frame_rate, first.can_render
-        self.spaces = getattr(first, "spaces", None)
+        one = self.lanes[0].env
+        self.spec, self.frame_rate, self.can_render = one.spec, one.frame_rate, one.can_render
+        self.spaces = getattr(one, "spaces", None)
 
     @property
     def notes(self) -> list[str]:
@@ -220,7 +223,7 @@ class LocalVectorEnv(Lanes):
         actions = self._take_sent()
         entries = [lane.advance(action) for lane, action in zip(self.lanes, actions)]
         self.agent_steps += sum(not entry.is_first for entry in entries)
-        self.said = {lane.index: lane.said for lane in self.lanes if lane.said}
+        self.said = {number: lane.said for number, lane in enumerate(self.lanes) if lane.said}
         return stack(entries)
 
     def reset_lane(self, lane: int) -> Timestep:

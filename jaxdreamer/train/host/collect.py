@@ -14,6 +14,7 @@ from jaxdreamer.agent.algorithm import Algorithm, Policy
 from jaxdreamer.envs.base import EnvError, VectorEnv
 from jaxdreamer.replay.host import HostReplay
 from jaxdreamer.train.evaluate import MAX_BROKEN_IN_A_ROW
+from jaxdreamer.train.placement import FIRST, WHOLE, Placement, one_device
 from jaxdreamer.train.scores import EpisodeStats, Running, count_entry, no_episodes
 from jaxdreamer.train.telemetry import Clock
 from jaxdreamer.types import Array, PyTree, Timestep
@@ -26,16 +27,25 @@ class Acting(NamedTuple):
     key: Array
 
 
-def make_act(policy: Policy, mode: str) -> Callable[..., tuple[Array, Acting]]:
-    """``act(params, acting, obs, is_first) -> (action [B, A], acting)``, jitted, with the key carried along."""
+_BY_LANE = Acting(FIRST, WHOLE)  # type: ignore[arg-type]
 
-    @jax.jit
+
+def make_act(policy: Policy, mode: str, place: Placement = one_device()) -> Callable[..., tuple[Array, Acting]]:  # noqa: B008 it is frozen
+    """``act(params, acting, obs, is_first) -> (action [B, A], acting)``, jitted, with the key carried along.
+
+    Several processes share out the lanes B, and all get every action.
+    """
+
     def act(params: PyTree, acting: Acting, obs: dict[str, Array], is_first: Array) -> tuple[Array, Acting]:
         key, key_act = jax.random.split(acting.key)
         action, state = policy.act(params, acting.policy, obs, is_first, key_act, mode=mode)
         return action, Acting(state, key)
 
-    return act
+    if place.crew.alone:
+        return jax.jit(act)
+    over = place.over(act, (WHOLE, _BY_LANE, FIRST, FIRST), (FIRST, _BY_LANE))
+    compiled = place.make(over, (WHOLE, _BY_LANE))
+    return lambda params, acting, *seen: compiled(params, acting, *place.put(seen, (FIRST, FIRST)))
 
 
 class Collector:
@@ -45,16 +55,24 @@ class Collector:
     last good entry, and nothing that is not finite reaches replay or the world model. Such entries are counted.
 
     ``clock`` is told what the time went into: the environments, the policy, and updates that these had to wait for.
+    Several processes, of which ``place`` tells, share out the lanes; ``algorithm`` is then as each device computes it.
     """
 
     def __init__(
-        self, envs: VectorEnv, algorithm: Algorithm, replay: HostReplay, key: Array, clock: Clock | None = None
+        self,
+        envs: VectorEnv,
+        algorithm: Algorithm,
+        replay: HostReplay,
+        key: Array,
+        clock: Clock | None = None,
+        place: Placement = one_device(),  # noqa: B008 it is frozen
     ):
-        self.envs, self._replay, self._keep = envs, replay, algorithm.keep
+        self.envs, self._replay, self._place = envs, replay, place
         self._clock = clock or Clock()
         policy = algorithm.policy
-        self._acts = {mode: make_act(policy, mode) for mode in ("random", "explore")}
-        self.acting = Acting(jax.tree.map(jnp.asarray, policy.init(envs.num_envs)), key)
+        self._acts = {mode: make_act(policy, mode, place) for mode in ("random", "explore")}
+        self._keep = algorithm.keep if place.crew.alone else place.make(algorithm.keep, WHOLE)
+        self.acting = self.placed(Acting(jax.tree.map(jnp.asarray, policy.init(envs.num_envs)), key))
         self.running = Running.none(envs.num_envs)
         self.ended: EpisodeStats = no_episodes()  # with the latest entry
         self.said: list[dict[str, float]] = []  # by their environments, of these episodes
@@ -62,6 +80,10 @@ class Collector:
         self.broken = Broken(envs.num_envs, "environment")
         self.latest: Timestep | None = None
         self.sent: np.ndarray | None = None  # what the environments are doing now, where begin() came before step()
+
+    def placed(self, acting: Acting) -> Acting:
+        """What acting carries, where it is computed."""
+        return acting if self._place.crew.alone else self._place.put(acting, _BY_LANE)
 
     def step(self, params: PyTree, mode: str = "explore") -> Timestep:
         """Advance every lane by one entry; ``mode``: the policy's, ``"explore"`` or ``"random"``."""

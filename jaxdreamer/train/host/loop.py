@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from jaxdreamer.agent.algorithm import OpenLoop, kept_layout
 from jaxdreamer.devices import how_often
 from jaxdreamer.envs.base import VectorEnv
 from jaxdreamer.envs.host.observations import ill_scaled
-from jaxdreamer.files import FileUnusable, list_of, natural, number
+from jaxdreamer.files import FileUnusable
 from jaxdreamer.record import checkpoint
 from jaxdreamer.replay import disk
 from jaxdreamer.replay.host import HostReplay, Indices
@@ -26,9 +25,9 @@ from jaxdreamer.replay.prefetch import Gatherer, Prefetcher
 from jaxdreamer.train import given
 from jaxdreamer.train.evaluate import Evaluation, Play
 from jaxdreamer.train.host.collect import Collector
+from jaxdreamer.train.host.saved import HostSaved
 from jaxdreamer.train.loop import Job, Loop, Run
-from jaxdreamer.train.placement import THIRD, WHOLE
-from jaxdreamer.train.saved import Saved
+from jaxdreamer.train.placement import THIRD, WHOLE, one_device
 from jaxdreamer.train.schedule import updates_in_a_call
 from jaxdreamer.train.scores import Running
 from jaxdreamer.train.status import show
@@ -39,48 +38,11 @@ from jaxdreamer.types import Batch, PyTree, TrainState
 _log = logging.getLogger("jaxdreamer")
 
 
-def _lane(value: Any) -> bool:
-    """Whether it is where a lane was: numbers and flags by name."""
-    return isinstance(value, dict) and all(isinstance(v, bool) or number(v) for v in value.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class HostSaved(Saved):
-    """What a checkpoint of a host loop holds beside its arrays."""
-
-    broken_in_a_row: Annotated[list[int], [natural]]
-    running: Annotated[dict[str, list[float]], {"returns": [number], "lengths": [natural]}]
-    rng: dict[str, Any]
-    pending: Annotated[list[dict[str, list[int]]], [{"start": [natural], "lane": [natural]}]]
-    """Windows that were asked for and not yet learned from."""
-    pending_shape: Annotated[list[int], list_of(natural, 3)]
-    envs: Annotated[dict[str, Any], {"seed": natural, "agent_steps": natural, "lanes": [_lane]}]
-    begun: bool
-    """Whether the environments had begun a step."""
-    replay: Annotated[dict[str, Any], disk.FORM]
-    data: Annotated[dict[str, int] | None, given.is_about]
-    """What the run was given to learn from."""
-
-    @classmethod
-    def of_lanes(cls, data: Any, lanes: int) -> HostSaved:
-        """:meth:`read`, for a run of so many environments."""
-        saved = cls.read(data)
-        found = [*map(len, (saved.broken_in_a_row, *saved.running.values(), saved.envs["lanes"]))]
-        if set(found) != {lanes} or any(
-            lane >= lanes + bool(saved.data) for item in saved.pending for lane in item["lane"]
-        ):
-            raise FileUnusable(f"{cls.NAME} is not of a run with {lanes} environments")
-        try:
-            np.random.default_rng().bit_generator.state = saved.rng
-        except (KeyError, TypeError, ValueError, OverflowError) as error:  # as NumPy has it
-            raise FileUnusable(f"{cls.NAME}: 'rng' is no state of a generator ({error})") from error
-        return saved
-
-
 class HostLoop(Loop):
     """One training run with environments on the host.
 
-    Several devices share out the batches that are learned from; the first of them acts.
+    Several devices share out the batches that are learned from; the first of them acts. Several processes share out the
+    environments too: each steps and decides for its own, and has the replay of all.
 
     Environments are brought back to where they were by playing their unfinished episodes again from their seeds.
 
@@ -120,9 +82,10 @@ class HostLoop(Loop):
         key_learner, key_act, _ = jax.random.split(jax.random.key(config.seed), 3)  # the third is the evaluations'
         with self.progress.status("building the networks"):
             self._state = self.placement.put_state(jax.jit(self.algorithm.init)(key_learner))
-        self.collector = Collector(envs, self.algorithm, self.replay, key_act, self.clock)
+        acts, place = (self.algorithm, one_device()) if self.crew.alone else (self.shared, self.placement)
+        self.collector = Collector(envs, acts, self.replay, key_act, self.clock, place)
         self.rng = np.random.default_rng(np.random.SeedSequence((config.seed, 0x5EED)))
-        self.prefetch = Prefetcher(Gatherer(self.source, groups=self.per_call), self.placement.put_batch)
+        self.prefetch = Prefetcher(self._gatherer(), self.placement.put_batch)
         self._open_loop = jax.jit(
             lambda params, batch, key: self.algorithm.open_loop(params, batch, context=self.context, key=key)
         )
@@ -130,6 +93,14 @@ class HostLoop(Loop):
         self._unread: Learned | None = None  # of the last call
         self.traces = 0  # times the update was traced; a test holds it at one
         self._manifest: dict[str, Any] | None = None
+
+    def _gatherer(self) -> Callable[[Indices], Batch]:
+        """From the indices of batches to those of their sequences that this process's devices have."""
+        gather, groups = Gatherer(self.source, groups=self.per_call), self.per_call
+        if self.crew.alone:
+            return gather
+        own = self.placement.own(self.config.replay.batch_size)
+        return lambda indices: gather(Indices(*[part.reshape(groups, -1)[:, own].reshape(-1) for part in indices]))
 
     def _mapped(self) -> MappedRing:
         """Files with room for the rows that come after the oldest checkpoint that is kept."""
@@ -163,16 +134,20 @@ class HostLoop(Loop):
         starting = self.collector.latest is None
         modes = {True: "random", False: "explore"}
         with self.clock.timed("store"):  # what is neither environments nor policy
-            self.collector.step(self.acting(0), modes[random])
+            self.collector.step(self._deciding(), modes[random])
             self.tally.agent_steps, self.tally.broken = self.collector.agent_steps, self.collector.broken.count
             if self.envs.overlaps:
                 # Decided before this step's updates, so that environments advance while those run. It depends on no
                 # clock: equal seeds give equal runs.
-                self.collector.begin(self.acting(0), modes[self.segments.random_next])
+                self.collector.begin(self._deciding(), modes[self.segments.random_next])
         self.played(0, self.collector.ended, self.collector.said)
         if starting:
             for note in self.envs.notes:
                 self.progress.log(note)
+
+    def _deciding(self) -> PyTree:
+        """The parameters that the collector acts with, where it does."""
+        return self.acting(0) if self.crew.alone else self.algorithm.acting(self._state.params, self._state.aux)
 
     def _look_at_observations(self) -> None:
         """Say which of the prefill's observations are hard to learn because of their scale."""
@@ -235,6 +210,7 @@ class HostLoop(Loop):
         with self.progress.status(f"compiling {updates} of {self.config.preset}, {how_often()}"):
             function = self.placement.over(train, (WHOLE, THIRD), WHOLE)
             self._train = jax.jit(function, donate_argnums=0).lower(self._state, batch).compile()
+            self.crew.collect("the end of compiling", seconds=3600)
         return self._train
 
     def read(self) -> None:
@@ -286,6 +262,8 @@ class HostLoop(Loop):
     def save(self) -> None:
         """Write a checkpoint of everything, of the replay what is new; then delete what of it no checkpoint needs."""
         super().save()
+        if not self.placement.is_writer:
+            return
         lists = []
         for host in checkpoint.hosts(self.rundir.checkpoints).values():
             if self._problem(host) is None:
@@ -294,7 +272,8 @@ class HostLoop(Loop):
 
     def parts(self, index: int, common: dict[str, Any]) -> tuple[PyTree, HostSaved]:
         """Arrays and the rest of a checkpoint; the replay is written beside it."""
-        self._manifest = disk.save(self.replay, self.rundir.replay, self._manifest)
+        if self.placement.is_writer:
+            self._manifest = disk.save(self.replay, self.rundir.replay, self._manifest)
         collector = self.collector
         return self._tree(), HostSaved(
             **common,
@@ -305,7 +284,7 @@ class HostLoop(Loop):
             pending_shape=self._batch_shape,
             envs=self.envs.state(),
             begun=collector.sent is not None,
-            replay=self._manifest,
+            replay=self._manifest or {},
             data=self.given.about if self.given else None,
         )
 
@@ -334,7 +313,7 @@ class HostLoop(Loop):
         """Take over a checkpoint, and bring replay and environments back to where they were."""
         (tree, saved), collector = found[0], self.collector
         given.check_same(saved.data, self.given, self.config.replay.data)
-        self._state, collector.acting = self.placement.put_state(tree["train"]), tree["acting"]
+        self._state, collector.acting = self.placement.put_state(tree["train"]), collector.placed(tree["acting"])
         collector.agent_steps, collector.broken.count = self.tally.agent_steps, self.tally.broken
         collector.broken.in_a_row[:] = saved.broken_in_a_row
         collector.running = Running(**{name: np.array(value) for name, value in saved.running.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -12,9 +13,11 @@ from jaxdreamer.agent.algorithm import Policy
 from jaxdreamer.config import Config
 from jaxdreamer.envs.base import VectorEnv
 from jaxdreamer.envs.registry import make_vector
+from jaxdreamer.train.crew import ALONE, Crew
 from jaxdreamer.train.evaluate import Play
 from jaxdreamer.train.host.evaluate import make_evaluate
 from jaxdreamer.train.host.loop import HostLoop
+from jaxdreamer.train.host.shared_lanes import SharedLanes
 from jaxdreamer.train.loop import Job
 from jaxdreamer.train.scores import summary_of
 from jaxdreamer.types import EnvSpec
@@ -25,14 +28,17 @@ class HostWorld:
 
     name = "host"
 
-    def __init__(self, config: Config, make: Callable[[], Any] | None = None):
-        self._config, self._make = config, make
+    def __init__(self, config: Config, make: Callable[[], Any] | None = None, crew: Crew = ALONE):
+        self._config, self._make, self._crew = config, make, crew
 
     @cached_property
     def envs(self) -> VectorEnv:
-        """The training environments."""
-        env = self._config.env
-        return make_vector(env, env.num_envs, self._config.seed, make=self._make, apart=True)
+        """The training environments, of several processes those that this one steps."""
+        env, processes = self._config.env, self._crew.processes
+        count = env.num_envs // processes
+        env = replace(env, workers=-(-env.workers // processes))
+        first = self._crew.process * count
+        return make_vector(env, count, self._config.seed, make=self._make, apart=True, first=first)
 
     @property
     def spec(self) -> EnvSpec:
@@ -51,7 +57,8 @@ class HostWorld:
 
     def loop(self, job: Job) -> HostLoop:
         """The loop of one run."""
-        return HostLoop(job, self.envs, self.player(job.algorithm.policy))
+        envs = self.envs if self._crew.alone else SharedLanes(self.envs, job.placement)
+        return HostLoop(job, envs, self.player(job.algorithm.policy))
 
     def player(self, policy: Policy, check: Callable[[EnvSpec, bool], None] = lambda spec, can_render: None) -> Play:
         """Plays evaluations, each on environments of its own, which ``check`` may refuse."""

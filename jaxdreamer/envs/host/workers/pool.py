@@ -43,6 +43,7 @@ class WorkerVectorEnv(Lanes):
         seed: int = 0,
         *,
         workers: int,
+        first: int = 0,
         timeout: float = 120.0,
         max_restarts: int = 3,
     ) -> None:
@@ -52,6 +53,7 @@ class WorkerVectorEnv(Lanes):
             make: for each lane a function that makes its environment; it is sent by value where it comes from a script.
             seed: of all lanes.
             workers: processes, at least 1.
+            first: the number of lane 0 among all lanes, where others are stepped elsewhere.
             timeout: seconds after which a process that does not answer is taken for hung.
             max_restarts: of one process in a row, with no episode finished in between.
 
@@ -64,10 +66,9 @@ class WorkerVectorEnv(Lanes):
         if any(hasattr(item, "reset") and not isinstance(item, type) for item in make):
             raise ConfigError("worker processes need functions that make environments, not environments")
         super().__init__(seed)
-        self.restarts = 0
-        self.notes: list[str] = []
+        self.restarts, self.notes = 0, list[str]()
         self._timeout, self._max_restarts = timeout, max_restarts
-        self.lanes = [Place(seed, index) for index in range(len(make))]
+        self.lanes = [Place(seed, first + number) for number in range(len(make))]
         self._memory: Memory | None = None
         self._told: set[str] = set()
         shares = [share.tolist() for share in np.array_split(np.arange(len(make)), min(workers, len(make)))]
@@ -110,8 +111,8 @@ class WorkerVectorEnv(Lanes):
                 f"in lane {lane}, episode {self.lanes[lane].episode}, agent step {self.lanes[lane].steps}"
             )
         self._shared["action"][:] = actions
-        for place in self.lanes:
-            self._command(place, RESET if place.needs_reset else STEP)
+        for lane, place in enumerate(self.lanes):
+            self._command(lane, RESET if place.needs_reset else STEP)
         for worker in self._workers:
             worker.send("advance")
 
@@ -194,15 +195,15 @@ class WorkerVectorEnv(Lanes):
             raise EnvError("this vector environment is closed")
         return self._memory.arrays
 
-    def _command(self, place: Place, command: int) -> None:
-        self._shared["command"][place.index] = command
-        self._shared["seed"][place.index] = place.next_seed
+    def _command(self, lane: int, command: int) -> None:
+        self._shared["command"][lane] = command
+        self._shared["seed"][lane] = self.lanes[lane].next_seed
 
     def _begin(self, worker: Worker, lanes: list[int]) -> None:
         """Reset some of a worker's lanes and wait for them, again where it fails again."""
         while True:
             for lane in worker.lanes:
-                self._command(self.lanes[lane], RESET if lane in lanes else IDLE)
+                self._command(lane, RESET if lane in lanes else IDLE)
             try:
                 worker.send("advance")
                 self._answer(worker)
