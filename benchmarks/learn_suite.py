@@ -95,7 +95,7 @@ CPU = {
     "pendulum": Task(("--env", "Pendulum-v1"), "classic", 10_000, 1, -250, (0, 1, 2)),
     "cartpole": Task(("--env", "CartPole-v1"), "classic", 30_000, 1, 475, (0, 1, 2)),
     "acrobot": Task(("--env", "Acrobot-v1"), "classic", 30_000, 1, -100, (0, 1, 2)),
-    "mountain_car": Task(("--env", "MountainCarContinuous-v0"), "classic", 20_000, 1, 85, (0, 1, 2)),
+    "mountain_car": Task(("--env", "MountainCarContinuous-v0"), "classic", 60_000, 8, 85, (0, 1, 2)),
     "inverted_pendulum": Task(_BRAX, "classic", 20_000, 1, 900, (0, 1, 2)),
     "inverted_pendulum_pixels": Task((*_BRAX, "--obs", "pixels"), "classic", 20_000, 1, 900, (0,)),
 }

@@ -145,7 +145,7 @@ def hosted(crew, folder):
     def train(name, *words, **more):
         return train_agent(host_config(*words), folder / name, make=Fails, crew=crew, **more, **QUIET)
 
-    train("learned")
+    train("learned", "context=collected")
     train("straight", algorithm=shared_toy)
     train("workers", "env.workers=2", algorithm=shared_toy)
     undo = at(60, lambda: crew.leads or end_self(signal.SIGTERM), HostLoop)

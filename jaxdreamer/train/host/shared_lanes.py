@@ -54,21 +54,27 @@ class SharedLanes:
 
     def receive(self) -> Timestep:
         """The entries of all lanes."""
-        mine = flatten(self._envs.receive())
-        beside = {"restarts": [self._envs.restarts or 0], "said": [len(self._envs.said)]}
-        found = self._exchange(mine | {name: np.array(value) for name, value in beside.items()})
+        mine, said = flatten(self._envs.receive()), self._said()
+        counts = np.array([[self._envs.restarts or 0, len(said)]])
+        found = self._exchange(mine | {"counts": counts})
+        restarts, lengths = found["counts"].T
         if self.restarts is not None:
-            self.restarts = int(found["restarts"].sum())
-        self.said = self._all_said() if found["said"].any() else {}
+            self.restarts = int(restarts.sum())
+        self.said = self._heard(said, lengths) if lengths.any() else {}
         timestep = unflatten(Timestep, found)
         self.agent_steps += int(np.sum(~timestep.is_first))
         self.reset_mask = timestep.is_last.copy()
         return timestep
 
-    def _all_said(self) -> dict[int, dict[str, float]]:
-        mine = {lane + self._own.start: numbers for lane, numbers in self._envs.said.items()}
-        each = self._crew.collect("what environments say at an episode's end", json.dumps(mine))
-        return {int(lane): numbers for text in each for lane, numbers in json.loads(text).items()}
+    def _said(self) -> bytes:
+        said = {lane + self._own.start: numbers for lane, numbers in self._envs.said.items()}
+        return json.dumps(said).encode() if said else b""
+
+    def _heard(self, said: bytes, lengths: np.ndarray) -> dict[int, dict[str, float]]:
+        longest = 1 << int(lengths.max()).bit_length()  # few lengths: each is another program
+        texts = self._exchange({"text": np.frombuffer(said.ljust(longest), np.uint8)[None]})["text"]
+        heard = [json.loads(bytes(text)) for text, length in zip(texts, lengths) if length]
+        return {int(lane): numbers for one in heard for lane, numbers in one.items()}
 
     def reset_lane(self, lane: int) -> Timestep:
         """Begin a lane's next episode now; its entry, without a lane axis."""
