@@ -189,19 +189,29 @@ def results() -> dict[str, list[dict[str, Any]]]:
 
 
 def table() -> str:
-    """Of every run that has an evaluation, failures included."""
-    lines = ["| task | seed | frames | return | asked for | published | of the best | minutes |", "|---" * 8 + "|"]
+    """A row for each task: its runs' last evaluations of 20 episodes, in the order of their seeds, failures included."""
+    lines = ["| task | frames | return, by seed | asked for | published | of the best | minutes |", "|---" * 7 + "|"]
     for name, runs in results().items():
         task = TASKS[name]
-        for data in runs:
-            final, published = data["final"], task.published
-            known = f"{published.mean:g} +- {published.deviation:g}" if published else ""
-            frames = f"{data['env_frames']:,}" + ("" if data["finished"] else f" of {task.frames:,}")
-            lines.append(
-                f"| {name} | {data['seed']} | {frames} | {final['eval/return']:.1f} over {final['eval/episodes']} | "
-                f"{task.least:g} | {known} | {held(data['curve']):.0%} | {data['seconds'] / 60:.0f} |"
-            )
+        known = f"{task.published.mean:g} +- {task.published.deviation:g}" if task.published else ""
+        frames = f"{task.frames:,}" + (f" (action repeat {task.repeat})" if task.repeat > 1 else "")
+        returns = [f"{data['final']['eval/return']:.0f}{_unfinished(data)}" for data in runs]
+        kept = [f"{held(data['curve']):.0%}" for data in runs]
+        minutes = [f"{data['seconds'] / 60:.0f}" for data in runs]
+        each = (
+            frames,
+            ", ".join(returns),
+            f"{task.least:g}",
+            known,
+            ", ".join(kept),
+            ", ".join(minutes),
+        )
+        lines.append(f"| {name} | {' | '.join(each)} |")
     return "\n".join(lines)
+
+
+def _unfinished(data: dict[str, Any]) -> str:
+    return "" if data["finished"] else f" (after {data['env_frames']:,})"
 
 
 def plot(path: Path) -> None:

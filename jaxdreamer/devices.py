@@ -55,6 +55,6 @@ def keep_compiled() -> None:
 
 
 def how_often() -> str:
-    """How often a program is compiled, for the message about it."""
+    """When a program is compiled, for the message about it."""
     kept = jax.config.values.get("jax_compilation_cache_dir") is not None
-    return "once: the result is cached" if kept else "for this run"
+    return "unless it is cached" if kept else "for this run"

@@ -16,6 +16,7 @@ from jaxdreamer import __version__, families
 from jaxdreamer.devices import DeviceError, devices
 from jaxdreamer.envs.host import libraries
 from jaxdreamer.envs.host.drawing import gl, render
+from jaxdreamer.errors import MissingExtra
 from jaxdreamer.families import Backend
 
 _TRY = """
@@ -78,7 +79,7 @@ def _machine() -> list[str]:
 
 def _drawing() -> list[str]:
     if error := gl.missing():
-        return [f"drawing: not tried; {' '.join(str(error).splitlines())} (classic tasks are drawn without it)"]
+        return [f"drawing: not tried; {': '.join(str(error).splitlines())} (classic tasks are drawn without it)"]
     asked = os.environ.get("MUJOCO_GL", "")
     found = [gl.probe(backend) for backend in gl.CANDIDATES]
     said = [f"  {item.backend}: {item.renderer or item.error}" for item in found]
@@ -116,8 +117,12 @@ def _backends() -> list[str]:
             continue
         # What is drawn on the device depends on no driver.
         (state, error), *drawn = try_backend(record, "state", *(["pixels"] if record.kind == "host" else []))
+        name = f"{record.name} {record.sample}" if record.sample in record.more_samples else record.name
+        if error.startswith(MissingExtra.__name__):
+            lines.append(f"  {name}: {error.splitlines()[-1]}")
+            continue
         if error:
-            lines += [f"  {record.name}: does not work", *(f"    {line}" for line in error.splitlines())]
+            lines += [f"  {name}: does not work", *(f"    {line}" for line in error.splitlines())]
             continue
         pixels = [f"no pixels: {why}" if why else f"pixels {'x'.join(map(str, obs['image']))}" for obs, why in drawn]
         lines.append(f"  {record.name}: works ({'; '.join([f'{record.sample}: ' + ', '.join(state), *pixels])})")

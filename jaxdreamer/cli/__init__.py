@@ -26,15 +26,18 @@ __all__ = ["COMMANDS", "main", "parse_train"]
 
 @dataclass(frozen=True)
 class PresetsOptions:
-    """List the presets and what each sets."""
+    """List the presets, or what one sets."""
 
     name: str = field(default="", metadata=words.BARE)
-    """Only this one, or several that stack, as in dreamer_v2,small."""
+    """The one whose settings to show, or several that stack, as in dreamer_v2,small."""
 
 
 @dataclass(frozen=True)
 class MetricsOptions:
     """Explain the names in metrics.jsonl."""
+
+    name: str = field(default="", metadata=words.BARE)
+    """Only this one."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,11 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
 
 def _presets(options: PresetsOptions) -> int:
-    for name in configs.presets_of(options.name) if options.name else configs.PRESETS:
+    if not options.name:
+        print("\n".join(f"{name:21} {about}" for name, about in configs.ABOUT.items()))
+        print("\n`jaxdreamer presets NAME` shows what one sets.")
+        return 0
+    for name in configs.presets_of(options.name):
         print(name)
         for key, value in configs.PRESETS[name].items():
             print(f"  {key} = {value}")
@@ -100,9 +107,14 @@ def _presets(options: PresetsOptions) -> int:
 
 
 def _metrics(options: MetricsOptions) -> int:
-    del options
-    from jaxdreamer.train.metrics import NAMES
+    from jaxdreamer.train.metrics import NAMES, sentence
 
+    if options.name:
+        text = sentence(options.name)
+        if text is None:
+            raise ConfigError(f"no metric is called {shown(options.name)}{nearest(options.name, NAMES)}")
+        print(f"{options.name}: {text}")
+        return 0
     print("\n".join(f"{name}: {sentence}" for name, sentence in NAMES.items()))
     return 0
 

@@ -170,6 +170,8 @@ def train(options: TrainOptions, settings: Mapping[str, Any]) -> int:
     _check_crew(options)
     crew = start_crew(options.coordinator, options.processes, options.process)  # before jax is asked for its devices
     console = lasting()
+    if not (options.preset or options.config or settings) and _stored_run(options) is None:
+        say(console, f"no --preset and no --env: {config.preset} at its published size, on {config.env.task}")
     shared: dict[str, Any] = {"sinks": options.sinks, "console": console, "start_over": options.start_over}
     shared["devices"] = options.devices
     if options.seeds:
@@ -231,7 +233,10 @@ def evaluate(options: EvaluateOptions) -> int:
         means.append(scores["eval/return"])
         for name, value in result.said.items():
             print(f"{name} {value:.4g}")
-        print(f"mean return {scores['eval/return']:.2f}, deviation {scores['eval/return_std']:.2f}", flush=True)
+        spread = f", deviation {scores['eval/return_std']:.2f}" if len(result.returns) > 1 else ""
+        print(f"mean return {scores['eval/return']:.2f}{spread}", flush=True)
+        if film is not None:
+            print(f"film {film}")
     if several:
         each = ", ".join(f"{run.name} {mean:.2f}" for run, mean in zip(runs, means))
         print(f"mean return of {len(runs)} seeds: {fmean(means):.2f} ({each})")

@@ -178,7 +178,8 @@ class _Reader:
 
     def _bare(self, loose: list[str]) -> Any:
         if not self.bare:
-            hint = "settings are written key=value or --key value" if self.settings else "it takes flags only"
+            written = "settings are written key=value or --key value, as in --env Pendulum-v1"
+            hint = written if self.settings else "it takes flags only"
             raise ConfigError(f"{self.command}: unexpected word {shown(loose[0])}; {hint}, {self.see}")
         target, name = self._target(self.bare), self.bare.upper()
         if get_origin(target.kind) is tuple:

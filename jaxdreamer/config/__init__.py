@@ -27,7 +27,7 @@ from jaxdreamer.config.parse import (
     to_dict,
     types,
 )
-from jaxdreamer.config.presets import PRESETS
+from jaxdreamer.config.presets import ABOUT, PRESETS
 from jaxdreamer.config.schema import (
     BehaviorConfig,
     Config,

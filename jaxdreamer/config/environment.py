@@ -79,6 +79,8 @@ class EnvConfig(Settings):
     @property
     def task(self) -> str:
         """What the task is called in the names of folders."""
+        if self.backend == "custom" and self.id == type(self).id:
+            return "custom"  # made by a function, which says no name
         record = families.find(self.backend)
         return safe_name(record.label(self) if record and record.label else self.id)
 

@@ -260,3 +260,21 @@ PRESETS: dict[str, dict[str, Any]] = {
         "run.updates_per_call": 10,
     },
 }
+
+ABOUT: dict[str, str] = {
+    "dreamer_v1": "V1 as released: Gaussian latents, gradients through the dynamics",
+    "dreamer_v2": "V2 as released for continuous control: categorical latents, KL balancing",
+    "dreamer_v2_atari": "V2 as released for Atari: larger, a discount head, tanh rewards",
+    "dreamer_v3": "V3 of 2024 at 12 million parameters",
+    "dreamer_v3_atari": "V3 with the published settings for Atari at 200M frames",
+    "dreamer_v3_atari100k": "V3 with the published settings for Atari at 400k frames",
+    "classic": "V3 in a small size, for state vectors and small pictures on a CPU",
+    "small": "a size to stack on V1 and V2, as in dreamer_v2,small",
+    "tiny": "the smallest size, to try whether something runs: classic,tiny",
+    **{
+        name: f"V3's size of {name[3:-1]} million parameters: dreamer_v3,{name}"
+        for name in PRESETS
+        if name[:3] == "v3_"
+    },
+}
+"""What each preset is, in a line."""

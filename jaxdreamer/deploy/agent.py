@@ -233,7 +233,7 @@ class Agent:
     def __repr__(self) -> str:
         """What was loaded."""
         lanes = "" if self.lanes is None else f", {self.lanes} lanes"
-        return f"Agent({self.config.env.id}, step {self.step}{lanes})"
+        return f"Agent({self.config.env.task}, step {self.step}{lanes})"
 
 
 @lru_cache(maxsize=16)  # another checkpoint of a run, or another seed, needs no other program

@@ -10,6 +10,7 @@ from jaxdreamer.record import checkpoint, metrics, sessions
 from jaxdreamer.record.pace import clock_time
 from jaxdreamer.record.plot import spark
 from jaxdreamer.record.rundir import RunDir
+from jaxdreamer.record.stored import read_config
 
 __all__ = ["Outcome", "Row", "block", "card"]
 
@@ -37,12 +38,14 @@ def card(outcomes: Sequence[Outcome], trust: str = "") -> list[str]:
     """
     first = outcomes[0].rundir
     folder = first.path.parent if len(outcomes) > 1 else first.path
-    records = metrics.read(first.metrics)
+    records, config = metrics.read(first.metrics), read_config(first)
     played = bool(outcomes[0].scores)
     rows = (_returns(outcomes) if played else []) + (
         _course(first, records) if len(outcomes) == 1 else _seeds(outcomes)
     )
-    rows += [("frames", f"{records[-1]['env_frames']:,}, {records[-1]['updates']:,} updates")] if records else []
+    if records:
+        without = "" if records[-1]["env_frames"] == config.run.frames else " without resets"
+        rows.append(("frames", f"{records[-1]['env_frames']:,}{without}, {records[-1]['updates']:,} updates"))
     rows.append(
         ("time", f"{clock_time(sessions.wall_seconds(sessions.read(first.sessions), records))}, evaluations included")
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxdreamer.config import ConfigError
+from jaxdreamer.config import Config, ConfigError
 from jaxdreamer.errors import JaxdreamerError
 from jaxdreamer.files import FileMissing, at_home
 from jaxdreamer.record import checkpoint, metrics, sessions
@@ -71,7 +71,7 @@ def look(path: Path) -> Listed:
             "seed": config.seed,
             "budget": config.run.frames,
         }
-        known |= _progress(run)
+        known |= _progress(run, config)
         state, why = _state(run)
     except JaxdreamerError as error:
         state, why = "broken", str(error)
@@ -83,12 +83,17 @@ def _written(run: RunDir) -> float | None:
     return max(times, default=None)
 
 
-def _progress(run: RunDir) -> dict[str, Any]:
+def _progress(run: RunDir, config: Config) -> dict[str, Any]:
+    # A checkpoint may be newer than the last line of the log, and the other way round.
+    tallies = [host.get("tally") for host in checkpoint.hosts(run.checkpoints).values()]
+    steps = [tally.get("agent_steps") for tally in tallies if isinstance(tally, dict)]
+    frames = [step * config.env.action_repeat for step in steps if isinstance(step, int)]
     try:
         records = metrics.read(run.metrics)
     except FileMissing:
-        return {"frames": 0}
-    found: dict[str, Any] = {"frames": max((record.get("env_frames") or 0 for record in records), default=0)}
+        return {"frames": max(frames, default=0)}
+    frames += [record.get("env_frames") or 0 for record in records]
+    found: dict[str, Any] = {"frames": max(frames, default=0)}
     points = metrics.curve(records, "eval/return")
     if points:
         best_at, best = max(points, key=lambda point: point[1])

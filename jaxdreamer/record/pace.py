@@ -99,10 +99,10 @@ class Pace:
 
 
 def clock_time(seconds: float) -> str:
-    """As 1:02:03, with days before it where there are any."""
+    """As 1:02:03; in days and hours where it is days."""
     days, rest = divmod(max(0, round(seconds)), 86400)
     clock = f"{rest // 3600}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
-    return f"{days} d {clock}" if days else clock
+    return f"{days} d {rest // 3600} h" if days else clock
 
 
 def in_words(seconds: float) -> str:

@@ -173,14 +173,14 @@ def draw(
 
 
 def spark(values: Sequence[float]) -> str:
-    """A curve in one line of text: the lowest value to the highest, with both named. Of many values it shows means."""
+    """A curve in one line of text, with its first and its last value. Of many values it shows means."""
     count = min(len(values), _WIDTH)
     ends = [round(index * len(values) / count) for index in range(count + 1)]
     values = [fmean(values[start:end]) for start, end in itertools.pairwise(ends)]
     low, high = min(values), max(values)
     blocks = "▁▂▃▄▅▆▇█"
     steps = [blocks[int((value - low) / ((high - low) or 1) * (len(blocks) - 1))] for value in values]
-    return f"{low:.0f} {''.join(steps)} {high:.0f}"
+    return f"{values[0]:.0f} {''.join(steps)} {values[-1]:.0f}"
 
 
 def _label(name: str) -> str:
@@ -201,7 +201,7 @@ def _sources(path: Path) -> list[Path]:
     sources = [run / "metrics.jsonl" for run in runs_of(path)]
     missing = next((source for source in sources if not source.exists()), None)
     if missing is not None:
-        raise ConfigError(f"{missing} does not exist: give run folders, or metrics.jsonl files")
+        raise ConfigError(f"{missing.parent} holds no metrics.jsonl: give run folders, or metrics.jsonl files")
     return sources
 
 

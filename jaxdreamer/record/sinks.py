@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -49,8 +49,13 @@ class TensorBoard:
 
     name = "tensorboard"
 
+    @staticmethod
+    def library() -> Any:
+        """What it is made with. MissingExtra where that is not installed."""
+        return import_extra("tensorboardX", "tensorboard", "TensorBoard logging")
+
     def __init__(self, folder: Path, resume_frames: int | None = None):
-        module = import_extra("tensorboardX", "tensorboard", "TensorBoard logging")
+        module = self.library()
         purge = 0 if resume_frames is None else resume_frames + 1
         self._writer = module.SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
 
@@ -90,8 +95,13 @@ class Wandb:
 
     name = "wandb"
 
+    @staticmethod
+    def library() -> Any:
+        """What it is made with. MissingExtra where that is not installed."""
+        return import_extra("wandb", "wandb", "Weights & Biases logging")
+
     def __init__(self, folder: Path, resume_frames: int | None = None):
-        self._module = import_extra("wandb", "wandb", "Weights & Biases logging")
+        self._module = self.library()
         marker = folder / "wandb_id.txt"
         known = read_text(marker, 1000).strip() if resume_frames is not None and marker.exists() else None
         if known is not None and not re.fullmatch(r"[\w-]{1,128}", known):
@@ -141,7 +151,16 @@ def _cell(value: Any) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
 
 
-SINKS: dict[str, Callable[[Path, int | None], Sink]] = {"tensorboard": TensorBoard, "wandb": Wandb}
+SINKS: dict[str, type[TensorBoard] | type[Wandb]] = {"tensorboard": TensorBoard, "wandb": Wandb}
+
+
+def check_sinks(names: Iterable[str | Sink]) -> None:
+    """MissingExtra, with the pip line, or ConfigError where one of these could not be made for want of its library."""
+    for name in names:
+        if isinstance(name, str):
+            if name not in SINKS:
+                raise ConfigError(f"unknown metrics sink {name!r}{nearest(name, SINKS)}; there are: {', '.join(SINKS)}")
+            SINKS[name].library()
 
 
 def make_sinks(
@@ -152,9 +171,5 @@ def make_sinks(
     ``resume_frames`` is where a resumed run continues; None starts over, even where the folder holds an earlier run's.
     Raises MissingExtra, with the pip line, or ConfigError.
     """
-    sinks: list[Sink] = []
-    for name in names:
-        if isinstance(name, str) and name not in SINKS:
-            raise ConfigError(f"unknown metrics sink {name!r}{nearest(name, SINKS)}; there are: {', '.join(SINKS)}")
-        sinks.append(SINKS[name](Path(folder), resume_frames) if isinstance(name, str) else name)
-    return sinks
+    check_sinks(names := list(names))
+    return [SINKS[name](Path(folder), resume_frames) if isinstance(name, str) else name for name in names]

@@ -21,7 +21,7 @@ from jaxdreamer.record import checkpoint
 from jaxdreamer.record.card import block
 from jaxdreamer.record.progress import Progress, lasting
 from jaxdreamer.record.rundir import RunDir
-from jaxdreamer.record.sinks import Sink, make_sinks
+from jaxdreamer.record.sinks import Sink, check_sinks, make_sinks
 from jaxdreamer.record.stored import checkpoints_of, warn_if_edited
 from jaxdreamer.saving import write_json
 from jaxdreamer.train.evaluate import Acts, Evaluation, Play
@@ -111,6 +111,7 @@ def train(
     ``each`` holds the seeds' configurations.
     """
     place = request.placement
+    check_sinks(request.sinks)
     with Signals(console := lasting(request.console)) as signals, ExitStack() as stack:
         automatic = each[0].model.precision == "auto"
         for settle in (with_its_precision, with_its_start):
@@ -180,7 +181,8 @@ def _announce(
             progress.log(note)
         check_loop(folder, world.name)
     if config.run.video and not world.can_render and config.env.id != configs.NO_ENV:
-        progress.log("no films are made: this environment cannot be drawn (in gymnasium, set render_mode='rgb_array')")
+        hint = " (in gymnasium, set render_mode='rgb_array')" if config.env.backend in ("gym", "custom") else ""
+        progress.log(f"no films are made: this environment cannot be drawn{hint}")
     if there and len(there) < len(folders):
         paths = ", ".join(str(folder.path) for folder in there)
         raise ConfigError(f"only some of the seeds have a run to resume: {paths}; choose another --logdir")

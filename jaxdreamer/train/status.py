@@ -25,6 +25,7 @@ def header(loop: Loop, folders: Sequence[Path]) -> list[Row]:
     many = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
     repeat = f", action_repeat {config.env.action_repeat}" if config.env.action_repeat > 1 else ""
     lanes = f", {config.env.num_envs} side by side" if config.env.num_envs > 1 else ""
+    left = work(loop)
     rows = [
         (
             "environment",
@@ -35,15 +36,22 @@ def header(loop: Loop, folders: Sequence[Path]) -> list[Row]:
         ("device", f"{described(loop.placement)}, environments on the {loop.name}"),
         ("replay", loop.memory),
         *([("data", loop.data)] if loop.data else []),
-        ("budget", f"{config.run.frames:,} frames = {work(loop).updates:,} updates"),
+        ("budget", f"{config.run.frames:,} frames, {left.updates:,} updates{' from here' if loop.position else ''}"),
     ]
     if config.run.start:
         rows.append(("began with", began_with(config)))
     if loop.position:
         rows.append(("done", f"{loop.counted:,} frames, {loop.updates:,} updates"))
-    if work(loop).updates:
-        rows.append(("time", "told as soon as a few updates have been timed"))
+    if loop.finished_at == loop.position:
+        rows.append(("left", "nothing: the final evaluation is played again; with a larger run.frames it goes on"))
+    elif left.updates:
+        slow = "perhaps weeks on a CPU (--preset classic is much smaller); " if _is_slow(loop) else ""
+        rows.append(("time", f"{slow}told once some updates have been timed"))
     return [*rows, ("folder", str(folders[0] if len(folders) == 1 else folders[0].parent))]
+
+
+def _is_slow(loop: Loop) -> bool:
+    return bool(loop.progress.advice) and jax.default_backend() == "cpu"
 
 
 def parameters(loop: Loop) -> int:
@@ -69,12 +77,13 @@ def show(loop: Loop, eval_return: float | None = None) -> None:
     with loop.clock.timed("log"):
         returns = [run.tally.last_return for run in loop.runs]
         known = [value for value in returns if value is not None]
+        prefill = "prefill" if loop.segments.started < 0 else ""
         pretraining = "pretraining, " if loop.updates < loop.config.run.pretrain else ""
         loop.progress.update(
             loop.counted,
             loop.updates,
             left=work(loop),
-            note=f"{pretraining}{loop.segments.owed:,} updates due" if loop.in_debt else "",
+            note=f"{pretraining}{loop.segments.owed:,} updates due" if loop.in_debt else prefill,
             last_return=float(np.mean(known)) if known else None,
             eval_return=eval_return,
         )

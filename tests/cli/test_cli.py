@@ -17,6 +17,7 @@ from jaxdreamer import config as configs
 from jaxdreamer.config import ConfigError
 from jaxdreamer.record.plot import spark
 from jaxdreamer.train.folder import load_run
+from jaxdreamer.train.metrics import sentence
 
 SMALL = ["--preset", "dreamer_v1,tiny", "frames=60", "prefill=20", "train_every=10", "updates=1", "pretrain=1",
          "eval_every=0", "eval_episodes=1", "video=false"]  # fmt: skip
@@ -61,13 +62,14 @@ def test_train_then_evaluate_then_go_on(tmp_path, capsys, monkeypatch):
     assert "final evaluation of 1 episodes" in shown and "learning curve" in shown
     card = shown[shown.index("finished ---") :]
     assert re.search(r"\n  return +-\d+\.\d over 1 episode without exploration \(lowest ", card)
-    for line in (r"best +-\d+\.\d at 58 frames", r"frames +58, \d+ updates", r"time +0:0\d:\d\d, ", f"folder +{run}",
-                 f"play it +jaxdreamer evaluate {run}", f"look at it +jaxdreamer report {run}"):  # fmt: skip
+    for line in (r"best +-\d+\.\d at 58 frames", r"frames +58 without resets, \d+ updates", r"time +0:0\d:\d\d, ",
+                 f"folder +{run}", f"play it +jaxdreamer evaluate {run}",
+                 f"look at it +jaxdreamer report {run}"):  # fmt: skip
         assert re.search(rf"\n  {line}", card), (line, card)
     assert {"config.json", "spec.json", "metrics.jsonl", "checkpoints", "replay"} <= {p.name for p in run.iterdir()}
     assert cli.main(["evaluate", str(run), "--episodes", "2", "--film", str(tmp_path / "film.gif")]) == 0
     shown = capsys.readouterr().out
-    assert "episode 1: return -" in shown and "mean return -" in shown
+    assert "episode 1: return -" in shown and "mean return -" in shown and f"\nfilm {tmp_path / 'film.gif'}\n" in shown
     assert (tmp_path / "film.gif").stat().st_size > 1000
     # The run's own settings hold where none are given.
     assert cli.main(["train", "--logdir", str(run), "frames=80"]) == 0
@@ -101,7 +103,7 @@ def test_as_many_seeds_as_no_program_holds_are_refused(seeds, capsys):
 
 
 def test_plotting_what_is_not_there_is_told(capsys, tmp_path):
-    assert "does not exist" in fails(capsys, "plot", str(tmp_path / "nosuch"))
+    assert "nosuch holds no metrics.jsonl: give run folders" in fails(capsys, "plot", str(tmp_path / "nosuch"))
 
 
 def test_evaluating_nothing_is_told(capsys, tmp_path):
@@ -125,6 +127,15 @@ def test_help_and_lists(words, capsys):
     assert out and all(
         word in out for word in {"train": ["--preset", "--model.deter-size"]}.get(words[0] if words else "", [])
     )
+
+
+def test_one_of_a_list_is_explained(capsys):
+    assert cli.main(["metrics", "loss/kl"]) == 0 and capsys.readouterr().out == f"loss/kl: {sentence('loss/kl')}\n"
+    assert cli.main(["metrics", "losses"]) == 2 and "no metric is called 'losses'" in capsys.readouterr().err
+    assert cli.main(["presets"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in listed[: len(configs.PRESETS)]] == list(configs.ABOUT)
+    assert set(configs.ABOUT) == set(configs.PRESETS)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from jaxdreamer.envs import backends, make_env, make_vector, register
 from jaxdreamer.envs.base import EnvError
 from jaxdreamer.envs.host.gymnasium_env import wrap
 from jaxdreamer.envs.host.vector import LocalVectorEnv
+from jaxdreamer.errors import MissingExtra
 from jaxdreamer.record import checkpoint, metrics
 from jaxdreamer.record.rundir import RunDir
 from jaxdreamer.replay import disk
@@ -411,6 +412,13 @@ def test_settings_that_may_change_are_shown_and_applied(finished):
     assert load_run(finished.logdir)[0].optimizer.actor_learning_rate == 1e-3
 
 
+def test_a_sink_without_its_library_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'jaxdreamer\[tensorboard\]'"):
+        train_agent(tiny("frames=60"), tmp_path / "run", sinks=["tensorboard"], console=quiet())
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_refused_start_leaves_no_settings_behind(tmp_path):
     with pytest.raises(ConfigError, match="sequences of 8"):
         train_agent(tiny("frames=60", "train_every=2000"), tmp_path, console=quiet())
@@ -448,7 +456,8 @@ def test_what_a_bare_environment_leaves_undone_is_said_at_the_start_and_a_shared
     result = train_agent(config, tmp_path / "run", make=Symbols, console=said)
     assert result.finished
     for line in (
-        "no films are made: this environment cannot be drawn",
+        "  environment        custom (env.backend=custom)\n",
+        "no films are made: this environment cannot be drawn (in gymnasium, set render_mode='rgb_array')",
         "env.action_bound=2 is not used",
         "observation 'state' stays within 0.035 of 0",
     ):
@@ -560,7 +569,7 @@ def test_compiling_is_announced_and_progress_told(tmp_path):
     console = quiet()
     train_agent(tiny("frames=80", "eval_episodes=1"), tmp_path, console=console)
     shown = console.file.getvalue()
-    assert "compiling 2 updates of dreamer_v1,tiny, once: the result is cached ..." in shown
+    assert "compiling 2 updates of dreamer_v1,tiny, unless it is cached ..." in shown
     header = dict(re.findall(r"^  (\S+(?: \S+)?)  +(.*)$", shown[shown.index("training ---") :], re.M))
     assert list(header) == [
         "environment", "observation state", "action", "agent", "device", "replay", "budget", "time", "folder"
@@ -568,7 +577,7 @@ def test_compiling_is_announced_and_progress_told(tmp_path):
     assert header["environment"] == "Pendulum-v1 (env.backend=gym)" and header["folder"] == str(tmp_path)
     assert header["observation state"] == "3 float32 -> dense layers" and header["action"] == "1 number in [-1, 1]"
     assert header["device"] == "cpu (cpu), environments on the host" and "of host memory" in header["replay"]
-    assert header["budget"] == "80 frames = 10 updates"
+    assert header["budget"] == "80 frames, 10 updates"
     assert re.fullmatch(r"dreamer_v1,tiny \(algorithm dreamer\), seed 0, [\d,]+ parameters", header["agent"])
     assert "final evaluation of 1 episodes" in shown and shown.count("80/80 frames") == 1
     assert "... done in" in shown

@@ -165,9 +165,11 @@ def draws_arrays(env: Any) -> bool:
 
 def frame_of(env: Any) -> Any:
     """The present frame as the instance draws it; None where it draws none."""
-    # Frames are arrays here, never windows: without this SDL looks for a display, and complains where there is none.
+    # Frames are arrays here, never windows, and silent: else SDL looks for a display and a sound card, and complains where
+    # there is none.
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     frame = env.render() if hasattr(env, "render_mode") else env.render(mode="rgb_array")
     if isinstance(frame, list):  # rgb_array_list: the frames since the last call
         return frame[-1] if frame else None
