@@ -44,8 +44,9 @@ def card(outcomes: Sequence[Outcome], trust: str = "") -> list[str]:
         _course(first, records) if len(outcomes) == 1 else _seeds(outcomes)
     )
     if records:
-        without = "" if records[-1]["env_frames"] == config.run.frames else " without resets"
-        rows.append(("frames", f"{records[-1]['env_frames']:,}{without}, {records[-1]['updates']:,} updates"))
+        frames, updates = records[-1]["env_frames"], f"{records[-1]['updates']:,} updates"
+        without = "" if frames == config.run.frames else " without resets"
+        rows.append(("frames", f"{frames:,}{without}, {updates}") if frames else ("learned", updates))
     rows.append(
         ("time", f"{clock_time(sessions.wall_seconds(sessions.read(first.sessions), records))}, evaluations included")
     )

@@ -33,7 +33,7 @@ def header(loop: Loop, folders: Sequence[Path]) -> list[Row]:
         ),
         *describe(loop.spec),
         ("agent", f"{config.preset} (algorithm {config.algorithm}), {many}, {parameters(loop):,} parameters"),
-        ("device", f"{described(loop.placement)}, environments on the {loop.name}"),
+        ("device", described(loop.placement) + (f", environments on the {loop.name}" if loop.play else "")),
         ("replay", loop.memory),
         *([("data", loop.data)] if loop.data else []),
         ("budget", f"{config.run.frames:,} frames, {left.updates:,} updates{' from here' if loop.position else ''}"),
