@@ -214,7 +214,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer.warmup": 300,
         "replay.capacity": 100_000,
         "replay.batch_length": 16,
-        "run.frames": 10_000,
+        "run.frames": 5_000,
         "run.prefill": 1000,
         "run.train_every": 10,
         "run.updates": 5,
