@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from jaxdreamer import cli
 from jaxdreamer.config import ConfigError
-from jaxdreamer.record import sessions
+from jaxdreamer.record import checkpoint, sessions
 from jaxdreamer.record.listing import find, look, table
 from jaxdreamer.record.rundir import RunDir
 from tests.record.runs import BEGAN, lock, write_run
@@ -31,6 +32,14 @@ def test_a_run_and_what_is_known_of_it(tmp_path):
     assert written == pytest.approx(
         max((tmp_path / "a" / name).stat().st_mtime for name in os.listdir(tmp_path / "a")), abs=5
     )
+
+
+def test_frames_are_those_of_a_checkpoint_that_is_newer_than_the_log(tmp_path):
+    run = write_run(tmp_path / "a", "frames=900", "action_repeat=2", finished=False)
+    host = checkpoint.read_host(run.checkpoints, checkpoint.steps(run.checkpoints)[-1])
+    for tally, frames in (({"agent_steps": 310}, 620), ({"agent_steps": 3}, 300), ("damaged", 300)):
+        checkpoint.save(run.checkpoints, 400, {"train": np.zeros(1)}, host | {"tally": tally})
+        assert look(run.path).frames == frames
 
 
 def dead_process() -> int:
