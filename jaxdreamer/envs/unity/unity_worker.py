@@ -36,6 +36,7 @@ EDITOR_PORT = 5004  # where the Unity Editor looks for Python
 PORTS_TRIED = 200
 EXCHANGES_TO_FIRST_DECISION = 200
 SMALLEST_IMAGE = 8
+LAST_MESSAGE_SECONDS = 1.0
 
 
 class Sensor(NamedTuple):
@@ -288,6 +289,7 @@ def _load_library() -> Any:
     if tuple(int(n) for n in version.split(".")[:2]) > (3, 20):
         raise Failure("missing", f"the stubs of mlagents_envs need protobuf 3.20, {sys.executable} has {version}")
     try:
+        from mlagents_envs.communicator_objects.unity_message_pb2 import UnityMessageProto
         from mlagents_envs.environment import UnityEnvironment
         from mlagents_envs.exception import UnityTimeOutException
         from mlagents_envs.rpc_communicator import RpcCommunicator
@@ -306,8 +308,6 @@ def _load_library() -> Any:
             raise UnityTimeOutException("no answer")
 
         def initialize(self, inputs: Any, poll_callback: Any = None) -> Any:
-            from mlagents_envs.communicator_objects.unity_message_pb2 import UnityMessageProto
-
             self.poll_for_timeout(poll_callback)
             output = self.unity_to_external.parent_conn.recv().unity_output
             message = UnityMessageProto()
@@ -317,6 +317,16 @@ def _load_library() -> Any:
             self.poll_for_timeout(poll_callback)  # the library would wait here for ever
             self.unity_to_external.parent_conn.recv()
             return output
+
+        def close(self) -> None:
+            # The library stops its server at once: its last message, that the player is to end, may never get there.
+            if self.is_open:
+                message = UnityMessageProto()
+                message.header.status = 400
+                self.unity_to_external.parent_conn.send(message)
+                self.unity_to_external.parent_conn.close()
+                self.server.stop(LAST_MESSAGE_SECONDS).wait()
+                self.is_open = False
 
     class Environment(UnityEnvironment):
         @staticmethod
