@@ -324,9 +324,8 @@ def _load_library() -> Any:
                 message = UnityMessageProto()
                 message.header.status = 400
                 self.unity_to_external.parent_conn.send(message)
-                self.unity_to_external.parent_conn.close()
                 self.server.stop(LAST_MESSAGE_SECONDS).wait()
-                self.is_open = False
+            super().close()
 
     class Environment(UnityEnvironment):
         @staticmethod
