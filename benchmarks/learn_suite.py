@@ -86,6 +86,8 @@ _BRAX = (
     "--env.brax-backend",
     "generalized",
 )
+_PLAYGROUND = ("--env.backend", "playground", "--env", "cartpole-balance", "--obs", "pixels", "--env.num-envs", "8")
+_GYMNAX = ("--env.backend", "gymnax", "--env", "Breakout-MinAtar", "--env.num-envs", "16")
 CPU = {
     "cartpole_swingup": _dmc("cartpole-swingup", (0, 1), 478, 478, 20),
     "reacher_easy": _dmc("reacher-easy", (0, 1), 700, 740, 196),
@@ -96,6 +98,8 @@ CPU = {
     "cartpole": Task(("--env", "CartPole-v1"), "classic", 30_000, 1, 475, (0, 1, 2)),
     "acrobot": Task(("--env", "Acrobot-v1"), "classic", 30_000, 1, -100, (0, 1, 2)),
     "mountain_car": Task(("--env", "MountainCarContinuous-v0"), "classic", 60_000, 8, 85, (0, 1, 2)),
+    "breakout_minatar": Task(_GYMNAX, "classic", 20_000, 1, 1.92, (0, 1, 2)),  # five times what chance gets
+    "cartpole_balance_pixels": Task(_PLAYGROUND, "classic", 40_000, 4, 900, (0,)),
     "inverted_pendulum": Task(_BRAX, "classic", 20_000, 1, 900, (0, 1, 2)),
     "inverted_pendulum_pixels": Task((*_BRAX, "--obs", "pixels"), "classic", 20_000, 1, 900, (0,)),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import gc
 import os
 import sys
 import tempfile
@@ -20,12 +21,16 @@ _CACHE = os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"jaxdreamer-test-cache-{os.getuid()}")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-# Tests are tiny and compile much: without LLVM's optimisations, and with XLA's older emitters, they compile in a fifth of
-# the time. A flag that a jaxlib does not know ends the process, so the second is for the versions it was tried with.
+# Tests are tiny and compile much: without LLVM's optimisations, with XLA's older emitters, and in one part, as both cores
+# have a test each, they compile in a sixth of the time. A flag that a jaxlib does not know ends the process, so all but the
+# first are for the versions that they were tried with.
 _FLAGS = ["--xla_backend_optimization_level=0"]
 if metadata.version("jaxlib").startswith("0.10."):
-    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+    _FLAGS += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS]).strip()
+# What JAX keeps of each compiled function is millions of objects; Python would go through them all after some thousand new
+# ones, for a tenth of the suite's time.
+gc.set_threshold(10_000, 20, 100)
 
 
 @pytest.fixture

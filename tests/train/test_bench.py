@@ -166,7 +166,7 @@ def splits():
         for module in (bench, parts):
             patch.setattr(module, "perf_counter", time.process_time)
         on_device = {
-            name: bench_agent(test_device.tiny(), seeds=seeds, seconds=3.0, console=quiet())
+            name: bench_agent(test_device.tiny(), seeds=seeds, seconds=1.5, console=quiet())
             for name, seeds in (("device", 0), ("seeds", 2))
         }
     host = test_run.tiny("env=Pendulum-v1", "capacity=2000", preset="dreamer_v2,tiny")
