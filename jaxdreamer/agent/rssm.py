@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxdreamer.nets.networks import RSSMFunctions
+from jaxdreamer.ops.scan import scan_states
 from jaxdreamer.types import Array, Imagined, Latent, PolicyState, PyTree
 
 
@@ -46,15 +46,6 @@ def first_latent(rssm: RSSMFunctions, kept: dict[str, Array]) -> Latent | None:
         classes = rssm.initial(()).stoch.shape[-1] // stoch.shape[-1]
         stoch = jax.nn.one_hot(stoch, classes).reshape(*stoch.shape[:-1], -1)
     return Latent(deter, stoch)
-
-
-def lean(step: Callable[..., Any]) -> Callable[..., Any]:
-    """A step of a scan of which the backward pass keeps only what products gave; it computes the rest once more.
-
-    Otherwise each intermediate result of each step is stacked by an operation of its own: four of five of a step's
-    stacks. Values and gradients stay what they are.
-    """
-    return jax.checkpoint(step, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
 
 
 def observe(
@@ -102,14 +93,13 @@ def observe(
     embed_part = rssm.embed_part(params, embed)
     noise = rssm.noise(key, (steps, batch))
 
-    def step(latent: Latent, inputs: tuple[Array, ...]) -> tuple[Latent, tuple[Latent, Any]]:
+    def step(latent: Latent, inputs: tuple[Array, ...]) -> tuple[Latent, Any]:
         part_t, action_t, first_t, noise_t = inputs
         deter = rssm.step(params, *forget(latent, action_t, first_t))
         posterior = rssm.posterior(params, deter, part_t)
-        latent = Latent(deter, posterior.from_noise(noise_t))
-        return latent, (latent, posterior)
+        return Latent(deter, posterior.from_noise(noise_t)), posterior
 
-    _, (latents, posterior) = lax.scan(lean(step), initial, (embed_part, action, is_first, noise), unroll=unroll)
+    latents, posterior = scan_states(step, initial, (embed_part, action, is_first, noise), unroll=unroll)
     return latents, posterior, rssm.prior(params, latents.deter)
 
 
@@ -140,13 +130,12 @@ def imagine(
     if horizon < 1:
         raise ValueError(f"imagine: horizon must be at least 1, found {horizon}")
 
-    def body(latent: Latent, key_k: Array) -> tuple[Latent, tuple[Latent, Array]]:
+    def body(latent: Latent, key_k: Array) -> tuple[Latent, Array]:
         key_policy, key_step = jax.random.split(key_k)
         action = policy(latent, key_policy)
-        latent = step(latent, action, key_step)
-        return latent, (latent, action)
+        return step(latent, action, key_step), action
 
-    _, (latents, action) = lax.scan(lean(body), start, jax.random.split(key, horizon), unroll=unroll)
+    latents, action = scan_states(body, start, jax.random.split(key, horizon), unroll=unroll)
     return Imagined(jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, latents), action)
 
 

@@ -14,6 +14,7 @@ from jaxdreamer.agent.learner import make_learner, update_many
 from jaxdreamer.agent.rssm import imagine, prior_step
 from jaxdreamer.agent.world_model import world_model_loss
 from jaxdreamer.nets.networks import features
+from jaxdreamer.ops import scan
 from jaxdreamer.ops.returns import lambda_return
 from jaxdreamer.types import Batch
 from tests.agent import cases
@@ -47,6 +48,20 @@ def test_one_update_trains_every_parameter(version, spec_name):
         changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), state.params[part], new.params[part])
         for path, is_changed in jax.tree_util.tree_leaves_with_path(changed):
             assert is_changed, f"{part} {path} is as before"
+
+
+@pytest.mark.parametrize("spec_name", ["VECTOR", "EVERYTHING"])
+def test_an_update_as_a_gpu_computes_it_is_the_same(version, spec_name, monkeypatch):
+    """Its scans are differentiated in another order; see ops/scan.py."""
+    state, batch = cases.state(version, spec_name), cases.batch(spec_name)
+    expected, metrics = cases.learner(version, spec_name).update(state, batch)
+    monkeypatch.setattr(scan, "on_gpu", lambda: True)
+    learner = make_learner(cases.config(version), getattr(cases, spec_name))
+    new, found = jax.jit(lambda state, batch: learner.update(state, batch))(state, batch)
+    cases.assert_trees_close(found, metrics, rtol=1e-4, atol=1e-5)
+    for part in ("model", "actor", "critic"):
+        moments = (optax.tree_utils.tree_get(x.optimizers[part], "mu") for x in (new, expected))
+        cases.assert_trees_close(*moments, rtol=1e-4, atol=1e-6)
 
 
 def test_one_entry_and_a_dream_of_one_step_are_enough_to_learn_from(version):

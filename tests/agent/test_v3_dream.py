@@ -7,11 +7,14 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxdreamer.agent import dreamer_v3
+from jaxdreamer.agent.algorithms import make_algorithm
 from jaxdreamer.agent.behavior import starts
 from jaxdreamer.config import preset, replace
+from jaxdreamer.ops import scan
 from jaxdreamer.ops.across import ALONE
 from jaxdreamer.ops.continuous import Normal
 from jaxdreamer.ops.distributions import UnitNormal
@@ -58,6 +61,22 @@ def objective(weight, bias):
         returns = -(states[k + 1] ** 2) + GAMMA * ((1 - LAMBDA) * value[k + 1] + LAMBDA * returns)
         total += GAMMA**k * (returns - value[k]).mean()
     return total / HORIZON
+
+
+def test_an_update_as_a_gpu_computes_it_is_the_same(monkeypatch):
+    """With an actor that learns through the dynamics, too."""
+    config = preset("classic,tiny", "replay.context=none", "replay.batch_size=3", "replay.batch_length=6")
+    algorithm = make_algorithm(config, cases.VECTOR)
+    state, batch = jax.jit(algorithm.init)(jax.random.key(0)), cases.batch()
+    assert config.behavior.actor_gradient == "auto_both"
+    expected, metrics = jax.jit(lambda *given: algorithm.update(*given))(state, batch)
+    monkeypatch.setattr(scan, "on_gpu", lambda: True)
+    new, found = jax.jit(lambda *given: algorithm.update(*given))(state, batch)
+    cases.assert_trees_close(found, metrics, rtol=1e-4, atol=1e-5)
+    for part in ("model", "actor", "critic"):
+        squares = [optax.tree_utils.tree_get(after.optimizers[part], "nu") for after in (new, expected)]
+        assert np.abs(squares[1]).max() > 0
+        cases.assert_trees_close(*squares, rtol=1e-3, atol=1e-9)
 
 
 def actor_gradients(config, gradient):
