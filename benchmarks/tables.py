@@ -70,6 +70,16 @@ def speed() -> str:
     return "\n".join([*lines, "", f"On {_cores(machine)}."])
 
 
+def kernels() -> str:
+    data = result("gpu_kernels")
+    lines = ["Kernels that one update launches, compiled for an H100:", ""]
+    lines += ["| preset | kernels | of which in loops over time |", "|---|---|---|"]
+    for preset, found in data["found"].items():
+        inside = sum((loop["steps"] or 1) * loop["each"] for loop in found["loops"])
+        lines.append(f"| `{preset}` | {found['kernels']:,} | {inside:,} |")
+    return "\n".join(lines)
+
+
 def workers() -> str:
     data = result("bench_workers")
     titles = {
@@ -178,6 +188,7 @@ def metrics() -> str:
 BLOCKS = {
     "learning": ("README.md", learning),
     "speed": ("docs/benchmarks.md", speed),
+    "kernels": ("docs/benchmarks.md", kernels),
     "workers": ("docs/benchmarks.md", workers),
     "brax": ("docs/benchmarks.md", brax),
     "torchwm": ("docs/torchwm.md", torchwm),
