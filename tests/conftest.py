@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import gc
 import os
 import sys
 import tempfile
@@ -28,9 +27,6 @@ _FLAGS = ["--xla_backend_optimization_level=0"]
 if metadata.version("jaxlib").startswith("0.10."):
     _FLAGS += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS]).strip()
-# What JAX keeps of each compiled function is millions of objects; Python would go through them all after some thousand new
-# ones, for a tenth of the suite's time.
-gc.set_threshold(10_000, 20, 100)
 
 
 @pytest.fixture
