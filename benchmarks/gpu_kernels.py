@@ -142,7 +142,8 @@ def main() -> None:
         for loop in found[preset]["loops"]:
             print(f"  {loop['steps']} steps of {loop['each']}: {loop['what'][-90:]}")
     question = f"kernels of one update compiled for an H100, {args.precision}"
-    print(write("gpu_kernels", {"question": question, "stamp": stamp(), "found": found}))
+    name = "gpu_kernels" if args.precision == "float32" else f"gpu_kernels_{args.precision}"
+    print(write(name, {"question": question, "stamp": stamp(), "found": found}))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Jaxpr, Literal
 
-GPU_UNROLL = 5  # what follows one another becomes one kernel where it can: a third fewer, for a third more to compile
+GPU_UNROLL = 5  # steps that follow one another share kernels where they can; more take longer to compile
 PyTree = Any
 Step = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 
@@ -61,7 +61,7 @@ def kept(step: Step, init: PyTree, inputs: PyTree, *, unroll: int = 1) -> tuple[
 
 
 def hoisted(step: Step, init: PyTree, inputs: PyTree, *, unroll: int = 1) -> tuple[PyTree, PyTree]:
-    """:func:`scan_states` with as little in its loops as there can be: a third fewer kernels an update.
+    """:func:`scan_states` with as little in its loops as there can be.
 
     The forward loop stacks z and y alone. Backwards, all steps are linearised at once, from the stacked z; a loop then
     passes on ``dL/dz_t`` and nothing else, and the gradient of what ``step`` closes over is taken of all steps at once,
