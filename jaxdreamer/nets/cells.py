@@ -22,6 +22,7 @@ from jaxdreamer.nets.layers import (
     side_by_side,
     style_of,
 )
+from jaxdreamer.ops.activations import recomputed
 from jaxdreamer.ops.discrete import unimix
 from jaxdreamer.ops.distributions import Categoricals, Normal
 from jaxdreamer.ops.transforms import gaussian_std
@@ -100,8 +101,13 @@ class BlockGRUCell(nn.Module):
         (y,) = BlockDense(self.size, **make, name="hidden")(h, x)
         y = self.style.activate(RMSNorm(name="norm")(side_by_side(y)))
         reset, candidate, update = BlockDense(3 * self.size, **make, parts=3, name="gates")(in_blocks(y, self.blocks))
-        update = jax.nn.sigmoid(update - 1)
-        return side_by_side(update * jnp.tanh(jax.nn.sigmoid(reset) * candidate) + (1 - update) * h)
+        return side_by_side(_gated(h, reset, candidate, update))
+
+
+@recomputed
+def _gated(h: Array, reset: Array, candidate: Array, update: Array) -> Array:
+    update = jax.nn.sigmoid(update - 1)
+    return update * jnp.tanh(jax.nn.sigmoid(reset) * candidate) + (1 - update) * h
 
 
 CELLS = {"gru": GRUCell, "layer_norm_gru": LayerNormGRUCell}

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdreamer.config import ModelConfig
-from jaxdreamer.ops.activations import activation
+from jaxdreamer.ops.activations import activation, recomputed
 from jaxdreamer.types import Array
 
 Initializer = Callable[..., Array]
@@ -145,7 +145,12 @@ class RMSNorm(nn.Module):
         """[..., I] to the same shape."""
         x = x.astype(jnp.float32)
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-4) * scale
+        return _rms_norm(x, scale)
+
+
+@recomputed
+def _rms_norm(x: Array, scale: Array) -> Array:
+    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-4) * scale
 
 
 def normalize(norm: str, name: str | None = None) -> Callable[[Array], Array]:

@@ -38,9 +38,19 @@ def _by_result(name: str) -> Callable[[Array], Array]:
     return differentiable
 
 
+def recomputed(function: Callable[..., Array]) -> Callable[..., Array]:
+    """The same function of arrays, of which the backward pass keeps the arguments alone and computes the rest once more.
+
+    In a scan each number that is kept has to be stacked, by an operation of its own.
+    """
+    differentiable = jax.custom_vjp(function)
+    differentiable.defvjp(lambda *x: (function(*x), x), lambda x, dy: jax.vjp(function, *x)[1](dy))
+    return differentiable
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": _by_result("relu"),
     "elu": _by_result("elu"),
-    "silu": jax.nn.silu,
+    "silu": recomputed(lambda x: jax.nn.silu(x)),
     "tanh": _by_result("tanh"),
 }

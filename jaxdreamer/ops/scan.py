@@ -19,8 +19,8 @@ Step = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 def scan_states(step: Step, init: PyTree, inputs: PyTree, *, unroll: int = 1) -> tuple[PyTree, PyTree]:
     """All states and outputs of a recurrence: ``z_t, y_t = step(z_{t-1}, x_t)``, t = 0 .. T - 1, with z_{-1} = init.
 
-    Values and gradients are those of ``lax.scan``, to rounding. Its backward pass is chosen by the device: on a GPU, where
-    an operation costs more to start than to compute, :func:`hoisted`, elsewhere :func:`kept`.
+    Values and gradients are those of ``lax.scan``, to rounding. Its backward pass is chosen by the device: :func:`hoisted`
+    on a GPU, where an operation costs more to start than to compute.
 
     Args:
         step: may close over weights; its gradient reaches them.
@@ -33,7 +33,7 @@ def scan_states(step: Step, init: PyTree, inputs: PyTree, *, unroll: int = 1) ->
     """
     if on_gpu():
         return hoisted(step, init, inputs, unroll=max(unroll, GPU_UNROLL))
-    return kept(step, init, inputs, unroll=unroll)
+    return lax.scan(_stacking(step), init, inputs, unroll=unroll)[1]
 
 
 def on_gpu() -> bool:
@@ -41,23 +41,14 @@ def on_gpu() -> bool:
     return jax.default_backend() == "gpu"
 
 
-def lean(step: Callable[..., Any]) -> Callable[..., Any]:
-    """A step of a scan of which the backward pass keeps only what products gave; it computes the rest once more.
-
-    Otherwise each intermediate result of each step is stacked by an operation of its own: four of five of a step's
-    stacks. Values and gradients stay what they are.
-    """
-    return jax.checkpoint(step, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
-
-
-def kept(step: Step, init: PyTree, inputs: PyTree, *, unroll: int = 1) -> tuple[PyTree, PyTree]:
-    """:func:`scan_states` by ``lax.scan``: the forward loop stacks what its products gave for the backward loop."""
+def _stacking(step: Step) -> Step:
+    """The step of a ``lax.scan`` that returns all states beside the outputs."""
 
     def body(state: PyTree, x: PyTree) -> tuple[PyTree, tuple[PyTree, PyTree]]:
         state, y = step(state, x)
         return state, (state, y)
 
-    return lax.scan(lean(body), init, inputs, unroll=unroll)[1]
+    return body
 
 
 def hoisted(step: Step, init: PyTree, inputs: PyTree, *, unroll: int = 1) -> tuple[PyTree, PyTree]:
@@ -70,11 +61,7 @@ def hoisted(step: Step, init: PyTree, inputs: PyTree, *, unroll: int = 1) -> tup
     run, shared = jax.closure_convert(step, init, _first(inputs))
 
     def forward(shared: Sequence[Any], init: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
-        def body(state: PyTree, x: PyTree) -> tuple[PyTree, tuple[PyTree, PyTree]]:
-            state, y = run(state, x, *shared)
-            return state, (state, y)
-
-        return lax.scan(body, init, inputs, unroll=unroll)[1]
+        return lax.scan(_stacking(lambda state, x: run(state, x, *shared)), init, inputs, unroll=unroll)[1]
 
     def keep(shared: Sequence[Any], init: PyTree, inputs: PyTree) -> tuple[Any, Any]:
         states, outputs = forward(shared, init, inputs)
@@ -90,7 +77,9 @@ def hoisted(step: Step, init: PyTree, inputs: PyTree, *, unroll: int = 1) -> tup
         def pull(state: PyTree, floats: list[Any], others: list[Any]) -> Any:
             """What takes gradients by z_t and y_t to those by z_{t-1} and x_t."""
             here = lambda z, x: run(z, jax.tree.unflatten(tree, _merge(smooth, x, others)), *shared)  # noqa: E731
-            return jax.vjp(lean(here), state, floats)[1]
+            # What a step computes beside its products is computed once more: kept, it would have to be stacked.
+            here = jax.checkpoint(here, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
+            return jax.vjp(here, state, floats)[1]
 
         moments = (before, floats, others)
         linear, restore = _linearised(pull, moments)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jaxdreamer.config import ModelConfig, preset
-from jaxdreamer.nets.cells import GRUCell, LayerNormGRUCell
+from jaxdreamer.nets.cells import BlockGRUCell, GRUCell, LayerNormGRUCell
 from jaxdreamer.nets.heads import Actor, ScalarHead
-from jaxdreamer.nets.layers import BlockDense, Style, in_blocks, side_by_side, trunc_normal
+from jaxdreamer.nets.layers import BlockDense, RMSNorm, Style, in_blocks, side_by_side, trunc_normal
 from jaxdreamer.nets.networks import features, make_networks
 from jaxdreamer.ops.distributions import Bernoulli, Categoricals, Joint, OneHot, TanhNormal, TruncatedNormal, TwoHot
 from jaxdreamer.types import ActionPart, ActionSpec, ArraySpec, EnvSpec, Latent
@@ -121,6 +121,19 @@ def test_blocks_read_their_own_numbers_and_those_that_all_share(lead):
         )
         np.testing.assert_allclose(np.concatenate([first[g], second[g]], axis=-1), y, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(side_by_side(in_blocks(x, blocks)), np.float32(x))
+
+
+def test_v3_keeps_for_the_backward_pass_what_norm_and_gates_read():
+    """Each number kept in a scan is stacked by an operation of its own."""
+    x, scale = jax.random.normal(jax.random.key(0), (2, 3)), jnp.ones(3)
+    kept = jax.tree.leaves(jax.vjp(lambda x, scale: RMSNorm().apply({"params": {"scale": scale}}, x), x, scale)[1])
+    assert sorted(one.shape for one in kept) == [x.shape, scale.shape]
+    cell = BlockGRUCell(size=4, hidden=3, blocks=2, style=Style("silu", "rms", "trunc_normal"))
+    inputs = jnp.ones((1, 4)), jnp.ones((1, 2)), jnp.ones((1, 1))
+    params = cell.init(jax.random.key(0), *inputs)
+    traced = jax.make_jaxpr(lambda *inputs: cell.apply(params, *inputs))(*inputs)
+    names = [equation.primitive.name for equation in traced.eqns]
+    assert "logistic" not in names and "tanh" not in names and names.count("custom_vjp_call") == 5 + 4
 
 
 def test_gru_starts_with_an_orthogonal_recurrent_kernel():

@@ -49,7 +49,7 @@ def loss(loop, weights, init, seen):
     return jnp.sum(h * jnp.arange(SIZE)) + jnp.sum(choice**2 * logits), (h, choice, logits)
 
 
-@pytest.mark.parametrize("loop", [scan.kept, scan.hoisted, functools.partial(scan.hoisted, unroll=3)])
+@pytest.mark.parametrize("loop", [scan.scan_states, scan.hoisted, functools.partial(scan.hoisted, unroll=3)])
 @pytest.mark.parametrize("many", [False, True])
 def test_values_and_gradients_are_those_of_lax_scan(loop, many):
     def found(loop):
@@ -78,7 +78,7 @@ def loops(jaxpr):
                 yield from loops(inner)
 
 
-@pytest.mark.parametrize(("loop", "inside"), [(by_lax, True), (scan.kept, True), (scan.hoisted, False)])
+@pytest.mark.parametrize(("loop", "inside"), [(scan.scan_states, True), (scan.hoisted, False)])
 def test_gradients_of_weights_are_added_up_in_the_loop_or_taken_after_it(loop, inside):
     gradient = jax.grad(lambda weights: loss(loop, weights, INIT, SEEN)[0])
     carried = [shape for shapes, _ in loops(jax.make_jaxpr(gradient)(WEIGHTS).jaxpr) for shape in shapes]
@@ -93,7 +93,7 @@ def test_the_loop_for_gpus_stacks_states_outputs_and_their_gradients_alone():
 
 def test_the_device_chooses(monkeypatch):
     monkeypatch.setattr(scan, "hoisted", lambda *given, unroll: ("hoisted", unroll))
-    monkeypatch.setattr(scan, "kept", lambda *given, unroll: ("kept", unroll))
-    assert scan.scan_states(None, None, None) == ("kept", 1)
+    monkeypatch.setattr(scan.lax, "scan", lambda *given, unroll: (None, ("lax", unroll)))
+    assert scan.scan_states(None, None, None) == ("lax", 1)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert scan.scan_states(None, None, None) == ("hoisted", scan.GPU_UNROLL)
