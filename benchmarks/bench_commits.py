@@ -6,7 +6,8 @@
 Parts: ``update``, one full-size update of V1 (as bench_update.py has it); ``brax``, entries and updates of the device loop
 (``dreamer_v1,small``, inverted_pendulum, 16 environments); ``classic``, an update of the quick start's preset from state.
 Both sides are told by glibc's variables to keep the memory they free. A side's process waits while the other works; a ratio
-is that of two turns which followed one another, now over then.
+is that of two turns which followed one another, now over then. Each round starts both anew: two processes of one program
+differ by some hundredths.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": "34359738368",
     "MALLOC_TOP_PAD_": "268435456",
 }
-TURNS = {"update": 15, "brax": 60, "classic": 60}
+TURNS = {"update": 4, "brax": 15, "classic": 15}
 
 
 def of_pixels(preset: str, *words: str, state: bool = False) -> Callable[[], Any]:
@@ -94,16 +95,34 @@ def work(part: str) -> None:
             print(json.dumps([time.perf_counter() - start, time.process_time() - cpu]), flush=True)
 
 
-def compare(part: str, trees: dict[str, Path], turns: int) -> dict[str, Any]:
+def compare(part: str, trees: dict[str, Path], rounds: int, turns: int, cache: Path) -> dict[str, Any]:
     """Both sides' seconds and their ratios."""
     from harness import summary
 
+    pairs: list[dict[str, list[float]]] = []
+    for _ in range(rounds):
+        pairs += pair(part, trees, turns, cache)
+    found: dict[str, Any] = {}
+    for index, clock in enumerate(("seconds", "cpu_seconds")):
+        each = {name: [one[name][index] for one in pairs] for name in trees}
+        ratios = [now / then for then, now in zip(each["then"], each["now"])]
+        found[clock] = {
+            **{name: summary(values) for name, values in each.items()},
+            "ratio": statistics.median(ratios),
+            "ratio_by_round": [statistics.median(ratios[i : i + turns]) for i in range(0, len(ratios), turns)],
+        }
+    print(part, {clock: round(values["ratio"], 4) for clock, values in found.items()}, flush=True)
+    return found
+
+
+def pair(part: str, trees: dict[str, Path], turns: int, cache: Path) -> list[dict[str, list[float]]]:
+    """Seconds of the clock and of all threads of both sides' turns, two processes in turn."""
     sides = {}
     for name, tree in trees.items():
-        environment = os.environ | KEEP_MEMORY | {"PYTHONPATH": os.pathsep.join([str(tree), str(tree / "benchmarks")])}
+        environment = {"PYTHONPATH": os.pathsep.join([str(tree), str(tree / "benchmarks")])}
         sides[name] = subprocess.Popen(
             [sys.executable, "-P", __file__, "HEAD", "--side", part],  # -P: modules of its own tree, not of this file's
-            env=environment,
+            env=os.environ | KEEP_MEMORY | environment | {"JAX_COMPILATION_CACHE_DIR": str(cache)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -111,35 +130,25 @@ def compare(part: str, trees: dict[str, Path], turns: int) -> dict[str, Any]:
     for side in sides.values():
         if side.stdout.readline().strip() != "ready":
             raise SystemExit(f"{part}: a side ended before its first turn; its message is above")
-    spent: dict[str, list[list[float]]] = {name: [] for name in sides}
+    spent = []
     for index in range(turns + 2):  # the first two are not counted
+        spent.append({})
         for name in list(sides)[:: 1 if index % 2 else -1]:
             sides[name].stdin.write("\n")
             sides[name].stdin.flush()
-            seconds = json.loads(sides[name].stdout.readline())
-            if index >= 2:
-                spent[name].append(seconds)
+            spent[-1][name] = json.loads(sides[name].stdout.readline())
     for side in sides.values():
         side.stdin.close()
         side.wait()
-    found: dict[str, Any] = {}
-    for index, clock in enumerate(("seconds", "cpu_seconds")):
-        each = {name: [turn[index] for turn in values] for name, values in spent.items()}
-        ratios = [now / then for then, now in zip(each["then"], each["now"])]
-        found[clock] = {
-            **{name: summary(values) for name, values in each.items()},
-            "ratio": statistics.median(ratios),
-            "ratio_quartiles": statistics.quantiles(ratios, n=4)[::2],
-        }
-    print(part, {clock: round(values["ratio"], 4) for clock, values in found.items()}, flush=True)
-    return found
+    return spent[2:]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("commit", help="the older one")
     parser.add_argument("--parts", nargs="+", choices=TURNS, default=["update", "brax"])
-    parser.add_argument("--turns", type=int, help="of each side; 15 of an update, 60 of the others")
+    parser.add_argument("--rounds", type=int, default=6, help="times both sides are started")
+    parser.add_argument("--turns", type=int, help="of each side in a round; 4 of an update, 15 of the others")
     parser.add_argument("--side", choices=TURNS, help="internal: time one side")
     arguments = parser.parse_args()
     if arguments.side:
@@ -156,7 +165,10 @@ def main() -> None:
                 ["git", "-C", str(tree), "rev-parse", "HEAD"], check=True, capture_output=True, text=True
             ).stdout.strip()
             trees = {"then": tree, "now": HERE.parent}
-            parts = {part: compare(part, trees, arguments.turns or TURNS[part]) for part in arguments.parts}
+            parts = {
+                part: compare(part, trees, arguments.rounds, arguments.turns or TURNS[part], Path(folder) / "cache")
+                for part in arguments.parts
+            }
         finally:
             subprocess.run([*git, "worktree", "remove", "--force", str(tree)], check=True)
     question = "seconds of the same work now and at an older commit, in turn; the ratio is now over then"
