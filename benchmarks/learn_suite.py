@@ -86,7 +86,7 @@ _BRAX = (
     "--env.brax-backend",
     "generalized",
 )
-_PLAYGROUND = ("--env.backend", "playground", "--env", "cartpole-balance", "--obs", "pixels", "--env.num-envs", "8")
+_PLAYGROUND = ("--env.backend", "playground", "--obs", "pixels", "--env.num-envs", "8", "--env")
 _GYMNAX = ("--env.backend", "gymnax", "--env", "Breakout-MinAtar", "--env.num-envs", "16")
 CPU = {
     "cartpole_swingup": _dmc("cartpole-swingup", (0, 1), 478, 478, 20),
@@ -99,7 +99,8 @@ CPU = {
     "acrobot": Task(("--env", "Acrobot-v1"), "classic", 30_000, 1, -100, (0, 1, 2)),
     "mountain_car": Task(("--env", "MountainCarContinuous-v0"), "classic", 60_000, 8, 85, (0, 1, 2)),
     "breakout_minatar": Task(_GYMNAX, "classic", 20_000, 1, 1.92, (0, 1, 2)),  # five times what chance gets
-    "cartpole_balance_pixels": Task(_PLAYGROUND, "classic", 40_000, 4, 900, (0,)),
+    "cartpole_balance_playground": Task((*_PLAYGROUND, "cartpole-balance"), "classic", 40_000, 4, 900, (0,)),
+    "cartpole_swingup_playground": Task((*_PLAYGROUND, "cartpole-swingup"), "classic", 60_000, 4, 250, (0,)),
     "inverted_pendulum": Task(_BRAX, "classic", 20_000, 1, 900, (0, 1, 2)),
     "inverted_pendulum_pixels": Task((*_BRAX, "--obs", "pixels"), "classic", 20_000, 1, 900, (0,)),
 }
