@@ -80,6 +80,26 @@ def kernels() -> str:
     return "\n".join(lines)
 
 
+def scaling() -> str:
+    found, lines = result("bench_scaling")["found"], []
+    counts = list(next(iter(found.values()))["devices"])
+    lines += ["Operations of one update on each device, of those that one alone does, by the number of devices:", ""]
+    lines += [
+        "| | " + " | ".join(counts[1:]) + " | all-reduced between two | gathered |",
+        "|---" * (len(counts) + 2) + "|",
+    ]
+    for preset, of in found.items():
+        devices = of["devices"]
+        shares = " | ".join(f"{devices[count]['share']:.3f}" for count in counts[1:])
+        passes = (devices["2"].get(kind, {"bytes": 0, "number": 0}) for kind in ("all-reduce", "all-gather"))
+        lines.append(
+            f"| `{preset}` | {shares} | "
+            + " | ".join(f"{x['bytes'] / 1e6:.2f} MB in {x['number']}" for x in passes)
+            + " |"
+        )
+    return "\n".join(lines)
+
+
 def workers() -> str:
     data = result("bench_workers")
     titles = {
@@ -189,6 +209,7 @@ BLOCKS = {
     "learning": ("README.md", learning),
     "speed": ("docs/benchmarks.md", speed),
     "kernels": ("docs/benchmarks.md", kernels),
+    "scaling": ("docs/devices.md", scaling),
     "workers": ("docs/benchmarks.md", workers),
     "brax": ("docs/benchmarks.md", brax),
     "torchwm": ("docs/torchwm.md", torchwm),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import gc
 import os
 import sys
 import tempfile
@@ -46,6 +47,19 @@ def without(monkeypatch):
                 monkeypatch.setitem(sys.modules, name, None)
 
     return remove
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_functions_end_with_their_file():
+    """JAX keeps all that it traced and compiled, gigabytes by the end of the suite; files share little of it."""
+    yield
+    if jax := sys.modules.get("jax"):
+        jax.clear_caches()
+        gc.collect()
+
+
+# As little is kept, it need not be searched often: that took a twentieth of the time.
+gc.set_threshold(10_000, 20, 100)
 
 
 # Files are handed to the workers whole, in this order: with the longest first both end together.
