@@ -165,14 +165,14 @@ def main() -> None:
                 ["git", "-C", str(tree), "rev-parse", "HEAD"], check=True, capture_output=True, text=True
             ).stdout.strip()
             trees = {"then": tree, "now": HERE.parent}
-            parts = {
-                part: compare(part, trees, arguments.rounds, arguments.turns or TURNS[part], Path(folder) / "cache")
-                for part in arguments.parts
-            }
+            question = "seconds of the same work now and at an older commit, in turn; the ratio is now over then"
+            for part in arguments.parts:
+                turns = arguments.turns or TURNS[part]
+                found = compare(part, trees, arguments.rounds, turns, Path(folder) / "cache")
+                payload = {"question": question, "then": then, "found": found, "stamp": stamp()}
+                print(write(f"bench_commits_{part}", payload))
         finally:
             subprocess.run([*git, "worktree", "remove", "--force", str(tree)], check=True)
-    question = "seconds of the same work now and at an older commit, in turn; the ratio is now over then"
-    print(write("bench_commits", {"question": question, "then": then, "parts": parts, "stamp": stamp()}))
 
 
 if __name__ == "__main__":
