@@ -100,6 +100,17 @@ def scaling() -> str:
     return "\n".join(lines)
 
 
+def alone() -> str:
+    titles = {"update": "a full-size V1 update", "brax": "the Brax loop, learning (`dreamer_v1,small`)"}
+    found = {title: result(f"bench_commits_{part}") for part, title in titles.items()}
+    words = ", ".join(f"{title} {data['found']['seconds']['ratio']:.3f}" for title, data in found.items())
+    data = next(iter(found.values()))
+    return (
+        f"What one device pays for there being more: seconds over those of {data['then'][:7]}, the last commit that knew "
+        f"one alone, in turn in one run: {words}. On {_cores(data['stamp']['machine'])}."
+    )
+
+
 def workers() -> str:
     data = result("bench_workers")
     titles = {
@@ -210,6 +221,7 @@ BLOCKS = {
     "speed": ("docs/benchmarks.md", speed),
     "kernels": ("docs/benchmarks.md", kernels),
     "scaling": ("docs/devices.md", scaling),
+    "alone": ("docs/devices.md", alone),
     "workers": ("docs/benchmarks.md", workers),
     "brax": ("docs/benchmarks.md", brax),
     "torchwm": ("docs/torchwm.md", torchwm),
