@@ -107,7 +107,7 @@ def alone() -> str:
     data = next(iter(found.values()))
     return (
         f"What one device pays for there being more: seconds over those of {data['then'][:7]}, the last commit that knew "
-        f"one alone, in turn in one run: {words}. On {_cores(data['stamp']['machine'])}."
+        f"one alone, in turn: {words}. On {_cores(data['stamp']['machine'])}."
     )
 
 
