@@ -35,7 +35,10 @@ TURNS = {"update": 4, "brax": 15, "classic": 15}
 
 
 def of_pixels(preset: str, *words: str, state: bool = False) -> Callable[[], Any]:
-    """An update of a preset on a batch of noise: pixels, or 17 numbers of state, and six actions."""
+    """An update of a preset on a batch of noise: pixels, or 17 numbers of state, and six actions.
+
+    Made here, not by the harness: a side has the harness of its own commit, and an older one may have no such batch.
+    """
     import jax
     import numpy as np
 
