@@ -1,6 +1,6 @@
 """How many steps a second does a DM Control task give from pixels: in one compiled program, or from worker processes?
 
-    python benchmarks/bench_playground.py [--task cartpole-balance] [--lanes 16] [--rows 20] [--repeats 7]
+    python benchmarks/bench_playground.py [--task cartpole-balance] [--lanes 16] [--rows 100]
 
 64x64, random actions, no agent. In one run and in turn: Playground's task on MJX drawn by the ray-caster, its physics
 without drawing, and dm_control's own task drawn by MuJoCo in worker processes (``render_quality=fast``). Steps are control
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--task", default="cartpole-balance")
     parser.add_argument("--lanes", type=int, default=16)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rows", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--name", default="bench_playground")
     args = parser.parse_args()
@@ -78,6 +78,9 @@ def main() -> None:
     rates = {name: summary([args.lanes * args.rows / s for s in found]) for name, found in seconds.items()}
     payload = {
         "question": f"control steps a second of {args.task}, {args.lanes} lanes, 64x64, random actions",
+        "task": args.task,
+        "lanes": args.lanes,
+        "workers": args.workers,
         "steps_per_second": rates,
         "first_call_seconds": {"program, drawn": compile_drawn, "program, physics alone": compile_physics},
         "ratio": rates["program, drawn"]["median"] / rates["worker processes, drawn"]["median"],
