@@ -193,6 +193,20 @@ def brax_on_gpu() -> list[str]:
     ]
 
 
+def playground() -> str:
+    lines = ["Control steps a second of {} environments, drawn at 64x64, random actions, no agent:", ""]
+    lines += ["| | compiled program | its physics alone | dm_control in {} processes, `fast` | times as fast |"]
+    lines += ["|---" * 5 + "|"]
+    for name in ("bench_playground", "bench_playground_walker"):
+        data = result(name)
+        rates = (data["steps_per_second"][key]["median"] for key in data["steps_per_second"])
+        medians = " | ".join(f"{rate:,.0f}" for rate in rates)
+        lines.append(f"| {data['task']} | {medians} | {data['ratio']:.1f} |")
+    lines[0] = lines[0].format(data["lanes"])
+    lines[2] = lines[2].format(data["workers"])
+    return "\n".join([*lines, "", f"On {_cores(data['stamp']['machine'])}."])
+
+
 def torchwm() -> str:
     data, other = result("bench_compat"), result("bench_compat_xeon")
     examples = result("compat_examples")["examples"]
@@ -224,6 +238,7 @@ BLOCKS = {
     "alone": ("docs/devices.md", alone),
     "workers": ("docs/benchmarks.md", workers),
     "brax": ("docs/benchmarks.md", brax),
+    "playground": ("docs/device.md", playground),
     "torchwm": ("docs/torchwm.md", torchwm),
     "metrics": ("docs/metrics.md", metrics),
 }
